@@ -1,0 +1,16 @@
+"""A trainer for Equinox: overridable steps, one law for all measuring."""
+
+from importlib.metadata import version as _version
+
+from . import callbacks as callbacks, metrics as metrics
+from ._compile import clear_caches as clear_caches
+from ._history import Fitted as Fitted, History as History
+from ._learner import Learner as Learner
+from ._loss import Loss as Loss
+from ._optimize import freeze as freeze
+from ._state import LearnerState as LearnerState
+from ._steps import AbstractLearner as AbstractLearner
+from ._summary import Row as Row, Summary as Summary
+from .callbacks import Callback as Callback, Every as Every, Run as Run
+
+__version__ = _version("eqxtrain")

@@ -1,0 +1,97 @@
+"""Calling a model over a batch: the Equinox convention, an unbatched model under `vmap`."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+AXIS_NAME = "batch"
+"""The name of the mapped axis, which BatchNorm reduces over."""
+
+
+def call_over_batch(
+    model: Callable[..., Any],
+    x: PyTree,
+    *,
+    model_state: eqx.nn.State | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[PyTree, eqx.nn.State | None]:
+    """Call an unbatched model on every example of `x`.
+
+    **Arguments:**
+
+    - `x`: the inputs, batch axis first. A tuple or list gives positional arguments, a dict keyword
+        arguments, all else one argument.
+    - `model_state`: threaded as `model(x, state) -> (y, state)`, with `axis_name="batch"`.
+    - `key`: split into one key an example, if the model has a parameter `key`.
+
+    **Returns:** the outputs, batch axis first, and the model's new state.
+    """
+    if not callable(model):
+        raise TypeError(
+            f"The model is a `{type(model).__name__}`, which can't be called: give it a "
+            "`__call__`, or override `pred_step`."
+        )
+    names = _parameters(model)
+    keys = jax.random.split(key, _batch_size(x)) if key is not None and "key" in names else None
+
+    def one_example(x: PyTree, key: PRNGKeyArray | None, state: Any) -> tuple[PyTree, Any]:
+        return _call(model, names, x, key, state)
+
+    try:
+        return eqx.filter_vmap(
+            one_example,
+            in_axes=(eqx.if_array(0), 0, None),
+            out_axes=(eqx.if_array(0), None),
+            axis_name=AXIS_NAME,
+        )(x, keys, model_state)
+    except Exception as error:
+        if _fits_unmapped(model, names, x, key, model_state):
+            raise TypeError(
+                f"The model (a `{type(model).__name__}`) does not take one example, but takes the "
+                "whole batch. By Equinox's convention models are unbatched, and the default "
+                "`pred_step` maps them over the batch. Either write the model for one example, or "
+                "override\n\n    def pred_step(self, model, state, x):\n        return model(x), state\n"
+            ) from error
+        raise
+
+
+def _parameters(model: Callable[..., Any]) -> frozenset[str]:
+    try:
+        return frozenset(inspect.signature(model).parameters)
+    except (TypeError, ValueError):
+        return frozenset()
+
+
+def _batch_size(x: PyTree) -> int:
+    return next(np.shape(leaf)[0] for leaf in jax.tree.leaves(x) if np.ndim(leaf) > 0)
+
+
+def _call(
+    model: Callable[..., Any], names: frozenset[str], x: PyTree, key: Any, state: Any
+) -> tuple[PyTree, Any]:
+    inputs = tuple(x) if type(x) in (tuple, list) else () if isinstance(x, Mapping) else (x,)
+    by_name = dict(x) if isinstance(x, Mapping) else {}
+    if key is not None:
+        by_name["key"] = key
+    if state is None:
+        return model(*inputs, **by_name), None
+    if "state" in names:
+        return model(*inputs, state=state, **by_name)
+    return model(*inputs, state, **by_name)
+
+
+def _fits_unmapped(
+    model: Callable[..., Any], names: frozenset[str], x: PyTree, key: Any, state: Any
+) -> bool:
+    """Whether the model takes the batch as it is, on shapes alone."""
+    try:
+        keys = key if "key" in names else None
+        eqx.filter_eval_shape(lambda x, k, s: _call(model, names, x, k, s), x, keys, state)
+    except Exception:
+        return False
+    return True

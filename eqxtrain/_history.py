@@ -1,0 +1,118 @@
+"""The record of a run."""
+
+import dataclasses
+import html
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from ._compile import Compilation
+
+
+@dataclasses.dataclass
+class Timing:
+    """Clocks and compiles of a run, kept apart from its numbers, which a rerun repeats.
+
+    **Arguments:**
+
+    - `epochs`: seconds of each epoch, validation included.
+    - `compilations`: which programs were compiled, why, and how long it took.
+    """
+
+    epochs: list[float] = dataclasses.field(default_factory=list)
+    compilations: list[Compilation] = dataclasses.field(default_factory=list)
+
+
+L = TypeVar("L")
+
+
+class History(Mapping[str, list[Any]]):
+    """What was measured in each epoch: `history["val_loss"]` is a list of floats, one an epoch.
+
+    An epoch in which a name was not measured has nan there. `print(history)` is a table.
+
+    **Arguments:**
+
+    - `stopped`: why the run ended before its last epoch, such as `"interrupted"`; else None.
+    - `timing`: clocks and compiles.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {}
+        self.epochs = 0
+        self.stopped: str | None = None
+        self.timing = Timing()
+
+    def append(self, result: Mapping[str, Any]) -> None:
+        """Add one epoch."""
+        for name in result:
+            self._columns.setdefault(name, [math.nan] * self.epochs)
+        for name, column in self._columns.items():
+            column.append(result.get(name, math.nan))
+        self.epochs += 1
+
+    def __getitem__(self, name: str) -> list[Any]:
+        try:
+            return self._columns[name]
+        except KeyError:
+            known = ", ".join(self._columns) or "nothing yet"
+            raise KeyError(f"History has no {name!r}; it has {known}.") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __str__(self) -> str:
+        names = ["epoch", *self._columns]
+        lines = [names, *([str(i + 1), *self._row(i)] for i in range(self.epochs))]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            for line in lines
+        )
+
+    def __repr__(self) -> str:
+        end = f", stopped={self.stopped!r}" if self.stopped else ""
+        last = ", ".join(f"{n}={_cell(c[-1])}" for n, c in self._columns.items() if c)
+        return f"History(epochs={self.epochs}{end}{', last: ' + last if last else ''})"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("epoch", *self._columns))
+        body = "".join(
+            f"<tr><td>{i + 1}</td>" + "".join(f"<td>{c}</td>" for c in self._row(i)) + "</tr>"
+            for i in range(self.epochs)
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _row(self, epoch: int) -> list[str]:
+        return [_cell(column[epoch]) for column in self._columns.values()]
+
+
+class Fitted(NamedTuple, Generic[L]):
+    """What `fit` returns: the trained learner and the record of the run.
+
+    !!! example
+
+        ```python
+        learner, history = learner.fit(x, y, epochs=10)
+        ```
+    """
+
+    learner: L
+    history: History
+
+    def __repr__(self) -> str:
+        return f"Fitted(learner={type(self.learner).__name__}(...), history={self.history!r})"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
+    return f"array{np.shape(value)}"

@@ -1,0 +1,251 @@
+"""The schedule of `fit`: epochs, validation, interruption, callbacks."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import PyTree
+
+from . import _tree, data
+from ._engine import Kind, Pass
+from ._history import Fitted, History
+from ._interrupt import Interrupt, in_ipython
+from .callbacks import Run
+from .callbacks._base import Callbacks
+
+L = TypeVar("L")
+
+
+def fit(
+    learner: L,
+    source: data.ArraySource,
+    *,
+    epochs: int,
+    batch_size: int,
+    shuffle: bool,
+    validation: Mapping[str, data.ArraySource],
+    class_weight: Any,
+    callbacks: Callbacks,
+    on_interrupt: Literal["return", "raise"] | None,
+    eager: bool,
+    params: Mapping[str, Any],
+) -> Fitted[L]:
+    """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
+    run = Run(learner, History(), {"epochs": epochs, "steps": source.steps(batch_size), **params})
+    training = Pass(learner, "train", class_weight=class_weight, eager=eager)
+    loop = _Fit(run, training, callbacks, source, batch_size, shuffle, validation, eager)
+    with Interrupt() as interrupt:
+        loop.interrupt = interrupt
+        with _telling_of_exceptions(run, callbacks, loop.rescue):
+            run.enter(training=training, measuring=training)
+            loop.tell("on_train_begin")
+            for epoch in range(epochs):
+                loop.epoch(epoch)
+                if run.stopped is not None or interrupt.asked:
+                    break
+            if interrupt.asked:
+                run.history.stopped = "interrupted"
+            elif run.stopped is not None:
+                run.history.stopped = run.stopped
+            loop.tell("on_train_end")
+    learner = loop.learner()
+    if interrupt.asked:
+        _report_interruption(on_interrupt, learner, run)
+    return Fitted(learner, run.history)
+
+
+class _Fit:
+    """The run of one `fit`: what `epoch` needs, and what is rescued when it fails."""
+
+    def __init__(
+        self,
+        run: Run,
+        training: Pass,
+        callbacks: Callbacks,
+        source: data.ArraySource,
+        batch_size: int,
+        shuffle: bool,
+        validation: Mapping[str, data.ArraySource],
+        eager: bool,
+    ) -> None:
+        self.interrupt = Interrupt()
+        self._run = run
+        self._training = training
+        self._callbacks = callbacks
+        self._source = source
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._validation = validation
+        self._eager = eager
+        self._key = np.asarray(run.learner.state.key)
+        self._snapshot: Any = run.learner
+
+    def learner(self) -> Any:
+        """The learner of now, without accumulators."""
+        learner = self._training.learner
+        return _tree.with_fields(learner, state=learner.state.update(metrics={}))
+
+    def rescue(self) -> Any:
+        """The learner of the last step, or of the last snapshot if the device lost that."""
+        if self._training.intact:
+            return self.learner()
+        learner = _tree.canonical(self._snapshot)
+        self._run.fall_back(learner)
+        return learner
+
+    def tell(self, hook: str) -> None:
+        """Call a hook, and take over the learner that a callback may have put in place."""
+        run = self._run
+        self._callbacks.tell(hook, run)
+        if run.replacement is not None:
+            learner, run.replacement = run.replacement, None
+            self._training.adopt(learner)
+            run.step = int(learner.state.step)
+            self._key = np.asarray(learner.state.key)
+            run.enter(training=self._training, measuring=self._training)
+
+    def epoch(self, epoch: int) -> None:
+        """One epoch: a pass over the training data, validation, and the record of both."""
+        run, training = self._run, self._training
+        began = time.perf_counter()
+        if epoch > 0:
+            self._snapshot = _tree.to_host(self.learner())
+        run.epoch = epoch
+        run.forget({})
+        self.tell("on_epoch_begin")
+        self._train()
+        if self.interrupt.asked:
+            return
+        result = training.logs()
+        training.begin()
+        for prefix, source in self._validation.items():
+            measured = self._validate(source)
+            result |= {prefix + name: value for name, value in measured.items()}
+            if self.interrupt.asked:
+                return
+        run.enter(training=training, measuring=None)
+        run.forget(result)
+        self.tell("on_epoch_end")
+        run.history.append(result)
+        run.history.timing.epochs.append(time.perf_counter() - began)
+        run.history.timing.compilations += training.compilations
+        training.compilations.clear()
+
+    def _train(self) -> None:
+        run = self._run
+        length = len(self._source)
+        order = data.order(self._key, run.step, length) if self._shuffle else None
+        for batch in self._source.batches(self._batch_size, order):
+            run.forget({})
+            self.tell("on_train_batch_begin")
+            self._training(batch)
+            run.step += 1
+            run.forget()
+            self.tell("on_train_batch_end")
+            if run.stopped is not None or self.interrupt.asked:
+                return
+
+    def _validate(self, source: data.ArraySource) -> dict[str, Any]:
+        run = self._run
+        testing = Pass(self.learner(), "test", eager=self._eager)
+        run.enter(training=self._training, measuring=testing)
+        result = _pass_over(run, self._callbacks, testing, source, self._batch_size, self.interrupt)
+        run.history.timing.compilations += testing.compilations
+        return result
+
+
+def evaluate(
+    learner: Any,
+    source: data.ArraySource,
+    *,
+    batch_size: int,
+    class_weight: Any,
+    callbacks: Callbacks,
+    eager: bool,
+    params: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One pass of `test_step`. The arguments are those of `Learner.evaluate`, checked."""
+    run = Run(learner, History(), {"steps": source.steps(batch_size), **params})
+    testing = Pass(learner, "test", class_weight=class_weight, eager=eager)
+    with _telling_of_exceptions(run, callbacks, lambda: learner):
+        run.enter(training=None, measuring=testing)
+        return _pass_over(run, callbacks, testing, source, batch_size)
+
+
+def predict(
+    learner: Any,
+    source: data.ArraySource,
+    *,
+    batch_size: int,
+    callbacks: Callbacks,
+    eager: bool,
+    params: Mapping[str, Any],
+) -> PyTree:
+    """One pass of `pred_step`. The arguments are those of `Learner.predict`, checked."""
+    run = Run(learner, History(), {"steps": source.steps(batch_size), **params})
+    predicting = Pass(learner, "predict", eager=eager)
+    with _telling_of_exceptions(run, callbacks, lambda: learner):
+        run.enter(training=None, measuring=None)
+        _pass_over(run, callbacks, predicting, source, batch_size)
+        return predicting.outputs()
+
+
+def _pass_over(
+    run: Run,
+    callbacks: Callbacks,
+    pass_: Pass,
+    source: data.ArraySource,
+    batch_size: int,
+    interrupt: Interrupt | None = None,
+) -> dict[str, Any]:
+    """A pass that changes no learner, told to the callbacks."""
+    kind: Kind = pass_.kind
+    measures = kind == "test"
+    callbacks.tell(f"on_{kind}_begin", run)
+    for batch in source.batches(batch_size):
+        run.forget({})
+        callbacks.tell(f"on_{kind}_batch_begin", run)
+        pass_(batch)
+        run.forget(None if measures else {})
+        callbacks.tell(f"on_{kind}_batch_end", run)
+        if interrupt is not None and interrupt.asked:
+            return {}
+    result = pass_.logs() if measures else {}
+    run.forget(result)
+    callbacks.tell(f"on_{kind}_end", run)
+    return dict(result)
+
+
+@contextmanager
+def _telling_of_exceptions(run: Run, callbacks: Callbacks, rescue: Any) -> Iterator[None]:
+    """Let an exception carry the learner and the history, and tell the callbacks of it."""
+    try:
+        yield
+    except BaseException as error:
+        run.exception = error
+        try:
+            error.learner = rescue()  # pyright: ignore[reportAttributeAccessIssue]
+            error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
+        except AttributeError:  # an exception with slots can carry nothing
+            pass
+        for callback in callbacks:
+            try:
+                callback.on_exception(run)
+            except Exception as second:
+                error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
+        raise
+
+
+def _report_interruption(
+    on_interrupt: Literal["return", "raise"] | None, learner: Any, run: Run
+) -> None:
+    where = f"Interrupted in epoch {run.epoch + 1}, after step {run.step}"
+    if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
+        print(f"{where}: this is the learner of that step.")
+        return
+    error = KeyboardInterrupt(f"{where}; this exception carries `.learner` and `.history`.")
+    error.learner = learner  # pyright: ignore[reportAttributeAccessIssue]
+    error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
+    raise error

@@ -1,0 +1,187 @@
+"""Which leaves are trained, and optax on those alone."""
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PyTree
+
+from ._tree import differences, is_inexact
+from ._types import FilterSpec, Optimizer
+
+
+class Prefix(NamedTuple):
+    """A bool prefix of the model, hashable, so that it adds no leaves to a learner."""
+
+    bools: tuple[bool, ...]
+    treedef: Any
+
+
+class Freeze(NamedTuple):
+    """Everything is trained but what the functions `where` pick from the model."""
+
+    where: tuple[Callable[[Any], Any], ...]
+
+
+def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
+    """A filter spec for `trainable=` that freezes parts of the model.
+
+    **Arguments:**
+
+    - `where`: functions from the model to one node of it, or to a tuple of nodes, as for
+        `eqx.tree_at`.
+
+    !!! example
+
+        ```python
+        learner = et.Learner(model, optax.adam(1e-3), loss=loss,
+                             trainable=et.freeze(lambda m: m.layers[0]))
+        ```
+    """
+    for function in where:
+        if not callable(function):
+            raise TypeError(
+                "`freeze` takes functions that pick nodes from the model, such as "
+                f"`lambda m: m.layers[0]`; got {function!r}."
+            )
+    return Freeze(where)
+
+
+def as_spec(spec: FilterSpec) -> Hashable:
+    """`trainable` as it was given, made hashable. Bools become a [`Prefix`][]."""
+    if spec is None or isinstance(spec, Prefix | Freeze):
+        return spec
+    leaves, treedef = jax.tree.flatten(spec)
+    if leaves and all(isinstance(leaf, bool) for leaf in leaves):
+        return Prefix(tuple(leaves), treedef)
+    if callable(spec):
+        return spec
+    raise TypeError(
+        "`trainable` is a function from a leaf to a bool, a tree of bools that is a prefix of the "
+        f"model, or `et.freeze(...)`; got {spec!r}."
+    )
+
+
+def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
+    """A tree of bools like `model`: the floating leaves that `spec` lets train."""
+    if spec is None:
+        wanted: PyTree = jax.tree.map(lambda _: True, model)
+    elif isinstance(spec, Freeze):
+        wanted = _without(model, spec.where)
+    elif isinstance(spec, Prefix):
+        wanted = _broadcast(jax.tree.unflatten(spec.treedef, spec.bools), model)
+    else:
+        wanted = jax.tree.map(lambda leaf: bool(spec(leaf)), model)
+    return jax.tree.map(lambda want, leaf: want and is_inexact(leaf), wanted, model)
+
+
+def _without(model: PyTree, where: tuple[Callable[[Any], Any], ...]) -> PyTree:
+    mask = jax.tree.map(lambda _: True, model)
+    for function in where:
+        try:
+            mask = eqx.tree_at(
+                function, mask, replace_fn=lambda node: jax.tree.map(lambda _: False, node)
+            )
+        except Exception as error:
+            raise ValueError(
+                f"`freeze` could not find what to freeze in a `{type(model).__name__}`: {error}"
+            ) from error
+    return mask
+
+
+def _broadcast(prefix: PyTree, model: PyTree) -> PyTree:
+    try:
+        return jax.tree.map(lambda want, part: jax.tree.map(lambda _: want, part), prefix, model)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`trainable` is no prefix of the model (a `{type(model).__name__}`): {error}"
+        ) from error
+
+
+def partition(spec: FilterSpec, model: PyTree) -> tuple[PyTree, PyTree]:
+    """The model as its trainable leaves and the rest, for `eqx.combine`."""
+    return eqx.partition(model, trainable_mask(spec, model))
+
+
+def is_optimizer(candidate: Any) -> bool:
+    """Whether it has what optax's transformations have, `optax.MultiSteps` too."""
+    return callable(getattr(candidate, "init", None)) and callable(
+        getattr(candidate, "update", None)
+    )
+
+
+def transformation(optimizer: Optimizer) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with optax's extra arguments, whatever it asks for."""
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    if not isinstance(optimizer, optax.GradientTransformation):
+        optimizer = optax.GradientTransformation(optimizer.init, optimizer.update)
+    return optax.with_extra_args_support(optimizer)
+
+
+def init(optimizer: Optimizer | None, spec: FilterSpec, model: PyTree) -> PyTree:
+    """The optimizer's state for the trainable leaves of `model`; None without an optimizer."""
+    if optimizer is None:
+        return None
+    params, _ = partition(spec, model)
+    with _standard_promotion():
+        return transformation(optimizer).init(params)
+
+
+def update(
+    optimizer: Optimizer,
+    spec: FilterSpec,
+    *,
+    model: PyTree,
+    opt_state: PyTree,
+    grads: PyTree,
+    loss: Any,
+    value_fn: Callable[[PyTree], Any],
+) -> tuple[PyTree, PyTree, PyTree]:
+    """One update.
+
+    **Arguments:**
+
+    - `grads`: as `eqx.filter_grad` gives them: None where there is none.
+    - `loss`: for those transformations that ask for the value (plateau, line searches).
+    - `value_fn`: from the trainable leaves to the loss, for line searches.
+
+    **Returns:** the model, the optimizer's state and the updates. Every leaf keeps its dtype.
+    """
+    params, rest = partition(spec, model)
+    grads = eqx.filter(grads, jax.tree.map(lambda p: p is not None, params, is_leaf=_is_none))
+    if bad := differences(params, grads, "grads"):
+        raise ValueError(
+            "The gradients do not match the trainable leaves of the model: "
+            + "; ".join(bad[:5])
+            + ". Differentiate what `trainable` says, or change `trainable`."
+        )
+    with _standard_promotion():
+        updates, new_state = transformation(optimizer).update(
+            grads, opt_state, params, value=loss, grad=grads, value_fn=value_fn
+        )
+        params = optax.apply_updates(params, updates)
+    return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
+
+
+def keep_dtypes(old: PyTree, new: PyTree) -> PyTree:
+    """`new` with the dtypes of `old`, where both have the same structure."""
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        return new
+    return jax.tree.map(
+        lambda a, b: b.astype(a.dtype) if eqx.is_array(a) and eqx.is_array(b) else b, old, new
+    )
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+@contextlib.contextmanager
+def _standard_promotion() -> Iterator[None]:
+    """Adam, lamb, schedules and MultiSteps mix dtypes and ranks, which strict settings refuse."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,231 @@
+"""The protocol of steps: what each may ask for, what it must return, and the wrapper that sees to it.
+
+Every step of a learner, default or overridden, is called through [`step`][]: by name, on a learner
+without its model and state, with what it returns checked in the terms of whoever wrote it.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from . import _request
+from ._state import LearnerState
+from .metrics import _logs
+
+T = TypeVar("T")
+
+WITHHELD = ("model", "model_state", "state")
+"""The fields that a learner lacks inside its steps."""
+
+
+class Contract(NamedTuple):
+    """What a step may ask for, and the names of what it returns."""
+
+    names: frozenset[str]
+    returns: tuple[str, ...]
+
+
+CONTRACTS = {
+    "pred_step": Contract(_request.PRED_NAMES, ("y_pred", "state")),
+    "test_step": Contract(_request.TEST_NAMES, ("loss", "logs", "state")),
+    "grad_step": Contract(_request.TEST_NAMES, ("loss", "logs", "state", "grads")),
+    "train_step": Contract(_request.TEST_NAMES, ("logs", "model", "state")),
+    "init_step": Contract(_request.INIT_NAMES, ("model", "state")),
+    "states_step": Contract(_request.STATES_NAMES, ("state",)),
+    "summary_step": Contract(_request.SUMMARY_NAMES, ("rows",)),
+}
+
+
+class WithheldError(AttributeError):
+    """Raised when a step reads `self.model` or `self.state`."""
+
+
+def withheld_message(learner: Any, name: str) -> str:
+    """The teaching error: what went wrong, why it matters, and the two spellings."""
+    kind = type(learner).__name__
+    ask = "state" if name == "model_state" else name
+    use = "state.model_state" if name == "model_state" else name
+    return (
+        f"`self.{name}` is not there inside a step of `{kind}`. The {name.replace('_', ' ')} is "
+        "threaded through the steps explicitly; a step that read it from `self` would see an old "
+        f"copy, and its gradient would be zero. Ask for it by name:\n\n"
+        f"    def test_step(self, {ask}, x, ...):      # not self.{name}\n"
+        f"        ... {use} ...\n"
+    )
+
+
+def withhold(learner: T) -> T:
+    """The learner as its steps see it: without the fields that are threaded."""
+    held = vars(learner)
+    if not any(name in held for name in WITHHELD):
+        return learner
+    bare = object.__new__(type(learner))
+    for name, value in held.items():
+        if name not in WITHHELD:
+            object.__setattr__(bare, name, value)
+    return bare
+
+
+def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callable[..., Any]:
+    """Hold the function `fn`, a method of a learner, to the contract of the step `name`.
+
+    **Arguments:**
+
+    - `default`: whether it is one of our own, which take everything and shadow nothing.
+    """
+    if isinstance(fn, staticmethod | classmethod):
+        raise TypeError(f"`{name}` must be a plain method, not a {type(fn).__name__}.")
+
+    @functools.wraps(fn, updated=())
+    def held_to_contract(self: Any, *args: Any, **given: Any) -> Any:
+        who = f"{type(self).__name__}.{name}"
+        if args:
+            raise TypeError(
+                f"`{who}` is called by name, but was given {len(args)} positional argument"
+                f"{'s' * (len(args) > 1)}: write `self.{name}(model=model, ...)`; every name may "
+                "be given, whatever the step asks for."
+            )
+        available = _provide(name, given)
+        if not default:
+            _refuse_shadows(fn, available, who)
+        arguments = _request.select(fn, available, who=who, skip=1)
+        return _CHECKS[name](fn(withhold(self), **arguments), who)
+
+    return held_to_contract
+
+
+def _provide(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the step `name` may ask for, of what was given: ours as far as the contract goes."""
+    allowed = CONTRACTS[name].names
+    fixed = {"initializing": False, "sample_weight": None, "class_weight": None, "mask": None}
+    offered = {key: value for key, value in fixed.items() if key in allowed} | dict(given)
+    return {k: v for k, v in offered.items() if k in allowed or k not in _request.OUR_NAMES}
+
+
+def _refuse_shadows(fn: Callable[..., Any], available: Mapping[str, Any], who: str) -> None:
+    batch = available.get("batch")
+    if not isinstance(batch, Mapping):
+        return
+    asked = _request.request(fn, skip=1).names
+    ours = _request.OUR_NAMES - _request.FROM_BATCH
+    shadows = sorted(str(key) for key in batch if key in ours and key in asked)
+    if shadows and "batch" not in asked:
+        name = shadows[0]
+        raise TypeError(
+            f"`{who}` asks for `{name}`, which is the learner's own and also a key of the batch. "
+            f'The learner\'s wins; for the other, ask for `batch` too and write `batch["{name}"]`.'
+        )
+
+
+def _unpack(out: Any, name: str, who: str) -> tuple[Any, ...]:
+    wanted = CONTRACTS[name].returns
+    if not isinstance(out, tuple) or len(out) != len(wanted):
+        got = (
+            f"a tuple of {len(out)} ({', '.join(type(part).__name__ for part in out)})"
+            if isinstance(out, tuple)
+            else f"a `{type(out).__name__}`"
+        )
+        raise TypeError(
+            f"`{who}` returned {got}; a `{name}` returns {len(wanted)} values, "
+            f"`return {', '.join(wanted)}`."
+        )
+    return out
+
+
+def _check_loss(loss: Any, who: str) -> Any:
+    if not isinstance(loss, jax.Array):
+        raise TypeError(
+            f"`{who}` returned a loss that is a `{type(loss).__name__}`: a loss is a scalar array."
+        )
+    if loss.ndim != 0:
+        raise ValueError(
+            f"`{who}` returned a loss of shape {loss.shape}; a loss is a scalar: take its mean over "
+            "the examples, `loss.mean()`."
+        )
+    if not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise TypeError(
+            f"`{who}` returned a loss of dtype {loss.dtype}, which has no gradient: a loss is a "
+            "floating scalar."
+        )
+    return loss
+
+
+def _check_state(state: Any, who: str) -> Any:
+    if state is not None and not isinstance(state, LearnerState):
+        hint = (
+            " It is the model's state: return `state.update(model_state=...)`."
+            if isinstance(state, eqx.nn.State)
+            else ""
+        )
+        raise TypeError(
+            f"`{who}` returned a state that is a `{type(state).__name__}`, not a `LearnerState`."
+            f"{hint}"
+        )
+    return state
+
+
+def _with_loss(logs: Any, loss: Any, who: str) -> dict[str, Any]:
+    logs = _logs.check_logs(logs, who=who)
+    return logs if "loss" in logs else {"loss": loss, **logs}
+
+
+def _pred(out: Any, who: str) -> Any:
+    y_pred, state = _unpack(out, "pred_step", who)
+    return y_pred, _check_state(state, who)
+
+
+def _test(out: Any, who: str) -> Any:
+    loss, logs, state = _unpack(out, "test_step", who)
+    loss = _check_loss(loss, who)
+    return loss, _with_loss(logs, loss, who), _check_state(state, who)
+
+
+def _grad(out: Any, who: str) -> Any:
+    loss, logs, state, grads = _unpack(out, "grad_step", who)
+    loss = _check_loss(loss, who)
+    return loss, _with_loss(logs, loss, who), _check_state(state, who), grads
+
+
+def _train(out: Any, who: str) -> Any:
+    logs, model, state = _unpack(out, "train_step", who)
+    return _logs.check_logs(logs, who=who), model, _check_state(state, who)
+
+
+def _init(out: Any, who: str) -> Any:
+    model, state = _unpack(out, "init_step", who)
+    if not isinstance(state, LearnerState):
+        raise TypeError(
+            f"`{who}` returned a state that is a `{type(state).__name__}`: make it with "
+            "`self.states_step(model=model, model_state=model_state, key=key)`."
+        )
+    return model, state
+
+
+def _states(out: Any, who: str) -> Any:
+    if not isinstance(out, LearnerState):
+        raise TypeError(
+            f"`{who}` returned a `{type(out).__name__}`; a `states_step` returns a `LearnerState`: "
+            "start from `super().states_step(model=model, model_state=model_state, key=key)`."
+        )
+    return out
+
+
+def _summary(out: Any, who: str) -> Any:
+    if not isinstance(out, list):
+        raise TypeError(f"`{who}` returned a `{type(out).__name__}`; it returns a list of rows.")
+    return out
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "pred_step": _pred,
+    "test_step": _test,
+    "grad_step": _grad,
+    "train_step": _train,
+    "init_step": _init,
+    "states_step": _states,
+    "summary_step": _summary,
+}

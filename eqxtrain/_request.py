@@ -1,0 +1,121 @@
+"""Calling by name: our names, and a function called with what it asks for."""
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+PRED_NAMES = frozenset(
+    {"model", "state", "x", "batch", "key", "training", "initializing"}
+)
+TEST_NAMES = PRED_NAMES | {"y_true", "sample_weight", "class_weight", "mask"}
+INIT_NAMES = TEST_NAMES - {"state", "training", "mask"} | {"model_state"}
+STATES_NAMES = frozenset({"model", "model_state", "key", "initializing"})
+SUMMARY_NAMES = frozenset({"model", "state", "x", "batch", "key", "initializing"})
+LOSS_NAMES = TEST_NAMES | {"y_pred"}
+UPDATE_NAMES = frozenset({"grads", "updates"})
+METRIC_NAMES = LOSS_NAMES | {"loss"} | UPDATE_NAMES
+OUR_NAMES = METRIC_NAMES | INIT_NAMES
+
+FROM_BATCH = frozenset({"x", "y_true", "sample_weight"})
+"""The names that a mapping batch may fill with keys of its own."""
+
+_Kind = inspect.Parameter
+
+
+class Request(NamedTuple):
+    """What a function asks for: names without and with a default, and whether it takes all."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    everything: bool
+    positional_only: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.required + self.optional
+
+
+def request(fn: Callable[..., Any], *, skip: int = 0) -> Request:
+    """Read the signature of `fn`, leaving out its first `skip` parameters."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())[skip:]
+    except (TypeError, ValueError):  # some builtins have no signature to read
+        return Request((), (), everything=False)
+    named = [p for p in parameters if p.kind in (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)]
+    return Request(
+        required=tuple(p.name for p in named if p.default is _Kind.empty),
+        optional=tuple(p.name for p in named if p.default is not _Kind.empty),
+        everything=any(p.kind is _Kind.VAR_KEYWORD for p in parameters),
+        positional_only=tuple(
+            p.name
+            for p in parameters
+            if p.kind is _Kind.POSITIONAL_ONLY and p.default is _Kind.empty
+        ),
+    )
+
+
+def missing_message(who: str, missing: Collection[str], available: Mapping[str, Any]) -> str:
+    """The sentence for names that nobody provides."""
+    asked = ", ".join(f"`{name}`" for name in sorted(missing))
+    text = f"`{who}` asks for {asked}, which nobody provides here."
+    if "y_true" in missing and "y_true" not in available:
+        text += " There are no labels: pass `y`, or give `y_true` a default."
+    if "sample_weight" in missing:
+        text += " Pass `sample_weight=None` if there are no weights."
+    return text + f" Available: {', '.join(sorted(available))}."
+
+
+def select(
+    fn: Callable[..., Any], available: Mapping[str, Any], *, who: str, skip: int = 0
+) -> dict[str, Any]:
+    """The arguments among `available` that `fn` asks for.
+
+    **Raises:** `TypeError` with the available names when a required one is not among them.
+    """
+    asked = request(fn, skip=skip)
+    if asked.positional_only:
+        names = ", ".join(f"`{name}`" for name in asked.positional_only)
+        raise TypeError(
+            f"`{who}` has positional-only parameters ({names}), but is called by name: drop the `/`."
+        )
+    missing = [name for name in asked.required if name not in available]
+    if missing:
+        raise TypeError(missing_message(who, missing, available))
+    if asked.everything:
+        return dict(available)
+    return {name: available[name] for name in asked.names if name in available}
+
+
+def call(fn: Callable[..., Any], available: Mapping[str, Any], *, who: str) -> Any:
+    """Call `fn` by name with what it asks for."""
+    return fn(**select(fn, available, who=who))
+
+
+def is_by_name(fn: Callable[..., Any], names: Collection[str]) -> bool:
+    """Whether `fn` asks by name: any required parameter is one of `names`.
+
+    Otherwise it is positional, `f(y_pred, y_true)`, as optax's losses are.
+    """
+    return any(name in names for name in request(fn).required)
+
+
+def name_of(fn: Any) -> str | None:
+    """What a function or object goes by: its `name`, `__name__` or class; None for a lambda."""
+    given = getattr(fn, "name", None)
+    if isinstance(given, str):
+        return given
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", None) or snake_case(type(fn).__name__)
+    return None if name == "<lambda>" else name
+
+
+def snake_case(name: str) -> str:
+    """`MeanSquaredError` → `mean_squared_error`."""
+    pairs = zip("_" + name, name + "_", strict=True)
+    return "".join(
+        ("_" if c.isupper() and (p.islower() or p.isdigit()) else "") + c.lower()
+        for p, c in pairs
+        if c != "_" or p != "_"
+    ).strip("_")

@@ -1,0 +1,127 @@
+"""`LearnerState`: everything that training adds to a model."""
+
+import dataclasses
+import enum
+import zlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int32, PRNGKeyArray, PyTree, UInt32
+
+from ._tree import is_typed_key
+from .metrics import _logs
+
+KeyData = UInt32[Array, "words"] | UInt32[np.ndarray, "words"]
+
+
+class Stream(enum.IntEnum):
+    """The constants that keep our draws apart from each other, and from the user's own.
+
+    `split(key, n)[i]` is `fold_in(key, i)`, so a small constant would collide with the keys that a
+    model was built from.
+    """
+
+    STATE = zlib.crc32(b"eqxtrain/state")
+    ORDER = zlib.crc32(b"eqxtrain/order")
+    TRAIN = zlib.crc32(b"eqxtrain/train")
+    TEST = zlib.crc32(b"eqxtrain/test")
+    PREDICT = zlib.crc32(b"eqxtrain/predict")
+
+
+def key_data(key: PRNGKeyArray) -> UInt32[Array, "words"]:
+    """A key, typed or raw, as raw `uint32` data.
+
+    **Raises:** `ValueError` when the key is of another implementation than JAX's default, since
+    raw data does not say which one it is of.
+    """
+    if is_typed_key(key):
+        key = jax.random.key_data(key)
+    words = jax.random.key_data(jax.random.key(0)).shape
+    if key.shape != words:
+        raise ValueError(
+            f"`key` has data of shape {key.shape}, but a single key of JAX's default implementation "
+            f"has {words}: give one key, and choose the implementation with "
+            "`jax.config.update('jax_default_prng_impl', ...)`."
+        )
+    return jnp.asarray(key)
+
+
+def step_key(key: KeyData, stream: Stream, step: Any, index: Any = None) -> PRNGKeyArray:
+    """The key of one call of a step: a function of the stream, the step and the batch's index."""
+    folded = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key)), int(stream))
+    folded = jax.random.fold_in(folded, step)
+    return folded if index is None else jax.random.fold_in(folded, index)
+
+
+class LearnerState(eqx.Module):
+    """Everything that training adds to the model, as one tree of arrays.
+
+    Extend it by subclassing: further fields travel, are donated, saved and resumed with the rest.
+
+    **Arguments:**
+
+    - `opt_state`: the optimizer's.
+    - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
+    - `metrics`: the accumulators of the pass under way, by name; empty between passes.
+    - `key`: raw `uint32` key data, the only source of randomness.
+    - `step`: how many training steps were taken, an int32 scalar.
+    """
+
+    opt_state: PyTree = None
+    model_state: eqx.nn.State | None = None
+    metrics: dict[str, Any] = eqx.field(default_factory=dict)
+    key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=lambda k: _raw(k))
+    step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
+
+    def update(self, **changes: Any) -> Self:
+        """A new state with some fields changed: `state.update(opt_state=opt_state)`.
+
+        **Raises:** `TypeError` when a name is no field of the state.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
+        if unknown:
+            raise TypeError(
+                f"`{type(self).__name__}` has no field {unknown}. Its fields are "
+                f"{', '.join(names)}; for more, subclass `LearnerState` and make one with "
+                "`MyState.from_state(state, ...)` in `states_step`."
+            )
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_state(cls, state: "LearnerState", **fields: Any) -> Self:
+        """One of this class, with the fields of `state`, and `fields` for those that it adds."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = ", ".join(f"`{name}`" for name in fields if name not in names)
+        if unknown:
+            raise TypeError(f"`{cls.__name__}` has no field {unknown}: declare it in the class.")
+        kept = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+        return cls(**{name: kept[name] for name in kept if name in names} | fields)
+
+    def begin(self, logs: Mapping[str, Any]) -> Self:
+        """Empty accumulators for logs like these (arrays or their shapes).
+
+        For those who write their own `lax.scan`, whose carry must have its structure from the
+        start.
+        """
+        return self.update(metrics=_logs.begin(logs))
+
+    def advance(self, logs: Mapping[str, Any], *, weight: Any = 1) -> Self:
+        """Merge the logs of one training step into `metrics`, and count the step.
+
+        **Arguments:**
+
+        - `logs`: what a step returned.
+        - `weight`: how many examples the bare scalars among them stand for.
+        """
+        new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
+        metrics = self.metrics or _logs.begin(new)
+        return self.update(metrics=_logs.merge(metrics, new), step=self.step + 1)
+
+
+def _raw(key: Any) -> Any:
+    return key_data(key) if is_typed_key(key) else key

@@ -1,0 +1,235 @@
+"""The ladder of steps, with a default for each rung."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from . import _loss, _optimize, _summary
+from ._forward import call_over_batch
+from ._naming import unique
+from ._protocol import CONTRACTS, WITHHELD, WithheldError, step, withheld_message
+from ._request import UPDATE_NAMES
+from ._state import LearnerState, Stream, key_data
+from ._types import FilterSpec, Logs, M, Measures, Optimizer
+from .metrics import _collection
+
+_FOREIGN_STEPS = {
+    "predict_step": "pred_step",
+    "training_step": "train_step",
+    "validation_step": "test_step",
+    "eval_step": "test_step",
+    "loss_fn": "test_step",
+}
+
+
+def _pred_step(
+    self: Any, model: Any, x: PyTree, state: Any = None, key: Any = None
+) -> tuple[PyTree, Any]:
+    model_state = None if state is None else state.model_state
+    y_pred, model_state = call_over_batch(model, x, model_state=model_state, key=key)
+    return y_pred, state if model_state is None else state.update(model_state=model_state)
+
+
+def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
+    y_pred, state = self.pred_step(**available)
+    loss, logs = self.measure(**available | {"y_pred": y_pred, "state": state})
+    return loss, logs, state
+
+
+def _grad_step(self: Any, model: Any, **available: Any) -> tuple[Array, Logs, Any, PyTree]:
+    params, rest = _optimize.partition(self.trainable, model)
+
+    def loss_of(params: PyTree) -> tuple[Array, tuple[Logs, Any]]:
+        loss, logs, state = self.test_step(model=eqx.combine(params, rest), **available)
+        return loss, (logs, state)
+
+    (loss, (logs, state)), grads = eqx.filter_value_and_grad(loss_of, has_aux=True)(params)
+    return loss, logs, state, grads
+
+
+def _train_step(self: Any, **available: Any) -> tuple[Logs, Any, Any]:
+    loss, logs, state, grads = self.grad_step(**available)
+    available |= {"state": state, "grads": grads, "loss": loss}
+    new_logs, model, state = self.apply_gradients(**available)
+    return logs | {unique(name, logs): log for name, log in new_logs.items()}, model, state
+
+
+def _init_step(
+    self: Any, model: Any, model_state: Any, key: PRNGKeyArray
+) -> tuple[Any, LearnerState]:
+    return model, self.states_step(model=model, model_state=model_state, key=key)
+
+
+def _states_step(
+    self: Any, model: Any, key: PRNGKeyArray, model_state: Any = None
+) -> LearnerState:
+    return LearnerState(
+        opt_state=_optimize.init(self.optimizer, self.trainable, model),
+        model_state=model_state,
+        key=key_data(jax.random.fold_in(key, int(Stream.STATE))),
+    )
+
+
+def _summary_step(
+    self: Any, model: Any, state: Any = None, x: PyTree = None, key: Any = None
+) -> list[_summary.Row]:
+    return _summary.rows(self.pred_step, self.trainable, model=model, state=state, x=x, key=key)
+
+
+class AbstractLearner(eqx.Module, Generic[M]):
+    """The steps of a learner, apart from the loops that drive them.
+
+    Each step may be overridden on its own, with the arguments that it names; every step above it
+    goes on working. `None` of them mutates anything: what changes is returned.
+
+    | step | returns | default |
+    |---|---|---|
+    | `pred_step` | `(y_pred, state)` | calls the model over the batch |
+    | `test_step` | `(loss, logs, state)` | `pred_step`, then `measure` |
+    | `grad_step` | `(loss, logs, state, grads)` | the gradient of `test_step` |
+    | `train_step` | `(logs, model, state)` | `grad_step`, then `apply_gradients` |
+    | `init_step` | `(model, state)` | the model as given, and `states_step` |
+    | `states_step` | `LearnerState` | the default fields |
+    | `summary_step` | the rows of the summary | shapes through `pred_step` |
+    | `jit_step` | a compiled function | `eqx.filter_jit`, donating |
+
+    They may ask for `model`, `state`, `x`, `batch`, `key`, `training`; from `test_step` on also for
+    `y_true`, `sample_weight`, `class_weight`, `mask`; and for the keys of a mapping batch.
+    """
+
+    optimizer: eqx.AbstractVar[Optimizer | None]
+    loss: eqx.AbstractVar[Measures | None]
+    metrics: eqx.AbstractVar[Measures | None]
+    trainable: eqx.AbstractVar[FilterSpec]
+
+    # Declared as callables of any arguments, so that any signature is a legal override; what they
+    # return is checked. States are `Any`, so that a subclass of `LearnerState` keeps its fields.
+    pred_step: ClassVar[Callable[..., tuple[PyTree, Any]]] = step(
+        "pred_step", _pred_step, default=True
+    )
+    test_step: ClassVar[Callable[..., tuple[Array, Logs, Any]]] = step(
+        "test_step", _test_step, default=True
+    )
+    grad_step: ClassVar[Callable[..., tuple[Array, Logs, Any, PyTree]]] = step(
+        "grad_step", _grad_step, default=True
+    )
+    train_step: ClassVar[Callable[..., tuple[Logs, Any, Any]]] = step(
+        "train_step", _train_step, default=True
+    )
+    init_step: ClassVar[Callable[..., tuple[Any, Any]]] = step(
+        "init_step", _init_step, default=True
+    )
+    states_step: ClassVar[Callable[..., LearnerState]] = step(
+        "states_step", _states_step, default=True
+    )
+    summary_step: ClassVar[Callable[..., list[_summary.Row]]] = step(
+        "summary_step", _summary_step, default=True
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in CONTRACTS.keys() & cls.__dict__.keys():
+            setattr(cls, name, step(name, cls.__dict__[name]))
+        for name in _FOREIGN_STEPS.keys() & cls.__dict__.keys():
+            if callable(cls.__dict__[name]) and name.endswith("_step"):
+                raise TypeError(
+                    f"`{cls.__name__}.{name}` would never be called: the step is named "
+                    f"`{_FOREIGN_STEPS[name]}` here. The steps are {', '.join(CONTRACTS)}."
+                )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in WITHHELD:
+                raise WithheldError(withheld_message(self, name))
+            raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`.")
+
+    def jit_step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile a function of the engine. Override to compile in another way, or not at all.
+
+        **Arguments:**
+
+        - `fn`: a pure function of lists of arrays. All but its first argument may be donated.
+        """
+        return eqx.filter_jit(fn, donate="all-except-first")
+
+    @final
+    def measure(self, *, y_pred: PyTree, **available: Any) -> tuple[Array, Logs]:
+        """Apply the configured losses and metrics to predictions.
+
+        **Arguments:**
+
+        - `y_pred`: the predictions, batch axis first.
+        - `available`: whatever the losses and metrics may ask for by name: `y_true`, `x`, `model`,
+            `state`, `sample_weight`, `class_weight`, `mask`, ...
+
+        **Returns:** the loss, a scalar, and the logs: the parts of the loss, and the metrics.
+        """
+        if self.loss is None:
+            raise TypeError(
+                f"`{type(self).__name__}` has no loss: give one, "
+                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`."
+            )
+        available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
+        available = {"sample_weight": None, "class_weight": None, "mask": None} | available
+        available["y_pred"] = y_pred
+        loss, parts = _loss.measure(self.loss, available)
+        seen = jax.tree.map(
+            lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf,
+            available | {"loss": loss},
+        )
+        metrics = [
+            (name, metric)
+            for name, metric in _collection.collect(self.metrics)
+            if not _collection.asks_for(metric, UPDATE_NAMES)
+        ]
+        return loss, parts | _collection.measure(metrics, seen, taken={"loss", *parts})
+
+    @final
+    def apply_gradients(
+        self, *, model: Any, state: Any, grads: PyTree, loss: Any = None, **available: Any
+    ) -> tuple[Logs, Any, Any]:
+        """Take one step of the optimizer on the trainable leaves.
+
+        **Arguments:**
+
+        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored.
+        - `loss`: passed to optimizers that ask for it, such as `optax.contrib.reduce_on_plateau`.
+        - `available`: the names that `test_step` asks for, for optimizers that search along a line
+            (`optax.lbfgs`) and so call it again.
+
+        **Returns:** logs, of the metrics that ask for `grads` or `updates`; the model; the state.
+        """
+        if self.optimizer is None:
+            raise TypeError(
+                f"`{type(self).__name__}` has no optimizer: give one, "
+                "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
+            )
+        _, rest = _optimize.partition(self.trainable, model)
+        fresh = jax.tree.map(lambda leaf: leaf, state)  # eagerly, an `eqx.nn.State` is used once
+
+        def value_fn(params: PyTree) -> Array:
+            given = available | {"model": eqx.combine(params, rest), "state": fresh}
+            return self.test_step(**given)[0]
+
+        new_model, opt_state, updates = _optimize.update(
+            self.optimizer,
+            self.trainable,
+            model=model,
+            opt_state=state.opt_state,
+            grads=grads,
+            loss=loss,
+            value_fn=value_fn,
+        )
+        metrics = [
+            (name, metric)
+            for name, metric in _collection.collect(self.metrics)
+            if _collection.asks_for(metric, UPDATE_NAMES)
+        ]
+        seen = available | {"model": model, "state": state, "grads": grads}
+        seen |= {"updates": updates, "loss": loss}
+        logs = _collection.measure(metrics, seen)
+        return logs, new_model, state.update(opt_state=opt_state)

@@ -1,0 +1,302 @@
+"""The parameter table: what a model is made of, from shapes alone."""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import html
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ._optimize import trainable_mask
+from ._tree import describe, is_array, size
+from ._types import FilterSpec
+
+_outputs: contextvars.ContextVar[dict[str, list[str]] | None] = contextvars.ContextVar(
+    "outputs", default=None
+)
+
+
+class Row(NamedTuple):
+    """One module of the model.
+
+    **Arguments:**
+
+    - `path`: where it is, from `model`.
+    - `type`: the name of its class.
+    - `arrays`: its own arrays, with shapes and dtypes; those of modules inside it have rows.
+    - `parameters`, `bytes`: of its own arrays.
+    - `trainable`: how many of `parameters` are trained.
+    - `output`: what a call of it returned; empty where it was not called by `pred_step`.
+    """
+
+    path: str
+    type: str
+    arrays: tuple[str, ...]
+    parameters: int
+    bytes: int
+    trainable: int
+    output: str = ""
+
+    @property
+    def status(self) -> str:
+        """Whether its own parameters are trained."""
+        if not self.parameters:
+            return ""
+        states = {0: "frozen", self.parameters: "trainable"}
+        return states.get(self.trainable, "in part")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A model as a table. `str(...)` is for terminals; notebooks show it as HTML.
+
+    **Arguments:**
+
+    - `rows`: one for each module, the whole model first.
+    - `optimizer_state`, `model_state`: how many numbers, and how many bytes, each holds.
+    """
+
+    rows: list[Row]
+    optimizer_state: tuple[int, int] = (0, 0)
+    model_state: tuple[int, int] = (0, 0)
+
+    @property
+    def trainable(self) -> int:
+        """How many parameters are trained."""
+        return sum(row.trainable for row in self.rows)
+
+    @property
+    def frozen(self) -> int:
+        """How many parameters are not."""
+        return sum(row.parameters - row.trainable for row in self.rows)
+
+    @property
+    def totals(self) -> list[tuple[str, str]]:
+        """The lines under the table."""
+        parameters, in_bytes = self.trainable + self.frozen, sum(row.bytes for row in self.rows)
+        lines = [
+            ("Parameters", f"{parameters:,} ({_in_units(in_bytes)})"),
+            ("Trainable", f"{self.trainable:,}"),
+            ("Frozen", f"{self.frozen:,}"),
+            ("Optimizer state", f"{self.optimizer_state[0]:,} ({_in_units(self.optimizer_state[1])})"),
+        ]
+        if self.model_state[0]:
+            lines.append(("Model state", f"{self.model_state[0]:,} ({_in_units(self.model_state[1])})"))
+        return lines
+
+    def __str__(self) -> str:
+        table = [tuple(heading for heading, _ in _COLUMNS), *(_cells(row) for row in self.rows)]
+        lines = [line for cells in table for line in _lines(cells)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(
+                cell.rjust(width) if align == "right" else cell.ljust(width)
+                for cell, width, (_, align) in zip(line, widths, _COLUMNS, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
+        return "\n".join([*text, "", *(f"{n + ':':<17}{value}" for n, value in self.totals)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{heading}</th>" for heading, _ in _COLUMNS)
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{html.escape(c).replace(chr(10), '<br>')}</td>" for c in _cells(row))
+            + "</tr>"
+            for row in self.rows
+        )
+        totals = "".join(f"<div>{name}: {value}</div>" for name, value in self.totals)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{totals}"
+
+
+_COLUMNS: list[tuple[str, Any]] = [
+    ("Module", "left"),
+    ("Type", "left"),
+    ("Arrays", "left"),
+    ("Parameters", "right"),
+    ("Bytes", "right"),
+    ("Trained", "left"),
+    ("Output", "left"),
+]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.path,
+        row.type,
+        "\n".join(row.arrays),
+        f"{row.parameters:,}" if row.parameters else "",
+        _in_units(row.bytes) if row.bytes else "",
+        row.status,
+        row.output,
+    )
+
+
+def _lines(cells: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """A row whose cells may hold several lines, as lines of cells."""
+    parts = [cell.split("\n") for cell in cells]
+    return list(itertools.zip_longest(*parts, fillvalue=""))
+
+
+def _in_units(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
+
+
+def rows(
+    pred_step: Callable[..., Any],
+    spec: FilterSpec,
+    *,
+    model: PyTree,
+    state: Any = None,
+    x: PyTree = None,
+    key: Any = None,
+) -> list[Row]:
+    """The rows of a model, with its outputs where `x` (or its shapes) is given.
+
+    The output of the whole model is that of `pred_step`, batch axis and all. That of a part is
+    what each call of it returned while `pred_step` was traced: one example, where the step maps the
+    model over the batch.
+    """
+    whole, outputs = ("", {}) if x is None else _trace(pred_step, model, state, x, key)
+    trained = _modules(eqx.filter(model, trainable_mask(spec, model)), "model")
+    found = [
+        Row(
+            path=path,
+            type=type(node).__name__,
+            arrays=tuple(f"{name} {describe(leaf)}" for name, leaf in own),
+            parameters=size(own)[0],
+            bytes=size(own)[1],
+            trainable=size(trained_own)[0],
+            output=" | ".join(outputs.get(path, ())),
+        )
+        for (path, node, own), (_, _, trained_own) in zip(
+            _modules(model, "model"), trained, strict=True
+        )
+    ]
+    root, *parts = found
+    return [root._replace(output=whole), *(row for row in parts if row.parameters or row.output)]
+
+
+def _trace(
+    pred_step: Callable[..., Any], model: PyTree, state: Any, x: PyTree, key: Any
+) -> tuple[str, dict[str, list[str]]]:
+    """The output of the model, and of its parts, from tracing `pred_step` on shapes."""
+    recorded: dict[str, list[str]] = {}
+
+    def traced(model: PyTree, state: Any, x: PyTree, key: Any) -> PyTree:
+        with _recording(recorded):
+            return pred_step(
+                model=_instrumented(model, "model"),
+                state=state, x=x, batch=x, key=key, training=False,
+            )[0]
+
+    shapes = _shapes(traced, model, state, x, key)
+    return _describe_tree(shapes), recorded
+
+
+def _shapes(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
+    """The shapes of what `fn` returns; `args` may hold shapes instead of arrays."""
+    dynamic, static = eqx.partition(args, is_array)
+    return eqx.filter_eval_shape(lambda dynamic: fn(*eqx.combine(dynamic, static)), dynamic)
+
+
+def _describe_tree(tree: PyTree) -> str:
+    if is_array(tree):
+        return describe(tree)
+    if isinstance(tree, Mapping):
+        return "{" + ", ".join(f"{key}: {_describe_tree(tree[key])}" for key in tree) + "}"
+    if isinstance(tree, tuple | list):
+        return "(" + ", ".join(map(_describe_tree, tree)) + ")"
+    return ", ".join(describe(leaf) for leaf in jax.tree.leaves(tree) if is_array(leaf))
+
+
+def _modules(
+    node: PyTree, path: str
+) -> Iterator[tuple[str, PyTree, list[tuple[str, Any]]]]:
+    """Every module with its path and its own arrays, by name; the root counts as one."""
+    own: list[tuple[str, Any]] = []
+    inner: list[tuple[str, PyTree]] = []
+    is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
+    for keys, child in jax.tree_util.tree_flatten_with_path(node, is_leaf=is_leaf)[0]:
+        name = jax.tree_util.keystr(keys)
+        if isinstance(child, eqx.Module) and child is not node:
+            inner.append((path + name, child))
+        elif is_array(child):
+            own.append((name.removeprefix("."), child))
+    yield path, node, own
+    for inner_path, child in inner:
+        yield from _modules(child, inner_path)
+
+
+@contextlib.contextmanager
+def _recording(into: dict[str, list[str]]) -> Iterator[None]:
+    token = _outputs.set(into)
+    try:
+        yield
+    finally:
+        _outputs.reset(token)
+
+
+def _instrumented(node: PyTree, path: str) -> PyTree:
+    """`node` with every module inside it replaced by one that records what its calls return."""
+    is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
+    inside = jax.tree_util.tree_map_with_path(
+        lambda keys, child: _instrumented(child, path + jax.tree_util.keystr(keys))
+        if isinstance(child, eqx.Module) and child is not node
+        else child,
+        node,
+        is_leaf=is_leaf,
+    )
+    if not isinstance(node, eqx.Module) or not callable(node):
+        return inside
+    try:
+        twin = object.__new__(_recording_type(type(node)))
+    except Exception:  # a class that can't be subclassed has no output to show
+        return inside
+    for name, value in vars(inside).items():
+        object.__setattr__(twin, name, value)
+    object.__setattr__(twin, "_summary_path", path)
+    return twin
+
+
+@functools.lru_cache(maxsize=256)
+def _recording_type(kind: type[eqx.Module]) -> type[eqx.Module]:
+    call: Callable[..., Any] = kind.__call__  # pyright: ignore[reportAttributeAccessIssue]
+
+    @functools.wraps(call)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = call(self, *args, **kwargs)
+        recorded = _outputs.get()
+        if recorded is not None:
+            seen = recorded.setdefault(self._summary_path, [])
+            shape = _describe_tree(_without_state(out))
+            if shape not in seen:
+                seen.append(shape)
+        return out
+
+    body = {
+        "__call__": __call__,
+        "__annotations__": {"_summary_path": str},
+        "_summary_path": eqx.field(static=True, default="", kw_only=True),
+        "__module__": kind.__module__,
+    }
+    return type(kind)(kind.__name__, (kind,), body)
+
+
+def _without_state(out: PyTree) -> PyTree:
+    if isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], eqx.nn.State):
+        return out[0]
+    return out

@@ -1,0 +1,33 @@
+"""Type variables and aliases. Imports nothing of ours."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from equinox import Module
+
+if TYPE_CHECKING:
+    import optax
+
+    # `default=` lets people write a bare `Learner` under pyright strict; at run time Python 3.11
+    # has no such argument, and nobody asks.
+    from typing_extensions import TypeVar
+
+    M = TypeVar("M", default=Any)
+
+    Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
+    Measures: TypeAlias = (
+        Callable[..., Any] | Module | list[Any] | tuple[Any, ...] | Mapping[str, Any]
+    )
+else:
+    from typing import TypeVar
+
+    M = TypeVar("M")
+
+    # Whoever passes something else at run time gets a sentence of ours, and not beartype's.
+    Optimizer = Measures = Any
+
+Logs: TypeAlias = dict[str, Any]
+"""What a step reports: names to scalar arrays, or to metrics."""
+
+FilterSpec: TypeAlias = Any
+"""An Equinox filter spec: a predicate on leaves, or a tree of bools that is a prefix of the model."""

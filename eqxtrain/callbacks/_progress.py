@@ -1,0 +1,202 @@
+"""The progress of a run, for whoever watches: a bar, a notebook cell, or plain lines."""
+
+import sys
+import time
+from typing import Any, Literal, final
+
+from ._base import Callback, Run
+
+_REFRESH = 0.25
+"""Seconds between updates of the bar. Reading the numbers waits for the device, so they are rare."""
+
+_LINE_EVERY = 30.0
+"""Seconds between lines within an epoch, where lines can't be overwritten."""
+
+
+@final
+class Progress(Callback):
+    """Shows how training goes. `fit` adds one unless `verbose=0`.
+
+    **Arguments:**
+
+    - `verbose`: 1 for a live bar (in a terminal or notebook), 2 for one line an epoch, `"auto"` for
+        a bar where one can be shown.
+    """
+
+    reads = "logs"
+
+    def __init__(self, verbose: Literal[1, 2, "auto"] = "auto") -> None:
+        self._verbose = verbose
+        self._sink: _Lines | _Bar | _Cell = _Lines()
+        self._began = self._drawn = 0.0
+        self._batch = 0
+        self._kind = "train"
+
+    def on_train_begin(self, run: Run) -> None:
+        self._open()
+
+    def on_epoch_begin(self, run: Run) -> None:
+        self._restart("train")
+
+    def on_train_batch_end(self, run: Run) -> None:
+        self._batch_end(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self._sink.line(self._text(run, done=True))
+
+    def on_train_end(self, run: Run) -> None:
+        self._sink.close()
+
+    def on_exception(self, run: Run) -> None:
+        self._sink.close()
+
+    def on_test_begin(self, run: Run) -> None:
+        if "epochs" not in run.params:
+            self._open()
+            self._restart("test")
+
+    def on_test_batch_end(self, run: Run) -> None:
+        if "epochs" not in run.params:
+            self._batch_end(run)
+
+    def on_test_end(self, run: Run) -> None:
+        if "epochs" not in run.params:
+            self._sink.line(self._text(run, done=True))
+            self._sink.close()
+
+    def _open(self) -> None:
+        self._sink = _choose(self._verbose)
+
+    def _restart(self, kind: str) -> None:
+        self._kind, self._batch = kind, 0
+        self._began = self._drawn = time.monotonic()
+
+    def _batch_end(self, run: Run) -> None:
+        self._batch += 1
+        now = time.monotonic()
+        if now - self._drawn >= self._sink.interval and self._batch < run.params["steps"]:
+            self._drawn = now
+            self._sink.update(self._text(run, done=False))
+
+    def _text(self, run: Run, *, done: bool) -> str:
+        steps = run.params["steps"]
+        elapsed = time.monotonic() - self._began
+        if self._kind == "train":
+            head = f"Epoch {run.epoch + 1}/{run.params['epochs']}"
+        else:
+            head = "Evaluating"
+        bar = "" if done or not self._sink.live else _bar(self._batch, steps) + " "
+        count = f"{steps if done else self._batch}/{steps}"
+        left = "" if done else f", {_clock(elapsed / self._batch * (steps - self._batch))} left"
+        pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{left}"]
+        pieces += [f"{name}: {_number(value)}" for name, value in run.logs.items()]
+        return "  ".join(pieces)
+
+
+class _Lines:
+    """Plain lines, for files and pipes."""
+
+    live = False
+    interval = _LINE_EVERY
+
+    def update(self, text: str) -> None:
+        self.line(text)
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+
+    def close(self) -> None: ...
+
+
+class _Epochs(_Lines):
+    """One line an epoch and nothing between."""
+
+    interval = float("inf")
+
+
+class _Bar(_Lines):
+    """One line of a terminal, overwritten."""
+
+    live = True
+    interval = _REFRESH
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console()
+        self._open = False
+
+    def update(self, text: str) -> None:
+        width = max(self._console.width - 1, 20)
+        sys.stdout.write("\r" + text[:width].ljust(width))
+        sys.stdout.flush()
+        self._open = True
+
+    def line(self, text: str) -> None:
+        if self._open:
+            sys.stdout.write("\r" + " " * max(self._console.width - 1, 20) + "\r")
+            self._open = False
+        print(text, flush=True)
+
+    def close(self) -> None:
+        if self._open:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            self._open = False
+
+
+class _Cell(_Lines):
+    """One output of a notebook cell, updated in place, and kept in the saved file."""
+
+    live = True
+    interval = _REFRESH
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._handle: Any = None
+
+    def update(self, text: str) -> None:
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
+
+        body = "\n".join([*self._lines, text]).replace("<", "&lt;")
+        shown = HTML(f"<pre style='margin:0'>{body}</pre>")
+        if self._handle is None:
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+
+    def line(self, text: str) -> None:
+        self.update(text)
+        self._lines.append(text)
+
+
+def _choose(verbose: Literal[1, 2, "auto"]) -> _Lines:
+    if verbose == 2:
+        return _Epochs()
+    from rich.console import Console
+
+    console = Console()
+    if console.is_jupyter:
+        return _Cell()
+    return _Bar() if console.is_terminal and not console.is_dumb_terminal else _Lines()
+
+
+def _bar(done: int, total: int, width: int = 20) -> str:
+    filled = width * done // total
+    return "━" * filled + "╺" * (width - filled)
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+    return f"{minutes}:{seconds:02d}" if minutes else f"{seconds}s"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"
+    return f"array{getattr(value, 'shape', ())}"

@@ -1,0 +1,5 @@
+"""Sources of data, and the batches and orders that come of them."""
+
+from ._arrays import ArraySource as ArraySource, as_source as as_source, named_sets as named_sets
+from ._batch import named as named, size as size
+from ._order import order as order

@@ -1,0 +1,48 @@
+"""A batch, and the names that steps know its parts by."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .._request import FROM_BATCH, OUR_NAMES
+
+Batch = PyTree
+"""`(x,)`, `(x, y)` or `(x, y, sample_weight)`; or a mapping; or any other tree, which is `x`."""
+
+
+def pack(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
+    """Inputs, labels and weights as one batch. A mapping alone stays one."""
+    if y is None and sample_weight is None:
+        return x if isinstance(x, Mapping) else (x,)
+    return (x, y) if sample_weight is None else (x, y, sample_weight)
+
+
+def named(batch: Batch) -> dict[str, Any]:
+    """The parts of a batch by the names that a step may ask for.
+
+    `y_true` is left out where there are no labels. The keys of a mapping stand among them, but for
+    those that would shadow a name of ours.
+    """
+    names: dict[str, Any] = {"batch": batch, "sample_weight": None}
+    if isinstance(batch, Mapping):
+        names["x"] = batch
+        names |= {
+            key: value
+            for key, value in batch.items()
+            if isinstance(key, str) and (key in FROM_BATCH or key not in OUR_NAMES)
+        }
+    elif type(batch) in (tuple, list) and 1 <= len(batch) <= 3:
+        names |= dict(zip(("x", "y_true", "sample_weight"), batch, strict=False))
+        if names.get("y_true") is None:
+            names.pop("y_true", None)
+    else:
+        names["x"] = batch
+    return names
+
+
+def size(batch: Batch) -> int:
+    """How many rows a batch has."""
+    return next(int(np.shape(leaf)[0]) for leaf in jax.tree.leaves(batch))

@@ -1,0 +1,108 @@
+"""The configured metrics: containers of them, and plain functions among them."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Self, final
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from .._naming import named_leaves, unique
+from .._request import METRIC_NAMES, call, is_by_name, name_of, request
+from ._base import Metric, examples
+from ._modes import Mean
+
+
+@final
+class FunctionMetric(Metric):
+    """The mean over examples of what a function gives.
+
+    `fn` is called as losses are: by name if it asks for any of our names, else as
+    `fn(y_pred, y_true)`. It returns per-example values (trailing axes are averaged), or a scalar
+    that is their mean already.
+    """
+
+    fn: Callable[..., Any]
+    values: Mean = eqx.field(default_factory=Mean)
+
+    @property
+    def name(self) -> str | None:
+        return name_of(self.fn)
+
+    def update(self, **available: Any) -> Self:
+        value = jnp.asarray(_call(self.fn, available, who=self.name or "metric"))
+        mask, count = available.get("mask"), examples(available)
+        if value.ndim > 0:
+            if value.shape[0] != count:
+                raise ValueError(
+                    f"The metric `{self.name}` returned an array of shape {value.shape} for a "
+                    f"batch of {count} examples: return one value an example, or a scalar."
+                )
+            mean = Mean.of(value, mask=mask)
+        elif mask is not None and "mask" not in request(self.fn).names:
+            raise ValueError(
+                f"The metric `{self.name}` returned a scalar, but some rows of the batch are "
+                "padding: return one value an example, or ask for `mask`."
+            )
+        else:
+            mean = Mean.of(value, count if mask is None else jnp.sum(jnp.asarray(mask).astype(int)))
+        return eqx.tree_at(lambda m: m.values, self, self.values.merge(mean))
+
+    def compute(self) -> Any:
+        return self.values.compute()
+
+
+def _call(fn: Callable[..., Any], available: Mapping[str, Any], *, who: str) -> Any:
+    if is_by_name(fn, METRIC_NAMES | available.keys()):
+        return call(fn, available, who=who)
+    if "y_true" not in available:
+        raise TypeError(
+            f"The metric `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
+            "pass `y`, or let it ask for `y_pred` by that name."
+        )
+    return fn(available["y_pred"], available["y_true"])
+
+
+def _is_metric(node: Any) -> bool:
+    return isinstance(node, Metric)
+
+
+def collect(container: Any) -> list[tuple[str, Metric]]:
+    """The metrics of a container with their names, functions wrapped, names unique."""
+    found: list[tuple[str, Metric]] = []
+    for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
+        metric = member if _is_metric(member) else FunctionMetric(member)
+        found.append((unique(name, {taken for taken, _ in found}), metric))
+    return found
+
+
+def check(container: Any) -> None:
+    """Refuse what is no metric, with a sentence."""
+    for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
+        if isinstance(member, type) and issubclass(member, Metric):
+            raise TypeError(
+                f"The metric `{name}` is the class `{member.__name__}`: give an instance, "
+                f"`{member.__name__}()`."
+            )
+        if not callable(member) and not _is_metric(member):
+            raise TypeError(
+                f"The metric `{name}` is {member!r}, which is no metric and no function: give "
+                "`eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
+            )
+
+
+def asks_for(metric: Metric, names: Collection[str]) -> bool:
+    """Whether `metric` can't be measured without one of `names`."""
+    fn = metric.fn if isinstance(metric, FunctionMetric) else metric.update
+    return any(name in names for name in request(fn).required)
+
+
+def measure(
+    metrics: list[tuple[str, Metric]], available: Mapping[str, Any], taken: Collection[str] = ()
+) -> dict[str, Metric]:
+    """Each metric's contribution of one batch, under its name."""
+    logs: dict[str, Metric] = {}
+    for name, metric in metrics:
+        fresh = metric.reset()
+        who = f"{type(metric).__name__}.update"
+        logs[unique(name, {*taken, *logs})] = call(fresh.update, available, who=who)
+    return logs

@@ -1,0 +1,132 @@
+"""Logs as a monoid: what a step reports, begun, merged and computed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._tree import strong
+from ._base import Metric
+from ._modes import Gather, Mean
+
+
+def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
+    """Refuse logs that can't be folded, with a sentence each."""
+    if not isinstance(logs, dict):
+        raise TypeError(
+            f"`{who}` returned logs that are a `{type(logs).__name__}`: logs are a dict from names "
+            "to scalar arrays or metrics, such as `{'accuracy': accuracy}`."
+        )
+    for name, value in logs.items():
+        if not isinstance(name, str):
+            raise TypeError(f"`{who}` logs under the key {name!r}: names are strings.")
+        if isinstance(value, Metric):
+            continue
+        if not isinstance(value, jax.Array):
+            raise TypeError(
+                f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would stay "
+                "what it was when the step was traced: log an array (`jnp.asarray(...)`), or put "
+                "constants into `history` from a callback."
+            )
+        if value.ndim != 0:
+            raise ValueError(
+                f"`{who}` logs `{name}` with the shape {value.shape}. A bare array must be a "
+                f"scalar, the mean over the batch: log `{name}.mean()`, or say how it is measured, "
+                f"`et.metrics.Mean.of({name})` or `et.metrics.Gather.of({name})`."
+            )
+    return logs
+
+
+def contributions(logs: Mapping[str, Any], weight: Any) -> dict[str, Metric]:
+    """Logs as metrics: a bare scalar stands for its mean over `weight` examples."""
+    return {
+        name: value if isinstance(value, Metric) else Mean.of(value, weight)
+        for name, value in logs.items()
+    }
+
+
+def begin(logs: Mapping[str, Any]) -> dict[str, Metric]:
+    """Empty accumulators for logs of this structure. Arrays may be given as their shapes."""
+    empty = {}
+    for name, value in logs.items():
+        if isinstance(value, Metric):
+            blank = jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if _has_shape(leaf) else leaf, value
+            )
+            empty[name] = blank.reset()
+        else:
+            empty[name] = Mean().reset()
+    return jax.tree.map(lambda leaf: strong(leaf) if _has_shape(leaf) else leaf, empty)
+
+
+def _has_shape(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def merge(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Accumulators with one more contribution. Those of another structure are refused."""
+    if metrics.keys() != new.keys():
+        gone = sorted(metrics.keys() - new.keys())
+        extra = sorted(new.keys() - metrics.keys())
+        raise ValueError(
+            "Logs must have the same names at every step of a pass, but "
+            + " and ".join(
+                f"`{'`, `'.join(names)}` {verb}"
+                for names, verb in ((gone, "is gone"), (extra, "is new"))
+                if names
+            )
+            + ": log nan where there is nothing to say."
+        )
+    return {name: metrics[name].merge(new[name]) for name in metrics}
+
+
+def is_gather(node: Any) -> bool:
+    return isinstance(node, Gather)
+
+
+def take_out(metrics: PyTree) -> tuple[PyTree, list[PyTree]]:
+    """Take the values of every `Gather` out of accumulators, leaving it empty in its place."""
+    nodes = [node for node in jax.tree.leaves(metrics, is_leaf=is_gather) if is_gather(node)]
+    emptied = jax.tree.map(
+        lambda node: node.reset() if is_gather(node) else node, metrics, is_leaf=is_gather
+    )
+    return emptied, [node.values for node in nodes]
+
+
+def put_back(metrics: PyTree, emitted: Sequence[PyTree]) -> PyTree:
+    """Undo [`take_out`][]."""
+    rest = iter(emitted)
+    return jax.tree.map(
+        lambda node: Gather(next(rest)) if is_gather(node) else node, metrics, is_leaf=is_gather
+    )
+
+
+def has_gather(metric: Metric) -> bool:
+    """Whether any part of `metric` is an emission."""
+    return any(map(is_gather, jax.tree.leaves(metric, is_leaf=is_gather)))
+
+
+def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """The value of every accumulator; a dict of values is flattened into `name/key`."""
+    values: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        if isinstance(value, Mapping) and not has_gather(metric):
+            values.update({f"{name}/{key}": part for key, part in value.items()})
+        else:
+            values[name] = value
+    return values
+
+
+def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for people: floats, or NumPy arrays where a value is no scalar; `loss` first."""
+
+    def convert(value: Any) -> Any:
+        array = np.asarray(value)
+        return float(array) if array.ndim == 0 else array
+
+    order = sorted(values, key=lambda name: (name != "loss", name))
+    return {name: jax.tree.map(convert, values[name]) for name in order}
