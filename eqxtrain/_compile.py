@@ -150,17 +150,19 @@ def _placement(leaf: Any) -> Hashable:
     return leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
 
 
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_default_matmul_precision",
+    "jax_debug_nans",
+    "jax_disable_jit",
+    "jax_default_prng_impl",
+)
+
+
 def _settings() -> Hashable:
-    config = jax.config
-    return (
-        config.jax_enable_x64,
-        config.jax_numpy_dtype_promotion,
-        config.jax_numpy_rank_promotion,
-        config.jax_default_matmul_precision,
-        config.jax_debug_nans,
-        config.jax_disable_jit,
-        config.jax_default_prng_impl,
-    )
+    return tuple(getattr(jax.config, name) for name in _SETTINGS)
 
 
 def record(step: str, owner: type, began: float, **trees: PyTree) -> Compilation:
@@ -179,11 +181,13 @@ def record(step: str, owner: type, began: float, **trees: PyTree) -> Compilation
 
 def _shapes_of(tree: PyTree) -> PyTree:
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type)
-        if isinstance(leaf, jax.Array)
-        else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        if eqx.is_array(leaf)
-        else leaf,
+        lambda leaf: (
+            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type)
+            if isinstance(leaf, jax.Array)
+            else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            if eqx.is_array(leaf)
+            else leaf
+        ),
         tree,
     )
 

@@ -35,12 +35,12 @@ class Carry(NamedTuple):
 
     - `model`: in training; in other passes it is only read, and None here.
     - `state`: without its metrics; outside training also without the optimizer's state.
-    - `index`: of the batch since the step last advanced.
+    - `position`: of the batch since the step last advanced.
     """
 
     model: PyTree
     state: LearnerState
-    index: jax.Array
+    position: jax.Array
 
 
 class Kept(NamedTuple):
@@ -70,8 +70,8 @@ def _fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
         "class_weight": kept.class_weight,
         "training": training,
     }
-    index = None if training else carry.index
-    names["key"] = step_key(carry.state.key, _STREAMS[kind], carry.state.step, index)
+    position = None if training else carry.position
+    names["key"] = step_key(carry.state.key, _STREAMS[kind], carry.state.step, position)
     out = getattr(kept.learner, _STEPS[kind])(**names)
     logs: dict[str, Any] = {}
     emitted: list[PyTree] = []
@@ -91,7 +91,7 @@ def _fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
     contributed = _logs.contributions(logs, data.size(kept.batch))
     accumulated, emitted = _logs.take_out(contributed)
     _check_emitted(accumulated, emitted, data.size(kept.batch))
-    new = Carry(model, state, carry.index if training else carry.index + 1)
+    new = Carry(model, state, carry.position if training else carry.position + 1)
     _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{_STEPS[kind]}")
     return Folded(new, accumulated, emitted)
 
@@ -99,8 +99,8 @@ def _fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
 def _checked(state: Any, kept: Kept, carry: Carry, kind: Kind) -> LearnerState:
     if state is None:
         raise TypeError(
-            f"`{type(kept.learner).__name__}.{_STEPS[kind]}` returned None as its state: return the "
-            "`state` that it was given, or an updated one."
+            f"`{type(kept.learner).__name__}.{_STEPS[kind]}` returned None as its state: return "
+            "the `state` that it was given, or an updated one."
         )
     return state
 
@@ -114,8 +114,7 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
                 f"`{who}` was given a `{type(before).__name__}` as state and returned a "
                 f"`{type(after).__name__}`: return `state.update(...)`."
             )
-        weak = jax.tree.map(_unweak, (before, after))
-        changes = _tree.differences(*weak, name)
+        changes = _tree.differences(*jax.tree.map(_unweak, (before, after)), root=name)
         if changes:
             raise TypeError(
                 f"`{who}` changed the structure of the {name}, which must stay the same from step "
@@ -140,7 +139,9 @@ def _check_emitted(accumulated: PyTree, emitted: list[PyTree], rows: int) -> Non
                 )
 
 
-def _merged(kind: Kind, step: Callable[..., Folded]) -> Callable[..., tuple[PyTree, ...]]:
+def _merged(
+    kind: Kind, step: Callable[[Kind, Kept, Carry], Folded]
+) -> Callable[..., tuple[PyTree, ...]]:
     """The whole program: a step, and its logs merged into the accumulators."""
 
     def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:

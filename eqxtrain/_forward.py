@@ -55,7 +55,8 @@ def call_over_batch(
                 f"The model (a `{type(model).__name__}`) does not take one example, but takes the "
                 "whole batch. By Equinox's convention models are unbatched, and the default "
                 "`pred_step` maps them over the batch. Either write the model for one example, or "
-                "override\n\n    def pred_step(self, model, state, x):\n        return model(x), state\n"
+                "override\n\n    def pred_step(self, model, state, x):\n"
+                "        return model(x), state\n"
             ) from error
         raise
 

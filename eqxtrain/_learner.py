@@ -83,9 +83,7 @@ class Learner(AbstractLearner[M]):
                 "BatchNorm and the like goes to `model_state`."
             )
 
-    def init(
-        self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None
-    ) -> Self:
+    def init(self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None) -> Self:
         """Make the state, and whatever else `init_step` makes.
 
         `fit`, `evaluate` and `predict` call it when needed. On a learner that has a state, it
@@ -102,14 +100,20 @@ class Learner(AbstractLearner[M]):
         return self._init(batch, key=key)
 
     def _init(self, batch: PyTree, *, key: PRNGKeyArray | None = None) -> Self:
-        if self.state is not None and self.state.model_state is not None and self.model_state is None:
+        if (
+            self.state is not None
+            and self.state.model_state is not None
+            and self.model_state is None
+        ):
             raise ValueError(
                 "`init` would lose the `model_state` that was trained. To start anew with it, "
                 "`learner.replace(state=None, model_state=learner.state.model_state).init()`; to "
                 "start from the beginning, build the learner again."
             )
         key = jax.random.key(0) if key is None else key
-        key_data(key)  # refuses a batch of keys, and keys that can't be stored, before they are used
+        key_data(
+            key
+        )  # refuses a batch of keys, and keys that can't be stored, before they are used
         names = {} if batch is None else data.named(jax.tree.map(jnp.asarray, batch))
         names |= {"model": self.model, "model_state": self.model_state, "key": key}
         model, state = self.init_step(**names)
@@ -189,7 +193,8 @@ class Learner(AbstractLearner[M]):
         unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
         if unknown:
             raise TypeError(
-                f"`{type(self).__name__}` has no field {unknown}. Its fields are {', '.join(names)}."
+                f"`{type(self).__name__}` has no field {unknown}. Its fields are "
+                f"{', '.join(names)}."
             )
         new = dataclasses.replace(self, **changes)
         if new.state is None or "state" in changes or not new._uses_default("states_step"):
@@ -396,7 +401,9 @@ def _callbacks(callbacks: Callback | Sequence[Callback], verbose: Verbose) -> Ca
 
 def _check_sizes(*, batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` is a positive whole number of examples; got {batch_size!r}.")
+        raise ValueError(
+            f"`batch_size` is a positive whole number of examples; got {batch_size!r}."
+        )
 
 
 def _stateful(model: PyTree) -> str | None:

@@ -100,7 +100,9 @@ def _pick(tree: Any, on: Key | Sequence[Key], what: str, name: str) -> Any:
             tree = tree[key]
         except (KeyError, IndexError, TypeError):
             known = f"; it has {sorted(tree)}" if isinstance(tree, Mapping) else ""
-            raise KeyError(f"The loss `{name}` is on {key!r}, which `{what}` lacks{known}.") from None
+            raise KeyError(
+                f"The loss `{name}` is on {key!r}, which `{what}` lacks{known}."
+            ) from None
     return tree
 
 
@@ -140,8 +142,8 @@ def _reduce(
         if ours and (not is_by_name(fn, LOSS_NAMES) or {"y_pred", "y_true"} & set(asked.names)):
             names = " and ".join(f"`{n}`" for n in sorted(ours))
             raise ValueError(
-                f"The loss `{name}` returned a scalar, so {names} can't be applied to its examples: "
-                f"return one value an example, or let it ask for {names} by name."
+                f"The loss `{name}` returned a scalar, so {names} can't be applied to its "
+                f"examples: return one value an example, or let it ask for {names} by name."
             )
         return value
     count = examples(available)
@@ -153,7 +155,9 @@ def _reduce(
     if "sample_weight" in ours:
         value = _times(value, available["sample_weight"], "sample_weight", name)
     if "class_weight" in ours:
-        classes = class_weights(available["class_weight"], available.get("y_true"), available["y_pred"])
+        classes = class_weights(
+            available["class_weight"], available.get("y_true"), available["y_pred"]
+        )
         value = _times(value, classes, "class_weight", name)
     if value.ndim > 1:
         value = jnp.mean(value, axis=tuple(range(1, value.ndim)))
@@ -226,5 +230,3 @@ def class_weight_table(class_weight: Any) -> np.ndarray | None:
             f"`class_weight` is one weight a class; got an array of shape {table.shape}."
         )
     return table
-
-

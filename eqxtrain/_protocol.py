@@ -1,4 +1,4 @@
-"""The protocol of steps: what each may ask for, what it must return, and the wrapper that sees to it.
+"""The protocol of steps: what each may ask for and must return, and the wrapper that sees to it.
 
 Every step of a learner, default or overridden, is called through [`step`][]: by name, on a learner
 without its model and state, with what it returns checked in the terms of whoever wrote it.
@@ -143,8 +143,8 @@ def _check_loss(loss: Any, who: str) -> Any:
         )
     if loss.ndim != 0:
         raise ValueError(
-            f"`{who}` returned a loss of shape {loss.shape}; a loss is a scalar: take its mean over "
-            "the examples, `loss.mean()`."
+            f"`{who}` returned a loss of shape {loss.shape}; a loss is a scalar: take its mean "
+            "over the examples, `loss.mean()`."
         )
     if not jnp.issubdtype(loss.dtype, jnp.floating):
         raise TypeError(

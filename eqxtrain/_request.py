@@ -5,9 +5,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-PRED_NAMES = frozenset(
-    {"model", "state", "x", "batch", "key", "training", "initializing"}
-)
+PRED_NAMES = frozenset({"model", "state", "x", "batch", "key", "training", "initializing"})
 TEST_NAMES = PRED_NAMES | {"y_true", "sample_weight", "class_weight", "mask"}
 INIT_NAMES = TEST_NAMES - {"state", "training", "mask"} | {"model_state"}
 STATES_NAMES = frozenset({"model", "model_state", "key", "initializing"})
@@ -77,7 +75,8 @@ def select(
     if asked.positional_only:
         names = ", ".join(f"`{name}`" for name in asked.positional_only)
         raise TypeError(
-            f"`{who}` has positional-only parameters ({names}), but is called by name: drop the `/`."
+            f"`{who}` has positional-only parameters ({names}), but is called by name: drop "
+            "the `/`."
         )
     missing = [name for name in asked.required if name not in available]
     if missing:

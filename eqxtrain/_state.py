@@ -43,8 +43,8 @@ def key_data(key: PRNGKeyArray) -> UInt32[Array, "words"]:
     words = jax.random.key_data(jax.random.key(0)).shape
     if key.shape != words:
         raise ValueError(
-            f"`key` has data of shape {key.shape}, but a single key of JAX's default implementation "
-            f"has {words}: give one key, and choose the implementation with "
+            f"`key` has data of shape {key.shape}, but a single key of JAX's default "
+            f"implementation has {words}: give one key, and choose the implementation with "
             "`jax.config.update('jax_default_prng_impl', ...)`."
         )
     return jnp.asarray(key)
@@ -74,7 +74,9 @@ class LearnerState(eqx.Module):
     opt_state: PyTree = None
     model_state: eqx.nn.State | None = None
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=lambda k: _raw(k))
+    key: Any = eqx.field(
+        default_factory=lambda: key_data(jax.random.key(0)), converter=lambda k: _raw(k)
+    )
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
     def update(self, **changes: Any) -> Self:

@@ -28,9 +28,10 @@ _FOREIGN_STEPS = {
 def _pred_step(
     self: Any, model: Any, x: PyTree, state: Any = None, key: Any = None
 ) -> tuple[PyTree, Any]:
-    model_state = None if state is None else state.model_state
-    y_pred, model_state = call_over_batch(model, x, model_state=model_state, key=key)
-    return y_pred, state if model_state is None else state.update(model_state=model_state)
+    if state is None or state.model_state is None:
+        return call_over_batch(model, x, key=key)[0], state
+    y_pred, model_state = call_over_batch(model, x, model_state=state.model_state, key=key)
+    return y_pred, state.update(model_state=model_state)
 
 
 def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
@@ -63,9 +64,7 @@ def _init_step(
     return model, self.states_step(model=model, model_state=model_state, key=key)
 
 
-def _states_step(
-    self: Any, model: Any, key: PRNGKeyArray, model_state: Any = None
-) -> LearnerState:
+def _states_step(self: Any, model: Any, key: PRNGKeyArray, model_state: Any = None) -> LearnerState:
     return LearnerState(
         opt_state=_optimize.init(self.optimizer, self.trainable, model),
         model_state=model_state,

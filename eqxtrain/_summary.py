@@ -84,10 +84,15 @@ class Summary:
             ("Parameters", f"{parameters:,} ({_in_units(in_bytes)})"),
             ("Trainable", f"{self.trainable:,}"),
             ("Frozen", f"{self.frozen:,}"),
-            ("Optimizer state", f"{self.optimizer_state[0]:,} ({_in_units(self.optimizer_state[1])})"),
+            (
+                "Optimizer state",
+                f"{self.optimizer_state[0]:,} ({_in_units(self.optimizer_state[1])})",
+            ),
         ]
         if self.model_state[0]:
-            lines.append(("Model state", f"{self.model_state[0]:,} ({_in_units(self.model_state[1])})"))
+            lines.append(
+                ("Model state", f"{self.model_state[0]:,} ({_in_units(self.model_state[1])})")
+            )
         return lines
 
     def __str__(self) -> str:
@@ -200,7 +205,11 @@ def _trace(
         with _recording(recorded):
             return pred_step(
                 model=_instrumented(model, "model"),
-                state=state, x=x, batch=x, key=key, training=False,
+                state=state,
+                x=x,
+                batch=x,
+                key=key,
+                training=False,
             )[0]
 
     shapes = _shapes(traced, model, state, x, key)
@@ -223,9 +232,7 @@ def _describe_tree(tree: PyTree) -> str:
     return ", ".join(describe(leaf) for leaf in jax.tree.leaves(tree) if is_array(leaf))
 
 
-def _modules(
-    node: PyTree, path: str
-) -> Iterator[tuple[str, PyTree, list[tuple[str, Any]]]]:
+def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[str, Any]]]]:
     """Every module with its path and its own arrays, by name; the root counts as one."""
     own: list[tuple[str, Any]] = []
     inner: list[tuple[str, PyTree]] = []
@@ -254,9 +261,11 @@ def _instrumented(node: PyTree, path: str) -> PyTree:
     """`node` with every module inside it replaced by one that records what its calls return."""
     is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
     inside = jax.tree_util.tree_map_with_path(
-        lambda keys, child: _instrumented(child, path + jax.tree_util.keystr(keys))
-        if isinstance(child, eqx.Module) and child is not node
-        else child,
+        lambda keys, child: (
+            _instrumented(child, path + jax.tree_util.keystr(keys))
+            if isinstance(child, eqx.Module) and child is not node
+            else child
+        ),
         node,
         is_leaf=is_leaf,
     )
@@ -274,7 +283,7 @@ def _instrumented(node: PyTree, path: str) -> PyTree:
 
 @functools.lru_cache(maxsize=256)
 def _recording_type(kind: type[eqx.Module]) -> type[eqx.Module]:
-    call: Callable[..., Any] = kind.__call__  # pyright: ignore[reportAttributeAccessIssue]
+    call: Callable[..., Any] = kind.__call__
 
     @functools.wraps(call)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -293,7 +302,8 @@ def _recording_type(kind: type[eqx.Module]) -> type[eqx.Module]:
         "_summary_path": eqx.field(static=True, default="", kw_only=True),
         "__module__": kind.__module__,
     }
-    return type(kind)(kind.__name__, (kind,), body)
+    metaclass: Any = type(kind)
+    return metaclass(kind.__name__, (kind,), body)
 
 
 def _without_state(out: PyTree) -> PyTree:

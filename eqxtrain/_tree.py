@@ -75,7 +75,9 @@ def split(tree: PyTree) -> tuple[list[Any], Static]:
     """Take a tree apart into its arrays and all else: `split(t)[1].merge(split(t)[0])` is `t`."""
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [leaf for leaf in leaves if is_array(leaf)]
-    return arrays, Static(treedef, tuple(None if is_array(leaf) else Frozen(leaf) for leaf in leaves))
+    return arrays, Static(
+        treedef, tuple(None if is_array(leaf) else Frozen(leaf) for leaf in leaves)
+    )
 
 
 def paths(tree: PyTree, root: str = "") -> list[tuple[str, Any]]:

@@ -30,4 +30,4 @@ Logs: TypeAlias = dict[str, Any]
 """What a step reports: names to scalar arrays, or to metrics."""
 
 FilterSpec: TypeAlias = Any
-"""An Equinox filter spec: a predicate on leaves, or a tree of bools that is a prefix of the model."""
+"""An Equinox filter spec: a predicate on leaves, or a bool prefix of the model."""

@@ -14,7 +14,11 @@ BATCH_HOOKS = tuple(
     for moment in ("begin", "end")
 )
 HOOKS = (
-    *(f"on_{pass_}_{moment}" for pass_ in ("train", "test", "predict") for moment in ("begin", "end")),
+    *(
+        f"on_{pass_}_{moment}"
+        for pass_ in ("train", "test", "predict")
+        for moment in ("begin", "end")
+    ),
     "on_epoch_begin",
     "on_epoch_end",
     *BATCH_HOOKS,
@@ -197,13 +201,19 @@ class Callbacks:
             callbacks = [callbacks]
         for callback in callbacks:
             if isinstance(callback, type) or not isinstance(callback, Callback):
-                what = f"the class `{callback.__name__}`" if isinstance(callback, type) else repr(callback)
+                what = (
+                    f"the class `{callback.__name__}`"
+                    if isinstance(callback, type)
+                    else repr(callback)
+                )
                 raise TypeError(
                     f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`."
                 )
         self._callbacks = tuple(callbacks)
         self._for_hook = {
-            hook: [c for c in self._callbacks if getattr(type(c), hook) is not getattr(Callback, hook)]
+            hook: [
+                c for c in self._callbacks if getattr(type(c), hook) is not getattr(Callback, hook)
+            ]
             for hook in HOOKS
         }
 

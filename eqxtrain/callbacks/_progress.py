@@ -7,7 +7,7 @@ from typing import Any, Literal, final
 from ._base import Callback, Run
 
 _REFRESH = 0.25
-"""Seconds between updates of the bar. Reading the numbers waits for the device, so they are rare."""
+"""Seconds between updates of the bar: rare, as reading the numbers waits for the device."""
 
 _LINE_EVERY = 30.0
 """Seconds between lines within an epoch, where lines can't be overwritten."""
@@ -26,8 +26,8 @@ class Progress(Callback):
     reads = "logs"
 
     def __init__(self, verbose: Literal[1, 2, "auto"] = "auto") -> None:
-        self._verbose = verbose
-        self._sink: _Lines | _Bar | _Cell = _Lines()
+        self._verbose: Literal[1, 2, "auto"] = verbose
+        self._sink: _Lines = _Lines()
         self._began = self._drawn = 0.0
         self._batch = 0
         self._kind = "train"

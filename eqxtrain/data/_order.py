@@ -6,9 +6,7 @@ from jaxtyping import Int, UInt32
 from .._state import Stream
 
 
-def order(
-    key: UInt32[np.ndarray, "words"], step: int, length: int
-) -> Int[np.ndarray, "length"]:
+def order(key: UInt32[np.ndarray, "words"], step: int, length: int) -> Int[np.ndarray, "length"]:
     """A permutation of `range(length)`.
 
     It depends on nothing else: not on the process, and not on how training got to `step`. So a

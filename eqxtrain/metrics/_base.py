@@ -43,7 +43,7 @@ class Metric(eqx.Module):
 
     update: ClassVar[Callable[..., Any]]
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: Any) -> Self:
         """What `self` and then `other` have seen, together."""
         self._check_has_parts("merge")
         return jax.tree.map(

@@ -27,9 +27,9 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
             continue
         if not isinstance(value, jax.Array):
             raise TypeError(
-                f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would stay "
-                "what it was when the step was traced: log an array (`jnp.asarray(...)`), or put "
-                "constants into `history` from a callback."
+                f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would "
+                "stay what it was when the step was traced: log an array, "
+                "`jnp.asarray(...)`, and leave constants to a callback."
             )
         if value.ndim != 0:
             raise ValueError(

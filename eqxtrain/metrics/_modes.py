@@ -67,7 +67,7 @@ class Mean(Metric):
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Mean.of(y_pred, mask=mask))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Mean") -> Self:
         return type(self)(self.total + other.total, self.weight + other.weight)
 
     def reset(self) -> Self:
@@ -95,7 +95,7 @@ class Sum(Metric):
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Sum.of(y_pred, mask=mask))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Sum") -> Self:
         return type(self)(self.total + other.total)
 
     def reset(self) -> Self:
@@ -123,9 +123,6 @@ class _Extreme(Metric):
         reduce = jnp.max if worst < 0 else jnp.min
         return cls(reduce(value, initial=worst), seen)
 
-    def update(self, y_pred: Any, mask: Any = None) -> Self:
-        return self.merge(type(self).of(y_pred, mask=mask))  # pyright: ignore[reportAttributeAccessIssue]
-
     def compute(self) -> Float[Array, ""]:
         return jnp.where(self.seen, self.value, jnp.nan)
 
@@ -139,7 +136,10 @@ class Min(_Extreme):
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
         return Min._of(value, mask, np.inf)
 
-    def merge(self, other: Self) -> Self:
+    def update(self, y_pred: Any, mask: Any = None) -> Self:
+        return self.merge(Min.of(y_pred, mask=mask))
+
+    def merge(self, other: "Min") -> Self:
         mine = jnp.where(self.seen, self.value, jnp.inf)
         theirs = jnp.where(other.seen, other.value, jnp.inf)
         return type(self)(jnp.minimum(mine, theirs), jnp.asarray(self.seen) | other.seen)
@@ -157,7 +157,10 @@ class Max(_Extreme):
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
         return Max._of(value, mask, -np.inf)
 
-    def merge(self, other: Self) -> Self:
+    def update(self, y_pred: Any, mask: Any = None) -> Self:
+        return self.merge(Max.of(y_pred, mask=mask))
+
+    def merge(self, other: "Max") -> Self:
         mine = jnp.where(self.seen, self.value, -jnp.inf)
         theirs = jnp.where(other.seen, other.value, -jnp.inf)
         return type(self)(jnp.maximum(mine, theirs), jnp.asarray(self.seen) | other.seen)
@@ -190,7 +193,7 @@ class Std(Metric):
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Std.of(y_pred, mask=mask))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Std") -> Self:
         mine, theirs = self.weight.total(), other.weight.total()
         weight = self.weight + other.weight
         share = jnp.where(theirs > 0, theirs / jnp.maximum(weight.total(), 1), 0)
@@ -228,7 +231,7 @@ class Last(Metric):
         new = type(self)(rows[index], index >= 0)
         return self.merge(new) if np.shape(self.value) == new.value.shape else new
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Last") -> Self:
         value = jnp.where(other.seen, other.value, self.value)
         return type(self)(value, jnp.asarray(self.seen) | other.seen)
 
@@ -265,9 +268,11 @@ class Gather(Metric):
     def update(self, y_pred: Any) -> Self:
         return self.merge(Gather.of(y_pred))
 
-    def merge(self, other: Self) -> Self:
-        if self.values is None or other.values is None:
-            return other if self.values is None else self
+    def merge(self, other: "Gather") -> Self:
+        if other.values is None:
+            return self
+        if self.values is None:
+            return type(self)(other.values)
         if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((self, other))):
             join = jnp.concatenate
         else:
