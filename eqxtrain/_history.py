@@ -4,7 +4,7 @@ import dataclasses
 import html
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -95,7 +95,24 @@ class History(Mapping[str, list[Any]]):
         return [_cell(column[epoch]) for column in self._columns.values()]
 
 
-class Fitted(NamedTuple, Generic[L]):
+if TYPE_CHECKING:
+
+    class _Fields(NamedTuple, Generic[L]):
+        learner: L
+        history: History
+
+else:
+    # beartype can't check a generic named tuple, so at run time `Fitted[L]` is `Fitted`.
+    class _Fields(NamedTuple):
+        learner: Any
+        history: History
+
+        @classmethod
+        def __class_getitem__(cls, item: Any) -> Any:
+            return cls
+
+
+class Fitted(_Fields[L]):
     """What `fit` returns: the trained learner and the record of the run.
 
     !!! example
@@ -105,8 +122,7 @@ class Fitted(NamedTuple, Generic[L]):
         ```
     """
 
-    learner: L
-    history: History
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"Fitted(learner={type(self.learner).__name__}(...), history={self.history!r})"

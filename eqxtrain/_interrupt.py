@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 
 class Interrupt:
@@ -19,7 +19,7 @@ class Interrupt:
         self.asked = False
         self._old: Any = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             old = signal.getsignal(signal.SIGINT)
             if old is signal.default_int_handler:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from ._request import SUMMARY_NAMES
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
 from ._summary import Summary
-from ._types import FilterSpec, M, Measures, Optimizer
+from ._types import FilterSpec, M, Measures, Optimizer, Self
 from .callbacks import Callback, Progress
 from .callbacks._base import Callbacks
 from .metrics import _collection

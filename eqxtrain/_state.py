@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import zlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int32, PRNGKeyArray, PyTree, UInt32
 
 from ._tree import is_typed_key
+from ._types import Self
 from .metrics import _logs
 
 KeyData = UInt32[Array, "words"] | UInt32[np.ndarray, "words"]

@@ -99,6 +99,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
     `y_true`, `sample_weight`, `class_weight`, `mask`; and for the keys of a mapping batch.
     """
 
+    model: eqx.AbstractVar[M]
     optimizer: eqx.AbstractVar[Optimizer | None]
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]

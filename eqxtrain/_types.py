@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from equinox import Module
 
 if TYPE_CHECKING:
+    from typing import Self as Self
+
     import optax
 
     # `default=` lets people write a bare `Learner` under pyright strict; at run time Python 3.11
@@ -22,6 +24,9 @@ else:
     from typing import TypeVar
 
     M = TypeVar("M")
+
+    # beartype decorates methods one at a time, and can't check `Self` there.
+    Self = Any
 
     # Whoever passes something else at run time gets a sentence of ours, and not beartype's.
     Optimizer = Measures = Any

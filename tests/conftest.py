@@ -4,9 +4,10 @@ import os
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -30,3 +31,11 @@ def getkey(request: pytest.FixtureRequest) -> Callable[[], jax.Array]:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """NumPy's generator, seeded by the name of the test."""
     return np.random.default_rng(sum(map(ord, request.node.name)))
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without run-time type checks, so that what people see is our sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,7 +41,7 @@ class ArraySource:
             rows = slice(start, start + batch_size)
             yield self.take(rows if order is None else order[rows])
 
-    def split(self, fraction: float) -> tuple[Self, Self]:
+    def split(self, fraction: float) -> "tuple[ArraySource, ArraySource]":
         """The data without its last `fraction`, and that fraction."""
         if not 0 < fraction < 1:
             raise ValueError(
@@ -53,7 +53,7 @@ class ArraySource:
                 f"`validation_split={fraction}` of {self.length} examples leaves one side empty: "
                 "choose another fraction, or pass `validation_data`."
             )
-        return type(self)(self.take(slice(cut))), type(self)(self.take(slice(cut, None)))
+        return ArraySource(self.take(slice(cut))), ArraySource(self.take(slice(cut, None)))
 
 
 def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> ArraySource:

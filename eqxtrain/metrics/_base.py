@@ -1,13 +1,15 @@
 """`Metric`: what is folded over batches."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+from .._types import Self
 
 
 class Metric(eqx.Module):

@@ -1,11 +1,12 @@
 """Classification."""
 
-from typing import Any, Self, final
+from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._types import Self
 from ._base import Metric, same_shape
 from ._modes import Mean
 

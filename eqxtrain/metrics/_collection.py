@@ -1,13 +1,14 @@
 """The configured metrics: containers of them, and plain functions among them."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Self, final
+from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
 from .._request import METRIC_NAMES, call, is_by_name, name_of, request
+from .._types import Self
 from ._base import Metric, examples
 from ._modes import Mean
 

@@ -1,6 +1,6 @@
 """The seven modes: the accumulators that everything else is measured with."""
 
-from typing import Any, Self, final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from .._types import Self
 from ._base import Metric, per_example
 from ._sums import CompensatedSum, Scalar32
 

@@ -1,0 +1,106 @@
+"""Tiny data, models and learners that the tests share."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+import eqxtrain as et
+
+CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
+
+FEATURES, CLASSES = 4, 3
+
+
+def data(n: int = 21, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs `(n, 4)` and labels `(n,)` that a linear model can tell apart."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, n).astype(np.int32)
+    x = rng.normal(size=(n, FEATURES)) + 2 * np.eye(CLASSES, FEATURES)[y]
+    return x.astype(np.float32), y
+
+
+def linear(seed: int = 0) -> eqx.nn.Linear:
+    """A linear classifier."""
+    return eqx.nn.Linear(FEATURES, CLASSES, key=jr.key(seed))
+
+
+class Dropped(eqx.Module):
+    """A classifier with dropout, which asks for a key."""
+
+    hidden: eqx.nn.Linear
+    dropout: eqx.nn.Dropout
+    out: eqx.nn.Linear
+
+    def __init__(self, key: PRNGKeyArray) -> None:
+        a, b = jr.split(key)
+        self.hidden = eqx.nn.Linear(FEATURES, 8, key=a)
+        self.dropout = eqx.nn.Dropout(0.5)
+        self.out = eqx.nn.Linear(8, CLASSES, key=b)
+
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        return self.out(self.dropout(jax.nn.relu(self.hidden(x)), key=key))
+
+
+class Normed(eqx.Module):
+    """A classifier with batch normalisation, which has a state."""
+
+    hidden: eqx.nn.Linear
+    norm: eqx.nn.BatchNorm
+    out: eqx.nn.Linear
+
+    def __init__(self, key: PRNGKeyArray) -> None:
+        a, b = jr.split(key)
+        self.hidden = eqx.nn.Linear(FEATURES, 8, key=a)
+        self.norm = eqx.nn.BatchNorm(8, axis_name="batch", mode="batch")
+        self.out = eqx.nn.Linear(8, CLASSES, key=b)
+
+    def __call__(self, x: Array, state: eqx.nn.State) -> tuple[Array, eqx.nn.State]:
+        with jax.numpy_dtype_promotion(
+            "standard"
+        ):  # Equinox's own needs it
+            h, state = self.norm(self.hidden(x), state)
+        return self.out(jax.nn.relu(h)), state
+
+
+def learner(model: Any = None, optimizer: Any = None, **fields: Any) -> et.Learner[Any]:
+    """A classifier ready to fit."""
+    fields = {"loss": CROSS_ENTROPY, "metrics": {"accuracy": et.metrics.Accuracy()}} | fields
+    return et.Learner(model or linear(), optimizer or optax.adam(1e-2), **fields)
+
+
+def normed(seed: int = 0, **fields: Any) -> et.Learner[Any]:
+    """A learner with batch normalisation."""
+    model, state = eqx.nn.make_with_state(Normed)(jr.key(seed))
+    return learner(model, model_state=state, **fields)
+
+
+def arrays(tree: Any) -> list[np.ndarray]:
+    """The arrays of a tree, on the host."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees have the same arrays, bit for bit."""
+    left, right = arrays(a), arrays(b)
+    return len(left) == len(right) and all(
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(left, right, strict=True)
+    )
+
+
+class Quadratic(eqx.Module):
+    """A model that is one vector, for tests of updates by hand."""
+
+    w: Array
+
+    def __init__(self, size: int = 3) -> None:
+        self.w = jnp.zeros(size)
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.dot(self.w, x)
