@@ -16,7 +16,7 @@ from ._request import SUMMARY_NAMES
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
 from ._summary import Summary
-from ._types import FilterSpec, M, Measures, Optimizer, Self
+from ._types import FilterSpec, M, Measures, Self, Transformation
 from .callbacks import Callback, Progress
 from .callbacks._base import Callbacks
 from .metrics import _collection
@@ -59,7 +59,7 @@ class Learner(AbstractLearner[M]):
     """
 
     model: M
-    optimizer: Optimizer | None
+    optimizer: Transformation = eqx.field(converter=_optimize.as_optimizer)
     loss: Measures | None = eqx.field(default=None, kw_only=True)
     metrics: Measures | None = eqx.field(default=None, kw_only=True)
     trainable: FilterSpec = eqx.field(
@@ -70,11 +70,6 @@ class Learner(AbstractLearner[M]):
     state: LearnerState | None = eqx.field(default_factory=lambda: None, kw_only=True)
 
     def __check_init__(self) -> None:
-        optimizer = self.optimizer
-        if optimizer is not None and not _optimize.is_optimizer(optimizer):
-            raise TypeError(
-                f"`optimizer` is {optimizer!r}: give an optax transformation, `optax.adam(1e-3)`."
-            )
         _loss.check(self.loss)
         _collection.check(self.metrics)
         if self.state is not None and not isinstance(self.state, LearnerState):

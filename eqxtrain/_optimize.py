@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import optax
 from jaxtyping import PyTree
 
 from ._tree import differences, is_inexact
-from ._types import FilterSpec, Optimizer
+from ._types import FilterSpec, Optimizer, Transformation
 
 
 class Prefix(NamedTuple):
@@ -106,33 +106,32 @@ def partition(spec: FilterSpec, model: PyTree) -> tuple[PyTree, PyTree]:
     return eqx.partition(model, trainable_mask(spec, model))
 
 
-def is_optimizer(candidate: Any) -> bool:
-    """Whether it has what optax's transformations have, `optax.MultiSteps` too."""
-    return callable(getattr(candidate, "init", None)) and callable(
-        getattr(candidate, "update", None)
-    )
+def as_optimizer(optimizer: Optimizer | None) -> Transformation:
+    """An optimizer as it was given, `optax.MultiSteps` as the transformation that it stands for.
 
-
-def transformation(optimizer: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with optax's extra arguments, whatever it asks for."""
+    None stays None, for learners that are not trained, or by a `train_step` of their own: the
+    annotation spares the others a check.
+    """
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
-    if not isinstance(optimizer, optax.GradientTransformation):
-        optimizer = optax.GradientTransformation(optimizer.init, optimizer.update)
-    return optax.with_extra_args_support(optimizer)
+    if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"`optimizer` is {optimizer!r}: give an optax transformation, `optax.adam(1e-3)`."
+        )
+    return cast(Transformation, optimizer)
 
 
-def init(optimizer: Optimizer | None, spec: FilterSpec, model: PyTree) -> PyTree:
+def init(optimizer: optax.GradientTransformation | None, spec: FilterSpec, model: PyTree) -> PyTree:
     """The optimizer's state for the trainable leaves of `model`; None without an optimizer."""
     if optimizer is None:
         return None
     params, _ = partition(spec, model)
     with _standard_promotion():
-        return transformation(optimizer).init(params)
+        return optimizer.init(params)
 
 
 def update(
-    optimizer: Optimizer,
+    optimizer: optax.GradientTransformation,
     spec: FilterSpec,
     *,
     model: PyTree,
@@ -160,7 +159,7 @@ def update(
             + ". Differentiate what `trainable` says, or change `trainable`."
         )
     with _standard_promotion():
-        updates, new_state = transformation(optimizer).update(
+        updates, new_state = optax.with_extra_args_support(optimizer).update(
             grads, opt_state, params, value=loss, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(params, updates)

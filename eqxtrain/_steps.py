@@ -13,7 +13,7 @@ from ._naming import unique
 from ._protocol import CONTRACTS, WITHHELD, WithheldError, step, withheld_message
 from ._request import UPDATE_NAMES
 from ._state import LearnerState, Stream, key_data
-from ._types import FilterSpec, Logs, M, Measures, Optimizer
+from ._types import FilterSpec, Logs, M, Measures, Transformation
 from .metrics import _collection
 
 _FOREIGN_STEPS = {
@@ -100,7 +100,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
     """
 
     model: eqx.AbstractVar[M]
-    optimizer: eqx.AbstractVar[Optimizer | None]
+    optimizer: eqx.AbstractVar[Transformation]
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]
     trainable: eqx.AbstractVar[FilterSpec]

@@ -152,7 +152,7 @@ def _lines(cells: tuple[str, ...]) -> list[tuple[str, ...]]:
     return list(itertools.zip_longest(*parts, fillvalue=""))
 
 
-def _in_units(count: float) -> str:
+def _in_units(count: float | int) -> str:
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     M = TypeVar("M", default=Any)
 
     Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
+    Transformation: TypeAlias = optax.GradientTransformation
     Measures: TypeAlias = (
         Callable[..., Any] | Module | list[Any] | tuple[Any, ...] | Mapping[str, Any]
     )
@@ -29,7 +30,7 @@ else:
     Self = Any
 
     # Whoever passes something else at run time gets a sentence of ours, and not beartype's.
-    Optimizer = Measures = Any
+    Optimizer = Transformation = Measures = Any
 
 Logs: TypeAlias = dict[str, Any]
 """What a step reports: names to scalar arrays, or to metrics."""

@@ -61,9 +61,7 @@ class Normed(eqx.Module):
         self.out = eqx.nn.Linear(8, CLASSES, key=b)
 
     def __call__(self, x: Array, state: eqx.nn.State) -> tuple[Array, eqx.nn.State]:
-        with jax.numpy_dtype_promotion(
-            "standard"
-        ):  # Equinox's own needs it
+        with jax.numpy_dtype_promotion("standard"):  # Equinox's own needs it
             h, state = self.norm(self.hidden(x), state)
         return self.out(jax.nn.relu(h)), state
 
