@@ -114,19 +114,13 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
                 f"`{who}` was given a `{type(before).__name__}` as state and returned a "
                 f"`{type(after).__name__}`: return `state.update(...)`."
             )
-        changes = _tree.differences(*jax.tree.map(_unweak, (before, after)), root=name)
+        changes = _tree.differences(_tree.shapes(before), _tree.shapes(after), name)
         if changes:
             raise TypeError(
                 f"`{who}` changed the structure of the {name}, which must stay the same from step "
                 "to step: " + "; ".join(changes[:5]) + ". Keep shapes and dtypes (`.astype`), and "
                 "hold what changes in arrays, not in Python numbers."
             )
-
-
-def _unweak(leaf: Any) -> Any:
-    if not eqx.is_array(leaf):
-        return leaf
-    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
 def _check_emitted(accumulated: PyTree, emitted: list[PyTree], rows: int) -> None:
@@ -161,7 +155,8 @@ def _is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> boo
 
 class _Compiled(NamedTuple):
     program: _compile.Program
-    empty: dict[str, Any] | None
+    empty: dict[str, Any] | None = None
+    empty_static: _tree.Static | None = None
 
 
 class Pass:
@@ -235,8 +230,11 @@ class Pass:
         if signature not in self._local:
             self._local[signature] = self._build(batch)
         found = self._local[signature]
-        if found.empty is not None and not self._metrics:
-            self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
+        if found.empty is not None:
+            if not self._metrics_static.leaves:
+                self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
+            if found.empty_static != self._metrics_static:
+                _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
         return found.program
 
     def _build(self, batch: Any) -> _Compiled:
@@ -247,13 +245,13 @@ class Pass:
             program = _compile.Program(
                 _merged(self.kind, _fold), (kept, carry, metrics), jit=lambda fn: fn
             )
-            return _Compiled(program, None)
+            return _Compiled(program)
         began = time.perf_counter()
         key = (self.kind, _compile.key_of(kept, carry))
         made, new = _compile.cached(key, lambda: self._compile(kept, carry))
         if new:
-            trees = {"learner": kept.learner, "batch": batch, "model": carry.model or kept.model}
-            trees["state"] = carry.state
+            model = carry.model if self.kind == "train" else kept.model
+            trees = {"learner": kept.learner, "batch": batch, "model": model, "state": carry.state}
             step = _STEPS[self.kind]
             self.compilations.append(_compile.record(step, type(self._learner), began, **trees))
         return made
@@ -264,7 +262,7 @@ class Pass:
         program = _compile.Program(
             _merged(self.kind, step), (kept, carry, empty), jit=kept.learner.jit_step
         )
-        return _Compiled(program, _tree.to_host(empty))
+        return _Compiled(program, _tree.to_host(empty), _tree.split(empty)[1])
 
     def _finish_one(self) -> None:
         leaves, static = self._in_flight.popleft()

@@ -14,7 +14,7 @@ AXIS_NAME = "batch"
 
 
 def call_over_batch(
-    model: Callable[..., Any],
+    model: Any,
     x: PyTree,
     *,
     model_state: eqx.nn.State | None = None,

@@ -172,8 +172,8 @@ class Learner(AbstractLearner[M]):
     def _foreign(self) -> list[str]:
         assert self.state is not None
         expected = eqx.filter_eval_shape(_optimize.init, self.optimizer, self.trainable, self.model)
-        given = eqx.filter_eval_shape(lambda tree: tree, self.state.opt_state)
-        return _tree.differences(_unweak(expected), _unweak(given), "state.opt_state")
+        given = self.state.opt_state
+        return _tree.differences(_tree.shapes(expected), _tree.shapes(given), "state.opt_state")
 
     def replace(self, **changes: Any) -> Self:
         """A learner with some fields changed: `learner.replace(trainable=None, beta=2.0)`.
@@ -407,11 +407,4 @@ def _stateful(model: PyTree) -> str | None:
     leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_index)[0]
     return next(
         ("model" + jax.tree_util.keystr(path[:-1]) for path, leaf in leaves if is_index(leaf)), None
-    )
-
-
-def _unweak(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if _tree.is_array(leaf) else leaf,
-        tree,
     )

@@ -131,7 +131,8 @@ def _reduce(
 ) -> Float[Array, ""]:
     """One part of a loss as a scalar: `Σ(m·w·c·ℓ) / Σm` over the factors it did not ask for."""
     value = jnp.asarray(value)
-    value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    if value.dtype != jnp.float64:  # sums of half precision lose their digits
+        value = value.astype(jnp.float32)
     asked = request(fn)
     applies = {n for n in ("mask", "sample_weight", "class_weight") if n in asked.names}
     if asked.everything:

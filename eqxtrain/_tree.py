@@ -130,6 +130,18 @@ def strong(x: Any) -> jax.Array:
     return jax.lax.convert_element_type(array, array.dtype)
 
 
+def shapes(tree: PyTree) -> PyTree:
+    """`tree` with the shapes of its arrays in their places, weak types forgotten."""
+    return jax.tree.map(
+        lambda leaf: (
+            jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
+            if is_array(leaf)
+            else leaf
+        ),
+        tree,
+    )
+
+
 def canonical(tree: PyTree) -> PyTree:
     """`tree` with every array a JAX array of a strong type."""
     return jax.tree.map(lambda leaf: strong(leaf) if eqx.is_array(leaf) else leaf, tree)

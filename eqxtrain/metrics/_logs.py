@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._tree import strong
+from .._tree import differences, shapes, strong
 from ._base import Metric
 from ._modes import Gather, Mean
 
@@ -67,20 +67,22 @@ def _has_shape(leaf: Any) -> bool:
 
 
 def merge(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Accumulators with one more contribution. Those of another structure are refused."""
-    if metrics.keys() != new.keys():
-        gone = sorted(metrics.keys() - new.keys())
-        extra = sorted(new.keys() - metrics.keys())
+    """Accumulators with one more contribution."""
+    check_same(metrics, new)
+    return {name: metrics[name].merge(new[name]) for name in metrics}
+
+
+def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None:
+    """Refuse logs whose names or structure changed within a pass."""
+    gone, extra = sorted(metrics.keys() - new.keys()), sorted(new.keys() - metrics.keys())
+    changes = [f"`{name}` is gone" for name in gone] + [f"`{name}` is new" for name in extra]
+    changes = changes or differences(shapes(dict(metrics)), shapes(dict(new)), "logs")
+    if changes:
         raise ValueError(
-            "Logs must have the same names at every step of a pass, but "
-            + " and ".join(
-                f"`{'`, `'.join(names)}` {verb}"
-                for names, verb in ((gone, "is gone"), (extra, "is new"))
-                if names
-            )
+            "Logs must be the same at every step of a pass, but "
+            + ", ".join(changes[:5])
             + ": log nan where there is nothing to say."
         )
-    return {name: metrics[name].merge(new[name]) for name in metrics}
 
 
 def is_gather(node: Any) -> bool:

@@ -1,0 +1,84 @@
+"""Accuracy, next to scikit-learn's `accuracy_score`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
+
+from eqxtrain.metrics import Accuracy
+
+
+def accuracy(y_pred: Any, y_true: Any, mask: Any = None, **options: Any) -> float:
+    updated = Accuracy(**options).update(jnp.asarray(y_pred), jnp.asarray(y_true), mask=mask)
+    return float(updated.compute())
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, np.uint8])
+def test_scores_against_class_indices(dtype: Any, rng: np.random.Generator) -> None:
+    scores, labels = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(0, 4, 50)
+    oracle = accuracy_score(labels, scores.argmax(1))
+    np.testing.assert_allclose(accuracy(scores, labels.astype(dtype)), oracle, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32, np.bool_])
+def test_scores_against_one_hot_labels(dtype: Any, rng: np.random.Generator) -> None:
+    scores, labels = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(0, 4, 50)
+    oracle = accuracy_score(labels, scores.argmax(1))
+    np.testing.assert_allclose(accuracy(scores, np.eye(4, dtype=dtype)[labels]), oracle, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 1)])
+@pytest.mark.parametrize("dtype", [np.int32, np.float32, np.bool_])
+def test_binary_probabilities_against_labels_of_any_dtype(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator
+) -> None:
+    chance, labels = rng.uniform(size=50).astype(np.float32), rng.integers(0, 2, 50)
+    oracle = accuracy_score(labels, chance > 0.5)
+    result = accuracy(chance.reshape(shape), labels.astype(dtype).reshape(shape))
+    np.testing.assert_allclose(result, oracle, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.bool_, np.float16])
+def test_hard_binary_predictions_of_any_dtype(dtype: Any, rng: np.random.Generator) -> None:
+    predicted, labels = rng.integers(0, 2, (2, 50))
+    result = accuracy(predicted.astype(dtype), labels.astype(np.int32))
+    np.testing.assert_allclose(result, accuracy_score(labels, predicted), rtol=1e-6)
+
+
+def test_a_threshold_of_0_fits_logits() -> None:
+    assert accuracy([-1.0, 0.2, 3.0, -0.1], [0, 1, 1, 0], threshold=0.0) == 1
+    assert accuracy([-1.0, 0.2, 3.0, -0.1], [0, 1, 1, 0]) == 0.75
+
+
+def test_tokens_are_averaged_within_their_example(rng: np.random.Generator) -> None:
+    scores = rng.normal(size=(6, 5, 3)).astype(np.float32)
+    labels = rng.integers(0, 3, (6, 5)).astype(np.int32)
+    oracle = accuracy_score(labels.ravel(), scores.argmax(-1).ravel())
+    np.testing.assert_allclose(accuracy(scores, labels), oracle, rtol=1e-6)
+
+
+def test_padding_counts_neither_as_right_nor_as_wrong() -> None:
+    scores = jnp.array([[1.0, 0.0], [1.0, 0.0], [jnp.nan, jnp.nan]])
+    labels = jnp.array([0, 1, 0])
+    assert accuracy(scores, labels, mask=jnp.array([True, True, False])) == 0.5
+
+
+def test_a_class_beyond_the_range_of_the_labels_dtype_is_not_taken_for_another() -> None:
+    assert accuracy(np.eye(300, dtype=np.float32)[[256]], np.array([0], np.uint8)) == 0
+
+
+def test_labels_that_are_no_indices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"3 scores.*`y_true` is float32: cast .* int32"):
+        accuracy(jnp.zeros((2, 3)), jnp.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((4, 1), (4,)), ((4, 3), (5,)), ((4,), (4, 1)), ((2, 3), (3, 3))]
+)
+def test_shapes_that_would_broadcast_are_refused(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    with pytest.raises(ValueError, match=r"`Accuracy`.*`y_pred` has the shape.*reshape"):
+        accuracy(jnp.zeros(shapes[0]), jnp.zeros(shapes[1], int))

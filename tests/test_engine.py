@@ -1,0 +1,233 @@
+"""The engine: how often people's code is traced, what is donated, and when it waits."""
+
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from helpers import CROSS_ENTROPY, Dropped, Normed, data, learner, linear, normed, same
+from jaxtyping import Array
+
+import eqxtrain as et
+from eqxtrain._engine import Pass
+
+
+def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
+    """A learner that notes each trace of its `test_step`: training or not, and the batch's rows."""
+    traces: list[tuple[bool, int]] = []
+
+    class Counts(et.Learner[Any]):
+        def test_step(self, x: Array, training: bool, **rest: Any) -> Any:
+            traces.append((training, len(x)))
+            return super().test_step(x=x, training=training, **rest)
+
+    fields = {"loss": CROSS_ENTROPY, "metrics": et.metrics.Accuracy()} | fields
+    return Counts(Dropped(jr.key(0)), optax.adam(1e-2), **fields), traces
+
+
+def test_equal_batches_trace_once_however_many_epochs() -> None:
+    made, traces = counting()
+    made.fit(*data(24), epochs=5, batch_size=8, verbose=0)
+    assert traces == [(True, 8)]
+
+
+def test_a_short_last_batch_and_validation_trace_once_more_each() -> None:
+    made, traces = counting()
+    x, y = data(21)
+    made.fit(x, y, epochs=5, batch_size=8, validation_data=(x[:8], y[:8]), verbose=0)
+    assert traces == [(True, 8), (True, 5), (False, 8)]
+
+
+def test_a_second_fit_and_evaluate_compile_nothing() -> None:
+    made, traces = counting()
+    x, y = data(24)
+    fitted, first = made.fit(x, y, batch_size=8, verbose=0)
+    fitted.evaluate(x, y, batch_size=8)
+    fitted.predict(x, batch_size=8)
+    before = len(traces)
+    again, second = fitted.fit(x, y, batch_size=8, verbose=0)
+    again.evaluate(x, y, batch_size=8)
+    assert len(traces) == before
+    assert len(first.timing.compilations) == 1 and second.timing.compilations == []
+
+
+def test_a_fresh_learner_of_the_same_parts_compiles_nothing() -> None:
+    optimizer = optax.adam(1e-2)
+    x, y = data(24)
+    et.Learner(linear(0), optimizer, loss=CROSS_ENTROPY).fit(x, y, verbose=0)
+    _, history = et.Learner(linear(1), optimizer, loss=CROSS_ENTROPY).fit(x, y, verbose=0)
+    assert history.timing.compilations == []
+
+
+def test_a_file_loaded_again_compiles_nothing(tmp_path: Any) -> None:
+    made, traces = counting()
+    x, y = data(24)
+    fitted, _ = made.fit(x, y, verbose=0)
+    eqx.tree_serialise_leaves(tmp_path / "l.eqx", fitted)
+    loaded = eqx.tree_deserialise_leaves(tmp_path / "l.eqx", made.init())
+    before = len(traces)
+    loaded.fit(x, y, verbose=0)
+    assert len(traces) == before
+
+
+def test_a_second_compile_says_what_changed() -> None:
+    made, _ = counting()
+    _, history = made.fit(*data(21), batch_size=8, verbose=0)
+    first, second = history.timing.compilations
+    assert (first.step, first.reason) == ("train_step", "first")
+    assert "`batch[0]`: float32[8,4] → float32[5,4]" in second.reason
+
+
+def test_hyperparameters_are_programs_by_type_as_well_as_value() -> None:
+    class Scaled(et.Learner[Any]):
+        scale: Any = 1
+
+        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
+            return jnp.asarray(self.scale) * jnp.ones(len(x), jnp.asarray(self.scale).dtype), state
+
+    x, _ = data()
+    dtypes = [Scaled(linear(), None, scale=s).predict(x).dtype for s in (1, 1.0, True)]
+    assert dtypes == [np.int32, np.float32, np.bool_]
+
+
+def test_accumulators_keep_dtype_and_structure_from_the_first_step() -> None:
+    seen: list[Any] = []
+    describe = lambda a: (a.shape, a.dtype, a.weak_type) if eqx.is_array(a) else a
+
+    class Looks(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            seen.append(jax.tree.map(describe, run.state))
+
+    learner().fit(*data(24), batch_size=8, callbacks=Looks(), verbose=0)
+    assert len(seen) == 3 and seen[0] == seen[1] == seen[2]
+    assert set(seen[0].metrics) == {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize("kind", ["train", "test", "predict"])
+def test_what_a_pass_is_given_is_never_deleted(kind: Any) -> None:
+    x, y = data(16)
+    made = normed().init()
+    running = Pass(made, kind)
+    batch = (x,) if kind == "predict" else (x, y)
+    for _ in range(3):
+        running(batch)
+    running.logs() if kind != "predict" else running.outputs()
+    leaves = [leaf for leaf in jax.tree.leaves(made) if isinstance(leaf, jax.Array)]
+    assert leaves and not any(leaf.is_deleted() for leaf in leaves)
+
+
+def test_the_state_of_training_is_donated_from_step_to_step() -> None:
+    x, y = data(16)
+    running = Pass(learner().init(), "train")
+    running((x, y))
+    before = jax.tree.leaves(eqx.filter(running.learner.model, eqx.is_array))
+    running((x, y))
+    assert all(leaf.is_deleted() for leaf in before)
+
+
+def test_a_step_returns_while_the_device_still_works() -> None:
+    class Slow(et.Learner[Any]):
+        def train_step(self, model: Any, state: Any, x: Array) -> Any:
+            body = lambda _, m: jnp.tanh(m @ x)
+            out = jax.lax.fori_loop(0, 300, body, model)
+            return {"loss": jnp.mean(out)}, out, state
+
+    x = np.eye(256, dtype=np.float32)
+    running = Pass(Slow(jnp.ones((256, 256)), None).init(), "train")
+    running((x,))
+    running.logs()
+    began = time.perf_counter()
+    running((x,))
+    returned = time.perf_counter() - began
+    running.logs()
+    finished = time.perf_counter() - began
+    assert returned < finished / 2
+
+
+def test_at_most_two_calls_are_in_flight() -> None:
+    x, y = data(16)
+    running = Pass(learner().init(), "train")
+    for _ in range(10):
+        running((x, y))
+        assert len(running._in_flight) <= 2
+
+
+def test_training_at_a_step_does_not_depend_on_who_watches() -> None:
+    class Watches(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            assert run.learner is not None and run.logs
+
+    x, y = data(21)
+    quiet, _ = learner(Dropped(jr.key(0))).fit(x, y, batch_size=8, verbose=0)
+    watched, _ = learner(Dropped(jr.key(0))).fit(
+        x, y, batch_size=8, verbose=0, callbacks=Watches(), validation_data=(x, y)
+    )
+    assert same(quiet, watched)
+
+
+def test_evaluation_reads_the_optimizers_state_and_cannot_change_it() -> None:
+    class Averages(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, x: Array, training: bool) -> Any:
+            count = state.opt_state[0].count
+            new = jax.tree.map(jnp.zeros_like, state.opt_state)
+            state = state if training else state.update(opt_state=new)
+            return jnp.sum(model.bias), {"count": count.astype(jnp.float32)}, state
+
+    fitted, _ = Averages(linear(), optax.adam(0.1)).fit(data()[0], batch_size=7, verbose=0)
+    assert fitted.evaluate(data()[0], batch_size=7)["count"] == 3.0
+
+
+def test_a_training_step_that_changes_a_structure_is_refused_by_path() -> None:
+    class Promotes(et.Learner[Any]):
+        def train_step(self, model: Any, state: Any, x: Array) -> Any:
+            bias = model.bias.astype(jnp.float16)
+            return {}, eqx.tree_at(lambda m: m.bias, model, bias), state
+
+    class Counts(et.LearnerState):
+        n: int = 0
+
+    class Counting(et.Learner[Any]):
+        def states_step(self, model: Any, key: Array) -> et.LearnerState:
+            return Counts.from_state(super().states_step(model=model, key=key))
+
+        def train_step(self, model: Any, state: Any, x: Array) -> Any:
+            return {}, model, state.update(n=state.n + 1)
+
+    x, _ = data()
+    with pytest.raises(TypeError, match=r"`model\.bias`: float32\[3\] → float16\[3\]"):
+        Promotes(linear(), None).fit(x, verbose=0)
+    with pytest.raises(TypeError, match=r"`state\.n`: 0 → 1.*not in Python numbers"):
+        Counting(linear(), None).fit(x, verbose=0)
+
+
+def test_logs_that_change_from_batch_to_batch_are_refused_by_name() -> None:
+    class Moody(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, x: Array) -> Any:
+            logs = {"short": jnp.ones(())} if len(x) < 8 else {}
+            return jnp.sum(model.bias), logs, state
+
+    with pytest.raises(ValueError, match="`short` is new"):
+        Moody(linear(), None).evaluate(data()[0], batch_size=8)
+
+
+def test_predictions_without_a_batch_axis_are_refused() -> None:
+    class Mean(et.Learner[Any]):
+        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
+            return {"mean": jnp.mean(x, axis=0)}, state
+
+    with pytest.raises(ValueError, match=r"y_pred\['mean'\].*\(4,\).*batch of 21"):
+        Mean(linear(), None).predict(data()[0])
+
+
+def test_the_state_of_a_batch_norm_is_threaded_through_eager_passes_too() -> None:
+    model, state = eqx.nn.make_with_state(Normed)(jr.key(0))
+    made = learner(model, optax.sgd(0.1), model_state=state)
+    eager, _ = made.fit(*data(), batch_size=7, verbose=0, eager=True)
+    compiled, _ = made.fit(*data(), batch_size=7, verbose=0)
+    a, b = eqx.filter(eager, eqx.is_array), eqx.filter(compiled, eqx.is_array)
+    assert eqx.tree_equal(a, b, rtol=1e-4, atol=1e-5)
