@@ -6,7 +6,7 @@
 import collections
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,137 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _tree, data
+from . import _compile, _tree
+from ._fold import STEPS, Y_PRED, Carry, Kept, Kind, fold, program_of
 from ._protocol import withhold
-from ._state import LearnerState, Stream, step_key
 from .metrics import _logs
 
-Kind = Literal["train", "test", "predict"]
-
-_STREAMS = {"train": Stream.TRAIN, "test": Stream.TEST, "predict": Stream.PREDICT}
-_STEPS = {"train": "train_step", "test": "test_step", "predict": "pred_step"}
 _IN_FLIGHT = 2
-
-_Y_PRED = "y_pred"
-
-
-class Carry(NamedTuple):
-    """What a program takes in and gives back, donated: all that a step may change.
-
-    **Arguments:**
-
-    - `model`: in training; in other passes it is only read, and None here.
-    - `state`: without its metrics; outside training also without the optimizer's state.
-    - `position`: of the batch since the step last advanced.
-    """
-
-    model: PyTree
-    state: LearnerState
-    position: jax.Array
-
-
-class Kept(NamedTuple):
-    """What a program only reads."""
-
-    learner: Any
-    model: PyTree
-    opt_state: PyTree
-    class_weight: Any
-    batch: data._batch.Batch
-
-
-class Folded(NamedTuple):
-    """What one call of a step comes to."""
-
-    carry: Carry
-    logs: dict[str, Any]
-    emitted: list[PyTree]
-
-
-def _fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
-    """One step on one batch, as a pure function of trees."""
-    training = kind == "train"
-    names = data.named(kept.batch) | {
-        "model": carry.model if training else kept.model,
-        "state": carry.state if training else carry.state.update(opt_state=kept.opt_state),
-        "class_weight": kept.class_weight,
-        "training": training,
-    }
-    position = None if training else carry.position
-    names["key"] = step_key(carry.state.key, _STREAMS[kind], carry.state.step, position)
-    out = getattr(kept.learner, _STEPS[kind])(**names)
-    logs: dict[str, Any] = {}
-    emitted: list[PyTree] = []
-    model = None
-    if kind == "train":
-        logs, model, state = out
-    elif kind == "test":
-        _, logs, state = out
-    else:
-        y_pred, state = out
-        logs = {_Y_PRED: _logs.Gather.of(y_pred)}
-    state = _checked(state, kept, carry, kind).update(metrics={})
-    if training:
-        state = state.update(step=carry.state.step + 1)
-    else:
-        state = state.update(opt_state=None, step=carry.state.step)
-    contributed = _logs.contributions(logs, data.size(kept.batch))
-    accumulated, emitted = _logs.take_out(contributed)
-    _check_emitted(accumulated, emitted, data.size(kept.batch))
-    new = Carry(model, state, carry.position if training else carry.position + 1)
-    _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{_STEPS[kind]}")
-    return Folded(new, accumulated, emitted)
-
-
-def _checked(state: Any, kept: Kept, carry: Carry, kind: Kind) -> LearnerState:
-    if state is None:
-        raise TypeError(
-            f"`{type(kept.learner).__name__}.{_STEPS[kind]}` returned None as its state: return "
-            "the `state` that it was given, or an updated one."
-        )
-    return state
-
-
-def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
-    """Refuse a step that changes the structure of what it threads."""
-    for name in ("model", "state"):
-        before, after = getattr(old, name), getattr(new, name)
-        if name == "state" and type(before) is not type(after):
-            raise TypeError(
-                f"`{who}` was given a `{type(before).__name__}` as state and returned a "
-                f"`{type(after).__name__}`: return `state.update(...)`."
-            )
-        changes = _tree.differences(_tree.shapes(before), _tree.shapes(after), name)
-        if changes:
-            raise TypeError(
-                f"`{who}` changed the structure of the {name}, which must stay the same from step "
-                "to step: " + "; ".join(changes[:5]) + ". Keep shapes and dtypes (`.astype`), and "
-                "hold what changes in arrays, not in Python numbers."
-            )
-
-
-def _check_emitted(accumulated: PyTree, emitted: list[PyTree], rows: int) -> None:
-    for values in emitted:
-        for path, leaf in _tree.paths(values, _Y_PRED if _Y_PRED in accumulated else "Gather"):
-            if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
-                raise ValueError(
-                    f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "
-                    "gathered has one row an example, the batch axis first."
-                )
-
-
-def _merged(
-    kind: Kind, step: Callable[[Kind, Kept, Carry], Folded]
-) -> Callable[..., tuple[PyTree, ...]]:
-    """The whole program: a step, and its logs merged into the accumulators."""
-
-    def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:
-        folded = step(kind, kept, carry)
-        metrics = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
-        done = jnp.zeros((), jnp.int32)  # not donated on: its arrival tells that the call is over
-        return folded.carry, metrics, (done, folded.emitted)
-
-    return program
+"""How many calls may be under way before the next one waits."""
 
 
 def _is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
@@ -243,7 +119,7 @@ class Pass:
         metrics = self._metrics_static.merge(self._metrics)
         if self._eager:
             program = _compile.Program(
-                _merged(self.kind, _fold), (kept, carry, metrics), jit=lambda fn: fn
+                program_of(self.kind, fold), (kept, carry, metrics), jit=lambda fn: fn
             )
             return _Compiled(program)
         began = time.perf_counter()
@@ -252,15 +128,15 @@ class Pass:
         if new:
             model = carry.model if self.kind == "train" else kept.model
             trees = {"learner": kept.learner, "batch": batch, "model": model, "state": carry.state}
-            step = _STEPS[self.kind]
+            step = STEPS[self.kind]
             self.compilations.append(_compile.record(step, type(self._learner), began, **trees))
         return made
 
     def _compile(self, kept: Kept, carry: Carry) -> _Compiled:
-        step = _compile.TracedOnce(_fold)
+        step = _compile.TracedOnce(fold)
         empty = _logs.begin(step.shapes(self.kind, kept, carry).logs)
         program = _compile.Program(
-            _merged(self.kind, step), (kept, carry, empty), jit=kept.learner.jit_step
+            program_of(self.kind, step), (kept, carry, empty), jit=kept.learner.jit_step
         )
         return _Compiled(program, _tree.to_host(empty), _tree.split(empty)[1])
 
@@ -313,7 +189,7 @@ class Pass:
     def outputs(self) -> PyTree:
         """Of a `predict` pass: what the step gave, one row an example, as NumPy arrays."""
         metrics = self._with_emitted(self._metrics_static.merge(self._metrics))
-        return jax.tree.map(np.asarray, metrics[_Y_PRED].values)
+        return jax.tree.map(np.asarray, metrics[Y_PRED].values)
 
     def _with_emitted(self, metrics: PyTree) -> PyTree:
         self._finish_all()

@@ -1,21 +1,19 @@
 """`Learner`: a model, an optimizer and the steps, with `fit`, `evaluate` and `predict`."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _compile, _loop, _loss, _optimize, _tree, data
-from ._engine import Kind, Pass
+from . import _loop, _loss, _optimize, data
+from ._engine import Pass
+from ._fold import Kind
 from ._history import Fitted
-from ._request import SUMMARY_NAMES
-from ._state import LearnerState, key_data
+from ._initialise import initialised, ready, replaced
+from ._state import LearnerState
 from ._steps import AbstractLearner
-from ._summary import Summary
+from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, Self, Transformation
 from .callbacks import Callback, Progress
 from .callbacks._base import Callbacks
@@ -92,88 +90,7 @@ class Learner(AbstractLearner[M]):
         **Raises:** `ValueError` where the state of a stateful model would be lost, or is missing.
         """
         batch = None if x is None else data.as_source(x, y).tree
-        return self._init(batch, key=key)
-
-    def _init(self, batch: PyTree, *, key: PRNGKeyArray | None = None) -> Self:
-        if (
-            self.state is not None
-            and self.state.model_state is not None
-            and self.model_state is None
-        ):
-            raise ValueError(
-                "`init` would lose the `model_state` that was trained. To start anew with it, "
-                "`learner.replace(state=None, model_state=learner.state.model_state).init()`; to "
-                "start from the beginning, build the learner again."
-            )
-        key = jax.random.key(0) if key is None else key
-        key_data(
-            key
-        )  # refuses a batch of keys, and keys that can't be stored, before they are used
-        names = {} if batch is None else data.named(jax.tree.map(jnp.asarray, batch))
-        names |= {"model": self.model, "model_state": self.model_state, "key": key}
-        model, state = self.init_step(**names)
-        seen: dict[int, str] = {}
-        model = _tree.untied(_tree.canonical(model), seen, root="model", warn=True)
-        state = _tree.untied(_tree.canonical(state), seen, root="state", warn=False)
-        self._check_new(model, state)
-        return _tree.with_fields(self, model=model, state=state, model_state=None)
-
-    def _check_new(self, model: PyTree, state: LearnerState) -> None:
-        name = type(self).__name__
-        if model is None and self._uses_default("init_step"):
-            raise ValueError(
-                f"`{name}` has no model: give one, or override `init_step` to build it."
-            )
-        if state.model_state is None and (where := _stateful(model)):
-            raise ValueError(
-                f"`{where}` is stateful, but there is no `model_state`: build the model with "
-                "`model, model_state = eqx.nn.make_with_state(Model)(...)` and give both, "
-                "`Learner(model, optimizer, model_state=model_state)`; an overridden `init_step` "
-                "passes it on to `self.states_step(..., model_state=model_state)`."
-            )
-        for tree, root in ((state, "state"), (model, "model")):
-            if where := _tree.first(_tree.is_typed_key, tree, root):
-                raise TypeError(
-                    f"`{where}` is a typed random key, which `eqx.tree_serialise_leaves` can't "
-                    "save: store `jax.random.key_data(key)`, and wrap it where it is used."
-                )
-
-    def _uses_default(self, step: str) -> bool:
-        return getattr(type(self), step) is getattr(AbstractLearner, step)
-
-    def _ready(self, batch: PyTree, kind: Kind) -> Self:
-        """An initialised learner, checked for what `kind` needs."""
-        name = type(self).__name__
-        if kind == "train" and self.optimizer is None and self._uses_default("train_step"):
-            raise TypeError(
-                f"`{name}` has no optimizer to fit with: give one, "
-                f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
-            )
-        learner = self._init(batch) if self.state is None else self
-        if kind == "train":
-            learner._check_state()
-        return learner
-
-    def _check_state(self) -> None:
-        """Refuse a state that was made for another model or optimizer."""
-        own_states = not (self._uses_default("states_step") and self._uses_default("init_step"))
-        if own_states or self.state is None or not self._uses_default("train_step"):
-            return
-        key = ("state", _compile.key_of(self))
-        bad, _ = _compile.cached(key, lambda: self._foreign())
-        if bad:
-            raise ValueError(
-                "The `state` of this learner belongs to another model, optimizer or `trainable`: "
-                + "; ".join(bad[:5])
-                + ". Change a learner with `learner.replace(...)`, which keeps its state in step, "
-                "or make a new state with `.init()`."
-            )
-
-    def _foreign(self) -> list[str]:
-        assert self.state is not None
-        expected = eqx.filter_eval_shape(_optimize.init, self.optimizer, self.trainable, self.model)
-        given = self.state.opt_state
-        return _tree.differences(_tree.shapes(expected), _tree.shapes(given), "state.opt_state")
+        return initialised(self, batch, key=key)
 
     def replace(self, **changes: Any) -> Self:
         """A learner with some fields changed: `learner.replace(trainable=None, beta=2.0)`.
@@ -184,21 +101,7 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `TypeError` when a name is no field of the learner.
         """
-        names = [field.name for field in dataclasses.fields(self)]
-        unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
-        if unknown:
-            raise TypeError(
-                f"`{type(self).__name__}` has no field {unknown}. Its fields are "
-                f"{', '.join(names)}."
-            )
-        new = dataclasses.replace(self, **changes)
-        if new.state is None or "state" in changes or not new._uses_default("states_step"):
-            return new
-        if changes.keys() & {"model", "optimizer", "trainable"} and new._foreign():
-            opt_state = _optimize.init(new.optimizer, new.trainable, new.model)
-            opt_state = _tree.copy(_tree.canonical(opt_state))
-            return _tree.with_fields(new, state=new.state.update(opt_state=opt_state))
-        return new
+        return replaced(self, changes)
 
     def fit(
         self,
@@ -254,7 +157,7 @@ class Learner(AbstractLearner[M]):
         elif validation_split:
             source, held_out = source.split(validation_split)
             validation = {"val_": held_out}
-        learner = self._ready(source.take(slice(batch_size)), "train")
+        learner = ready(self, source.take(slice(batch_size)), "train")
         return _loop.fit(
             learner,
             source,
@@ -290,7 +193,7 @@ class Learner(AbstractLearner[M]):
         _check_sizes(batch_size=batch_size)
         source = data.as_source(x, y, sample_weight)
         return _loop.evaluate(
-            self._ready(source.take(slice(batch_size)), "test"),
+            ready(self, source.take(slice(batch_size)), "test"),
             source,
             batch_size=batch_size,
             class_weight=_loss.class_weight_table(class_weight),
@@ -311,7 +214,7 @@ class Learner(AbstractLearner[M]):
         _check_sizes(batch_size=batch_size)
         source = data.as_source(x)
         return _loop.predict(
-            self._ready(source.take(slice(batch_size)), "predict"),
+            ready(self, source.take(slice(batch_size)), "predict"),
             source,
             batch_size=batch_size,
             callbacks=_callbacks(callbacks, 0),
@@ -354,7 +257,7 @@ class Learner(AbstractLearner[M]):
     def _on_batch(
         self, kind: Kind, source: data.ArraySource, class_weight: Any, eager: bool
     ) -> Pass:
-        learner = self._ready(source.tree, kind)
+        learner = ready(self, source.tree, kind)
         table = _loss.class_weight_table(class_weight)
         one = Pass(learner, kind, class_weight=table, eager=eager)
         one(source.tree)
@@ -368,23 +271,7 @@ class Learner(AbstractLearner[M]):
         - `x`: a batch, or the shapes of one (`jax.ShapeDtypeStruct`), for the outputs' shapes.
         """
 
-        def describe(learner: Self, x: PyTree) -> tuple[list[Any], PyTree]:
-            names: dict[str, Any] = {} if x is None else {"x": x, "batch": x}
-            if learner.state is None:
-                init = {"model_state": learner.model_state, "key": jax.random.key(0)}
-                model, state = learner.init_step(**names, model=learner.model, **init)
-            else:
-                model, state = learner.model, learner.state
-            names |= {"model": eqx.nn.inference_mode(model), "state": state}
-            names["key"] = jax.random.key(0)
-            given = {name: value for name, value in names.items() if name in SUMMARY_NAMES}
-            return learner.summary_step(**given), (state.opt_state, state.model_state)
-
-        dynamic, static = eqx.partition((self, x), _tree.is_array)
-        rows, (opt_state, model_state) = eqx.filter_eval_shape(
-            lambda dynamic: describe(*eqx.combine(dynamic, static)), dynamic
-        )
-        return Summary(rows, _tree.size(opt_state), _tree.size(model_state))
+        return summarise(self, x)
 
 
 def _callbacks(callbacks: Callback | Sequence[Callback], verbose: Verbose) -> Callbacks:
@@ -399,12 +286,3 @@ def _check_sizes(*, batch_size: int) -> None:
         raise ValueError(
             f"`batch_size` is a positive whole number of examples; got {batch_size!r}."
         )
-
-
-def _stateful(model: PyTree) -> str | None:
-    """The path of the first stateful layer of `model`."""
-    is_index = lambda node: isinstance(node, eqx.nn.StateIndex)
-    leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_index)[0]
-    return next(
-        ("model" + jax.tree_util.keystr(path[:-1]) for path, leaf in leaves if is_index(leaf)), None
-    )

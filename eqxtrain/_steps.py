@@ -104,6 +104,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]
     trainable: eqx.AbstractVar[FilterSpec]
+    model_state: eqx.AbstractVar[eqx.nn.State | None]
+    state: eqx.AbstractVar[LearnerState | None]
 
     # Declared as callables of any arguments, so that any signature is a legal override; what they
     # return is checked. States are `Any`, so that a subclass of `LearnerState` keeps its fields.

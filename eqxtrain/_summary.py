@@ -1,12 +1,9 @@
 """The parameter table: what a model is made of, from shapes alone."""
 
-import contextlib
-import contextvars
 import dataclasses
-import functools
 import html
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,12 +11,9 @@ import jax
 from jaxtyping import PyTree
 
 from ._optimize import trainable_mask
+from ._outputs import shapes_of, trace
 from ._tree import describe, is_array, size
 from ._types import FilterSpec
-
-_outputs: contextvars.ContextVar[dict[str, list[str]] | None] = contextvars.ContextVar(
-    "outputs", default=None
-)
 
 
 class Row(NamedTuple):
@@ -175,7 +169,7 @@ def rows(
     what each call of it returned while `pred_step` was traced: one example, where the step maps the
     model over the batch.
     """
-    whole, outputs = ("", {}) if x is None else _trace(pred_step, model, state, x, key)
+    whole, outputs = ("", {}) if x is None else trace(pred_step, model, state, x, key)
     trained = _modules(eqx.filter(model, trainable_mask(spec, model)), "model")
     found = [
         Row(
@@ -195,43 +189,6 @@ def rows(
     return [root._replace(output=whole), *(row for row in parts if row.parameters or row.output)]
 
 
-def _trace(
-    pred_step: Callable[..., Any], model: PyTree, state: Any, x: PyTree, key: Any
-) -> tuple[str, dict[str, list[str]]]:
-    """The output of the model, and of its parts, from tracing `pred_step` on shapes."""
-    recorded: dict[str, list[str]] = {}
-
-    def traced(model: PyTree, state: Any, x: PyTree, key: Any) -> PyTree:
-        with _recording(recorded):
-            return pred_step(
-                model=_instrumented(model, "model"),
-                state=state,
-                x=x,
-                batch=x,
-                key=key,
-                training=False,
-            )[0]
-
-    shapes = _shapes(traced, model, state, x, key)
-    return _describe_tree(shapes), recorded
-
-
-def _shapes(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """The shapes of what `fn` returns; `args` may hold shapes instead of arrays."""
-    dynamic, static = eqx.partition(args, is_array)
-    return eqx.filter_eval_shape(lambda dynamic: fn(*eqx.combine(dynamic, static)), dynamic)
-
-
-def _describe_tree(tree: PyTree) -> str:
-    if is_array(tree):
-        return describe(tree)
-    if isinstance(tree, Mapping):
-        return "{" + ", ".join(f"{key}: {_describe_tree(tree[key])}" for key in tree) + "}"
-    if isinstance(tree, tuple | list):
-        return "(" + ", ".join(map(_describe_tree, tree)) + ")"
-    return ", ".join(describe(leaf) for leaf in jax.tree.leaves(tree) if is_array(leaf))
-
-
 def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[str, Any]]]]:
     """Every module with its path and its own arrays, by name; the root counts as one."""
     own: list[tuple[str, Any]] = []
@@ -248,65 +205,23 @@ def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[
         yield from _modules(child, inner_path)
 
 
-@contextlib.contextmanager
-def _recording(into: dict[str, list[str]]) -> Iterator[None]:
-    token = _outputs.set(into)
-    try:
-        yield
-    finally:
-        _outputs.reset(token)
+def summarise(learner: Any, x: PyTree) -> Summary:
+    """The summary of a learner, by its own `summary_step`, initialised or not.
 
+    **Arguments:**
 
-def _instrumented(node: PyTree, path: str) -> PyTree:
-    """`node` with every module inside it replaced by one that records what its calls return."""
-    is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
-    inside = jax.tree_util.tree_map_with_path(
-        lambda keys, child: (
-            _instrumented(child, path + jax.tree_util.keystr(keys))
-            if isinstance(child, eqx.Module) and child is not node
-            else child
-        ),
-        node,
-        is_leaf=is_leaf,
-    )
-    if not isinstance(node, eqx.Module) or not callable(node):
-        return inside
-    try:
-        twin = object.__new__(_recording_type(type(node)))
-    except Exception:  # a class that can't be subclassed has no output to show
-        return inside
-    for name, value in vars(inside).items():
-        object.__setattr__(twin, name, value)
-    object.__setattr__(twin, "_summary_path", path)
-    return twin
+    - `x`: a batch or the shapes of one, or None.
+    """
 
+    def described(learner: Any, x: PyTree) -> tuple[list[Row], PyTree]:
+        names: dict[str, Any] = {} if x is None else {"x": x, "batch": x}
+        model, state = learner.model, learner.state
+        if state is None:
+            init = {"model_state": learner.model_state, "key": jax.random.key(0)}
+            model, state = learner.init_step(**names, model=model, **init)
+        names |= {"model": eqx.nn.inference_mode(model), "state": state}
+        made = learner.summary_step(**names, key=jax.random.key(0))
+        return made, (state.opt_state, state.model_state)
 
-@functools.lru_cache(maxsize=256)
-def _recording_type(kind: type[eqx.Module]) -> type[eqx.Module]:
-    call: Callable[..., Any] = kind.__call__
-
-    @functools.wraps(call)
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        out = call(self, *args, **kwargs)
-        recorded = _outputs.get()
-        if recorded is not None:
-            seen = recorded.setdefault(self._summary_path, [])
-            shape = _describe_tree(_without_state(out))
-            if shape not in seen:
-                seen.append(shape)
-        return out
-
-    body = {
-        "__call__": __call__,
-        "__annotations__": {"_summary_path": str},
-        "_summary_path": eqx.field(static=True, default="", kw_only=True),
-        "__module__": kind.__module__,
-    }
-    metaclass: Any = type(kind)
-    return metaclass(kind.__name__, (kind,), body)
-
-
-def _without_state(out: PyTree) -> PyTree:
-    if isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], eqx.nn.State):
-        return out[0]
-    return out
+    found, (opt_state, model_state) = shapes_of(described, learner, x)
+    return Summary(found, size(opt_state), size(model_state))

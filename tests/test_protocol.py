@@ -20,7 +20,7 @@ def returning(step: str, *values: Any) -> et.Learner[Any]:
 
     def body(self: Any, model: Any, state: Any = None) -> Any:
         known = {"model": model, "state": state}
-        out = tuple(known.get(v, v) if isinstance(v, str) else v for v in values)
+        out: Any = tuple(known.get(v, v) if isinstance(v, str) else v for v in values)
         return out if len(out) > 1 else out[0]
 
     kind = type("Broken", (et.Learner,), {step: body})
@@ -58,7 +58,7 @@ def test_what_a_step_returns_is_held_to_its_contract(
 ) -> None:
     x, y = data()
     made = returning(step, *values)
-    run = made.predict if step == "pred_step" else made.evaluate
+    run: Any = made.predict if step == "pred_step" else made.evaluate
     run = made.fit if step in ("grad_step", "train_step") else run
     with pytest.raises((TypeError, ValueError), match=message):
         run(x) if step == "pred_step" else run(x, y, verbose=0)
@@ -76,7 +76,7 @@ def test_a_model_state_returned_as_the_state_gets_a_hint() -> None:
 
 
 def test_positional_arguments_are_refused() -> None:
-    made = learner().init()
+    made: Any = learner().init()
     with pytest.raises(TypeError, match=r"called by name.*2 positional arguments"):
         made.pred_step(made.model, made.state)
 
@@ -120,7 +120,7 @@ def test_weights_and_mask_are_none_where_there_are_none() -> None:
             assert (sample_weight, class_weight, mask) == (None, None, None)
             return ONE, {}, state
 
-    made = Sees(linear(), None).init()
+    made: Any = Sees(linear(), None).init()
     made.evaluate(data()[0])
     made.test_step(state=made.state, x=jnp.asarray(data()[0]))
 

@@ -72,12 +72,20 @@ def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Arra
         raise TypeError("There is no data: `x` is None.")
     arrays = {
         name: jax.tree_util.tree_map_with_path(
-            lambda path, leaf, name=name: _as_array(leaf, name + jax.tree_util.keystr(path)), tree
+            lambda path, leaf, name=name: _as_array(leaf, name + jax.tree_util.keystr(path)),
+            tree,
+            is_leaf=_is_stream,
         )
         for name, tree in given.items()
     }
     _check_lengths([leaf for name, tree in arrays.items() for leaf in paths(tree, name)])
     return ArraySource(pack(arrays["x"], arrays["y"], arrays["sample_weight"]))
+
+
+def _is_stream(node: Any) -> bool:
+    """Whether it can be iterated, but is no container of arrays and no array."""
+    is_container = isinstance(node, tuple | list | Mapping)
+    return hasattr(node, "__iter__") and not is_container and not hasattr(node, "__array__")
 
 
 def _as_array(leaf: Any, path: str) -> np.ndarray:

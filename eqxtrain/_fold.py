@@ -1,0 +1,137 @@
+"""One step on one batch as a pure function of trees, and the program around it."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from . import _tree, data
+from ._state import LearnerState, Stream, step_key
+from .metrics import _logs
+
+Kind = Literal["train", "test", "predict"]
+
+_STREAMS = {"train": Stream.TRAIN, "test": Stream.TEST, "predict": Stream.PREDICT}
+STEPS = {"train": "train_step", "test": "test_step", "predict": "pred_step"}
+Y_PRED = "y_pred"
+
+
+class Carry(NamedTuple):
+    """What a program takes in and gives back, donated: all that a step may change.
+
+    **Arguments:**
+
+    - `model`: in training; in other passes it is only read, and None here.
+    - `state`: without its metrics; outside training also without the optimizer's state.
+    - `position`: of the batch since the step last advanced.
+    """
+
+    model: PyTree
+    state: LearnerState
+    position: jax.Array
+
+
+class Kept(NamedTuple):
+    """What a program only reads."""
+
+    learner: Any
+    model: PyTree
+    opt_state: PyTree
+    class_weight: Any
+    batch: data._batch.Batch
+
+
+class Folded(NamedTuple):
+    """What one call of a step comes to."""
+
+    carry: Carry
+    logs: dict[str, Any]
+    emitted: list[PyTree]
+
+
+def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
+    """One step on one batch, as a pure function of trees."""
+    training = kind == "train"
+    names = data.named(kept.batch) | {
+        "model": carry.model if training else kept.model,
+        "state": carry.state if training else carry.state.update(opt_state=kept.opt_state),
+        "class_weight": kept.class_weight,
+        "training": training,
+    }
+    position = None if training else carry.position
+    names["key"] = step_key(carry.state.key, _STREAMS[kind], carry.state.step, position)
+    out = getattr(kept.learner, STEPS[kind])(**names)
+    logs: dict[str, Any] = {}
+    emitted: list[PyTree] = []
+    model = None
+    if kind == "train":
+        logs, model, state = out
+    elif kind == "test":
+        _, logs, state = out
+    else:
+        y_pred, state = out
+        logs = {Y_PRED: _logs.Gather.of(y_pred)}
+    state = _checked(state, kept, carry, kind).update(metrics={})
+    if training:
+        state = state.update(step=carry.state.step + 1)
+    else:
+        state = state.update(opt_state=None, step=carry.state.step)
+    contributed = _logs.contributions(logs, data.size(kept.batch))
+    accumulated, emitted = _logs.take_out(contributed)
+    _check_emitted(accumulated, emitted, data.size(kept.batch))
+    new = Carry(model, state, carry.position if training else carry.position + 1)
+    _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")
+    return Folded(new, accumulated, emitted)
+
+
+def _checked(state: Any, kept: Kept, carry: Carry, kind: Kind) -> LearnerState:
+    if state is None:
+        raise TypeError(
+            f"`{type(kept.learner).__name__}.{STEPS[kind]}` returned None as its state: return "
+            "the `state` that it was given, or an updated one."
+        )
+    return state
+
+
+def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
+    """Refuse a step that changes the structure of what it threads."""
+    for name in ("model", "state"):
+        before, after = getattr(old, name), getattr(new, name)
+        if name == "state" and type(before) is not type(after):
+            raise TypeError(
+                f"`{who}` was given a `{type(before).__name__}` as state and returned a "
+                f"`{type(after).__name__}`: return `state.update(...)`."
+            )
+        changes = _tree.differences(_tree.shapes(before), _tree.shapes(after), name)
+        if changes:
+            raise TypeError(
+                f"`{who}` changed the structure of the {name}, which must stay the same from step "
+                "to step: " + "; ".join(changes[:5]) + ". Keep shapes and dtypes (`.astype`), and "
+                "hold what changes in arrays, not in Python numbers."
+            )
+
+
+def _check_emitted(accumulated: PyTree, emitted: list[PyTree], rows: int) -> None:
+    for values in emitted:
+        for path, leaf in _tree.paths(values, Y_PRED if Y_PRED in accumulated else "Gather"):
+            if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
+                raise ValueError(
+                    f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "
+                    "gathered has one row an example, the batch axis first."
+                )
+
+
+def program_of(
+    kind: Kind, step: Callable[[Kind, Kept, Carry], Folded]
+) -> Callable[..., tuple[PyTree, ...]]:
+    """The whole program: a step, and its logs merged into the accumulators."""
+
+    def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:
+        folded = step(kind, kept, carry)
+        metrics = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
+        done = jnp.zeros((), jnp.int32)  # not donated on: its arrival tells that the call is over
+        return folded.carry, metrics, (done, folded.emitted)
+
+    return program

@@ -1,0 +1,133 @@
+"""Making the state of a learner, and telling whether one belongs to it."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from . import _compile, _optimize, _tree, data
+from ._fold import Kind
+from ._state import LearnerState, key_data
+from ._steps import AbstractLearner
+
+L = TypeVar("L", bound=AbstractLearner[Any])
+
+
+def initialised(learner: L, batch: PyTree, *, key: PRNGKeyArray | None = None) -> L:
+    """The learner with its state, and whatever else its `init_step` makes.
+
+    **Arguments:**
+
+    - `batch`: one batch, or None.
+    - `key`: `jax.random.key(0)` by default.
+    """
+    state, model_state = learner.state, learner.model_state
+    if state is not None and state.model_state is not None and model_state is None:
+        raise ValueError(
+            "`init` would lose the `model_state` that was trained. To start anew with it, "
+            "`learner.replace(state=None, model_state=learner.state.model_state).init()`; to "
+            "start from the beginning, build the learner again."
+        )
+    key = jax.random.key(0) if key is None else key
+    key_data(key)  # refuses a batch of keys, and keys that can't be stored, before they are used
+    names = {} if batch is None else data.named(jax.tree.map(jnp.asarray, batch))
+    names |= {"model": learner.model, "model_state": model_state, "key": key}
+    model, state = learner.init_step(**names)
+    seen: dict[int, str] = {}
+    model = _tree.untied(_tree.canonical(model), seen, root="model", warn=True)
+    state = _tree.untied(_tree.canonical(state), seen, root="state", warn=False)
+    _check_new(learner, model, state)
+    return _tree.with_fields(learner, model=model, state=state, model_state=None)
+
+
+def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState) -> None:
+    if model is None and not overrides(learner, "init_step"):
+        raise ValueError(
+            f"`{type(learner).__name__}` has no model: give one, or override `init_step` to "
+            "build it."
+        )
+    if state.model_state is None and (where := _stateful(model)):
+        raise ValueError(
+            f"`{where}` is stateful, but there is no `model_state`: build the model with "
+            "`model, model_state = eqx.nn.make_with_state(Model)(...)` and give both, "
+            "`Learner(model, optimizer, model_state=model_state)`; an overridden `init_step` "
+            "passes it on to `self.states_step(..., model_state=model_state)`."
+        )
+    for tree, root in ((state, "state"), (model, "model")):
+        if where := _tree.first(_tree.is_typed_key, tree, root):
+            raise TypeError(
+                f"`{where}` is a typed random key, which `eqx.tree_serialise_leaves` can't "
+                "save: store `jax.random.key_data(key)`, and wrap it where it is used."
+            )
+
+
+def _stateful(model: PyTree) -> str | None:
+    """The path of the first stateful layer of `model`."""
+    is_index = lambda node: isinstance(node, eqx.nn.StateIndex)
+    leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_index)[0]
+    return next(
+        ("model" + jax.tree_util.keystr(path[:-1]) for path, leaf in leaves if is_index(leaf)), None
+    )
+
+
+def overrides(learner: AbstractLearner[Any], step: str) -> bool:
+    """Whether the class of `learner` has a step of its own."""
+    return getattr(type(learner), step) is not getattr(AbstractLearner, step)
+
+
+def ready(learner: L, batch: PyTree, kind: Kind) -> L:
+    """An initialised learner, checked for what a pass of this kind needs."""
+    name = type(learner).__name__
+    own_updates = overrides(learner, "train_step")
+    if kind == "train" and learner.optimizer is None and not own_updates:
+        raise TypeError(
+            f"`{name}` has no optimizer to fit with: give one, "
+            f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
+        )
+    made = initialised(learner, batch) if learner.state is None else learner
+    if kind == "train" and not own_updates and not _makes_own_states(made):
+        key = ("foreign", _compile.key_of(made))
+        bad, _ = _compile.cached(key, lambda: foreign(made))
+        if bad:
+            raise ValueError(
+                "The `state` of this learner belongs to another model, optimizer or `trainable`: "
+                + "; ".join(bad[:5])
+                + ". Change a learner with `learner.replace(...)`, which keeps its state in step, "
+                "or make a new state with `.init()`."
+            )
+    return made
+
+
+def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
+    return overrides(learner, "states_step") or overrides(learner, "init_step")
+
+
+def foreign(learner: AbstractLearner[Any]) -> list[str]:
+    """Where the optimizer's state differs from one made for this learner, by path."""
+    assert learner.state is not None
+    expected = eqx.filter_eval_shape(
+        _optimize.init, learner.optimizer, learner.trainable, learner.model
+    )
+    given = learner.state.opt_state
+    return _tree.differences(_tree.shapes(expected), _tree.shapes(given), "state.opt_state")
+
+
+def replaced(learner: L, changes: dict[str, Any]) -> L:
+    """The learner with some fields changed, its state kept in step with them."""
+    names = [field.name for field in dataclasses.fields(learner)]
+    unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
+    if unknown:
+        raise TypeError(
+            f"`{type(learner).__name__}` has no field {unknown}. Its fields are {', '.join(names)}."
+        )
+    new = dataclasses.replace(learner, **changes)
+    if new.state is None or "state" in changes or overrides(new, "states_step"):
+        return new
+    if changes.keys() & {"model", "optimizer", "trainable"} and foreign(new):
+        opt_state = _optimize.init(new.optimizer, new.trainable, new.model)
+        opt_state = _tree.copy(_tree.canonical(opt_state))
+        return _tree.with_fields(new, state=new.state.update(opt_state=opt_state))
+    return new

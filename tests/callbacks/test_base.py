@@ -1,0 +1,197 @@
+"""The hooks: their order, what they see, and what they may do."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+import pytest
+from helpers import data, learner, linear, same
+
+import eqxtrain as et
+from eqxtrain.callbacks._base import HOOKS
+
+
+class Tape(et.Callback):
+    """Records every hook."""
+
+    def __init__(self) -> None:
+        self.hooks: list[str] = []
+
+
+for _hook in HOOKS:
+    setattr(Tape, _hook, lambda self, run, hook=_hook: self.hooks.append(hook))
+
+
+def test_the_order_of_hooks_is_that_of_keras() -> None:
+    tape = Tape()
+    x, y = data(10)
+    learner().fit(x, y, batch_size=8, callbacks=[tape], validation_data=(x[:4], y[:4]), verbose=0)
+    batch = ["on_train_batch_begin", "on_train_batch_end"]
+    test = ["on_test_begin", "on_test_batch_begin", "on_test_batch_end", "on_test_end"]
+    assert tape.hooks == [
+        "on_train_begin", "on_epoch_begin", *batch, *batch, *test, "on_epoch_end", "on_train_end",
+    ]  # fmt: skip
+
+
+def test_evaluate_and_predict_tell_their_own_hooks() -> None:
+    x, y = data(10)
+    for name, call in (
+        ("test", lambda tape: learner().evaluate(x, y, callbacks=tape)),
+        ("predict", lambda tape: learner().predict(x, callbacks=tape)),
+    ):
+        tape = Tape()
+        call(tape)
+        moments = ("begin", "batch_begin", "batch_end", "end")
+        assert tape.hooks == [f"on_{name}_{moment}" for moment in moments]
+
+
+def test_the_users_list_is_never_changed_and_may_be_used_again() -> None:
+    told: list[et.Callback] = [Tape()]
+    made = learner()
+    made.fit(*data(), callbacks=told, verbose=2)
+    made.fit(*data(), callbacks=told, verbose=2)
+    assert len(told) == 1
+
+
+def test_logs_run_on_within_an_epoch_and_are_whole_at_its_end() -> None:
+    seen: list[Any] = []
+
+    class Reads(et.Callback):
+        def on_train_batch_begin(self, run: et.Run) -> None:
+            seen.append(dict(run.logs))
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            seen.append(run.logs["loss"])
+
+        def on_epoch_end(self, run: et.Run) -> None:
+            seen.append(dict(run.logs))
+
+    x, y = data(10)
+    made = learner(optimizer=optax.sgd(0.0))
+    _, history = made.fit(
+        x, y, batch_size=5, shuffle=False, callbacks=Reads(), validation_data=(x, y), verbose=0
+    )
+    first = made.evaluate(x[:5], y[:5])["loss"]
+    whole = made.evaluate(x, y)
+    assert seen[0] == seen[2] == {}
+    assert seen[1] == pytest.approx(first, rel=1e-6)
+    assert seen[3] == pytest.approx(whole["loss"], rel=1e-6)
+    assert seen[4] == {name: column[0] for name, column in history.items()}
+
+
+def test_what_run_hands_out_survives_the_next_step() -> None:
+    kept: list[Any] = []
+
+    class Keeps(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            assert run.learner is run.learner and run.state is run.learner.state
+            assert int(run.state.step) == run.step
+            kept.append(run.learner)
+
+    x, y = data(21)
+    fitted, _ = learner().fit(x, y, batch_size=7, callbacks=Keeps(), verbose=0)
+    assert same(kept[-1].model, fitted.model) and not same(kept[0].model, kept[1].model)
+    again, _ = learner().fit(x, y, batch_size=7, verbose=0)
+    assert same(again, fitted)
+
+
+def test_between_epochs_the_learner_has_no_accumulators(tmp_path: Any) -> None:
+    class Saves(et.Callback):
+        def on_epoch_end(self, run: et.Run) -> None:
+            eqx.tree_serialise_leaves(tmp_path / "l.eqx", run.learner)
+
+    fitted, _ = learner().fit(*data(), callbacks=Saves(), verbose=0)
+    loaded = eqx.tree_deserialise_leaves(tmp_path / "l.eqx", learner().init())
+    assert same(loaded, fitted)
+
+
+def test_stopping_ends_after_the_step_and_the_epoch_is_recorded() -> None:
+    class Stops(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            if run.step == 4:
+                run.stop("enough")
+
+    x, y = data(21)
+    fitted, history = learner().fit(
+        x, y, epochs=5, batch_size=7, callbacks=Stops(), validation_data=(x, y), verbose=0
+    )
+    assert fitted.state is not None and int(fitted.state.step) == 4
+    assert history.epochs == 2 and history.stopped == "enough"
+    assert np.isfinite(history["val_loss"][1])
+
+
+def test_a_replaced_learner_goes_on_in_the_middle_of_a_pass() -> None:
+    class Replaces(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            if run.step == 1:
+                zeros = jax.tree.map(lambda a: a * 0, eqx.filter(run.learner.model, eqx.is_array))
+                model = eqx.combine(zeros, run.learner.model)
+                run.replace(run.learner.replace(model=model, optimizer=optax.sgd(0.0)))
+
+    x, y = data(21)
+    fitted, history = learner(optimizer=optax.sgd(0.1)).fit(
+        x, y, batch_size=7, callbacks=Replaces(), verbose=0, shuffle=False
+    )
+    assert not np.any(np.asarray(fitted.model.weight))
+    first = learner().evaluate(x[:7], y[:7])["loss"]
+    assert history["loss"][0] == pytest.approx((first + 2 * np.log(3)) / 3, rel=1e-5)
+
+
+def test_every_thins_the_hooks_of_batches_and_epochs() -> None:
+    steps, epochs = Tape(), Tape()
+    steps.every, epochs.every = et.Every(steps=4), et.Every(epochs=2)
+    learner().fit(*data(21), epochs=3, batch_size=7, callbacks=[steps, epochs], verbose=0)
+    assert steps.hooks.count("on_train_batch_end") == 2 == steps.hooks.count("on_train_batch_begin")
+    assert epochs.hooks.count("on_epoch_end") == 1 and epochs.hooks.count("on_train_batch_end") == 9
+    for wrong in ({}, {"steps": 0}, {"steps": 1, "epochs": 1}):
+        with pytest.raises(ValueError, match="takes one positive number"):
+            et.Every(**wrong)
+
+
+def test_a_callback_that_reads_logs_alone_is_refused_the_state() -> None:
+    class Looks(et.Callback):
+        reads = "logs"
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            assert run.logs
+            assert run.state
+
+    with pytest.raises(RuntimeError, match='declare `reads = "state"`'):
+        learner().fit(*data(), callbacks=Looks(), verbose=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_misspelt_hooks_and_things_that_are_no_callbacks_get_a_sentence() -> None:
+    with pytest.raises(TypeError, match=r"`Typo.on_epoch_ends` is no hook"):
+        type("Typo", (et.Callback,), {"on_epoch_ends": lambda self, run: None})
+    for wrong, message in ((Tape, "the class `Tape`"), (print, "built-in function print")):
+        with pytest.raises(TypeError, match=message):
+            learner().fit(*data(), callbacks=[wrong], verbose=0)  # pyright: ignore[reportArgumentType]
+
+
+def test_params_and_counters_say_where_the_run_is() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Looks(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            assert run.params["epochs"] == 2 and run.params["steps"] == 3
+            seen.append((run.epoch, run.step))
+
+    made, _ = learner().fit(*data(), batch_size=7, verbose=0)
+    made.fit(*data(), epochs=2, batch_size=7, callbacks=Looks(), verbose=0)
+    assert seen == [(0, 4), (0, 5), (0, 6), (1, 7), (1, 8), (1, 9)]
+
+
+def test_a_failing_on_exception_does_not_hide_the_error() -> None:
+    class Bad(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            raise ZeroDivisionError("first")
+
+        def on_exception(self, run: et.Run) -> None:
+            raise RuntimeError("second")
+
+    with pytest.raises(ZeroDivisionError, match="first") as raised:
+        learner(linear()).fit(*data(), callbacks=Bad(), verbose=0)
+    assert "on_exception` failed too" in raised.value.__notes__[-1]

@@ -1,0 +1,52 @@
+"""What people watch: lines in files, a bar in terminals, nothing when asked for nothing."""
+
+import re
+from typing import Any
+
+import pytest
+from helpers import data, learner
+
+from eqxtrain.callbacks import _progress
+
+
+@pytest.mark.parametrize("verbose", [2, "auto", 1])
+def test_where_nothing_can_be_overwritten_there_is_one_line_an_epoch(
+    verbose: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = data()
+    learner().fit(x, y, epochs=2, batch_size=7, validation_data=(x, y), verbose=verbose)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert re.match(r"Epoch 1/2  3/3  \S+  loss: \d.\d{4}  accuracy: .*val_loss: ", lines[0])
+    assert "\r" not in "".join(lines) and "\x1b" not in "".join(lines)
+
+
+def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    made, _ = learner().fit(*data(), verbose=0)
+    made.evaluate(*data())
+    made.predict(data()[0])
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_evaluate_shows_its_own_line_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    learner().evaluate(*data(), verbose=2)
+    assert capsys.readouterr().out.startswith("Evaluating  1/1")
+
+
+def test_a_terminal_has_a_bar_that_is_overwritten_and_then_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_progress, "_choose", lambda verbose: _progress._Bar())
+    monkeypatch.setattr(_progress._Bar, "interval", 0.0)
+    learner().fit(*data(), batch_size=7)
+    out = capsys.readouterr().out
+    assert out.count("\rEpoch 1/1") == 3 and "━" in out and "left" in out
+    assert out.rstrip("\n").split("\r")[-1].startswith("Epoch 1/1  3/3")
+
+
+def test_clocks_and_numbers_are_short() -> None:
+    assert [_progress._clock(s) for s in (0.04, 12.3, 75.0, 3700.0)] == [
+        "0.0s", "12s", "1:15", "1:01:40",
+    ]  # fmt: skip
+    assert [_progress._number(v) for v in (0.5, 0.0, 1e-5)] == ["0.5000", "0.0000", "1.00e-05"]

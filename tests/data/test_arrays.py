@@ -1,0 +1,97 @@
+"""Arrays in memory as a source of batches, and the sentences for what is none."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from eqxtrain import data
+
+
+@given(length=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 9))
+def test_every_example_comes_once_in_order(length: int, batch_size: int, seed: int) -> None:
+    source = data.as_source(np.arange(length), {"y": np.arange(length) * 2})
+    order = np.random.default_rng(seed).permutation(length)
+    batches = list(source.batches(batch_size, order))
+    assert len(batches) == source.steps(batch_size)
+    assert np.array_equal(np.concatenate([x for x, _ in batches]), order)
+    assert all(np.array_equal(2 * x, y["y"]) for x, y in batches)
+    assert all(data.size(batch) == batch_size for batch in batches[:-1])
+
+
+class HasArray:
+    """Like a torch tensor or a data frame: no array, but gives one."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.arange(3, dtype=np.float64)
+
+
+def test_anything_that_gives_an_array_is_one_and_doubles_become_floats() -> None:
+    source = data.as_source((np.ones(3), jnp.ones(3), HasArray()), np.arange(3))
+    x, y = source.tree
+    assert [leaf.dtype for leaf in x] == [np.float32] * 3 and y.dtype == np.int32
+    assert data.as_source(np.ones(3, np.uint8)).tree[0].dtype == np.uint8
+    assert data.as_source(jnp.ones(3, jnp.bfloat16)).tree[0].dtype == jnp.bfloat16
+
+
+def test_torch_tensors_are_arrays() -> None:
+    torch = pytest.importorskip("torch")
+    assert data.as_source(torch.ones(3, 2)).tree[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ((np.ones(5), np.ones(4)), ValueError, r"`x` has 5, `y` has 4"),
+        (({"a": np.ones(5), "b": np.ones(3)},), ValueError, r"`x\['a'\]` has 5, `x\['b'\]` has 3"),
+        ((np.ones((0, 3)), np.ones(0)), ValueError, r"`x` has 0 examples"),
+        (((),), ValueError, r"`x` holds no arrays"),
+        ((None,), TypeError, r"`x` is None"),
+        ((np.ones(2), None, np.ones(3)), ValueError, r"`sample_weight` has 3"),
+        ((np.array(["a", "b"]),), TypeError, r"np.unique"),
+        ((np.array([{}, {}]),), TypeError, r"`x` has the dtype object"),
+        ((np.array(["2020-01-01"], "datetime64[D]"),), TypeError, r"datetime64"),
+        (([1.0, 2.0],), TypeError, r"`x\[0\]` is 1.0, a Python `float`"),
+        (("text",), TypeError, r"a Python `str`"),
+        ((np.float32(3),), ValueError, r"`x` is a scalar"),
+        ((jr.split(jr.key(0), 3),), TypeError, r"`x` holds random keys.*key_data"),
+        ((iter([1]),), TypeError, r"`x` is a `list_iterator`, which is no array"),
+    ],
+)
+def test_what_is_no_data_gets_a_sentence(
+    given: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        data.as_source(*given)
+
+
+def test_the_split_keeps_order_and_refuses_an_empty_side() -> None:
+    source = data.as_source(np.arange(10))
+    first, last = source.split(0.25)
+    assert list(first.tree[0]) == list(range(7)) and list(last.tree[0]) == [7, 8, 9]
+    with pytest.raises(ValueError, match="leaves one side empty"):
+        data.as_source(np.arange(3)).split(0.99)
+    with pytest.raises(ValueError, match="a fraction between 0 and 1"):
+        source.split(1.5)
+
+
+def test_named_sets_and_plain_ones_have_their_prefixes() -> None:
+    x = np.ones((3, 2))
+    assert list(data.named_sets((x, x))) == ["val_"]
+    assert list(data.named_sets(x)) == ["val_"]
+    assert list(data.named_sets({"a": (x,), "b": (x, x)})) == ["val_a_", "val_b_"]
+    wrapped = data.named_sets(({"image": x},))["val_"]
+    assert set(wrapped.tree) == {"image"}
+
+
+def test_errors_in_validation_data_say_where() -> None:
+    x = np.ones((3, 2))
+    with pytest.raises(ValueError, match=r"In `validation_data`: .*`y` has 2"):
+        data.named_sets((x, np.ones(2)))
+    with pytest.raises(ValueError, match="got 4 parts"):
+        data.named_sets((x, x, x, x))
+    with pytest.raises(TypeError, match=r"In `validation_data\['image'\]`.*wrap it"):
+        data.named_sets({"image": "path"})

@@ -1,0 +1,41 @@
+"""A batch, and the names of its parts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eqxtrain import data
+from eqxtrain.data._batch import pack
+
+X, Y, W = np.ones((2, 3)), np.zeros(2), np.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "names"),
+    [
+        ((X,), {"x": X, "sample_weight": None}),
+        ((X, Y), {"x": X, "y_true": Y, "sample_weight": None}),
+        ((X, Y, W), {"x": X, "y_true": Y, "sample_weight": W}),
+        ((X, None, W), {"x": X, "sample_weight": W}),
+        ([X, Y], {"x": X, "y_true": Y, "sample_weight": None}),
+        (X, {"x": X, "sample_weight": None}),
+        (((X, X),), {"x": (X, X), "sample_weight": None}),
+    ],
+)
+def test_tuples_of_one_to_three_have_the_usual_names(batch: Any, names: dict[str, Any]) -> None:
+    found = data.named(batch)
+    assert found.pop("batch") is batch and found == names
+
+
+def test_the_keys_of_a_mapping_stand_among_the_names_but_do_not_shadow_ours() -> None:
+    batch = {"image": X, "y_true": Y, "state": W}
+    found = data.named(batch)
+    assert found["x"] is batch and found["image"] is X and found["y_true"] is Y
+    assert "state" not in found
+
+
+def test_a_mapping_alone_stays_a_mapping() -> None:
+    assert pack({"a": X}) == {"a": X}
+    assert pack({"a": X}, Y) == ({"a": X}, Y)
+    assert pack(X, None, W) == (X, None, W)
