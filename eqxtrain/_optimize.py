@@ -9,7 +9,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from ._tree import differences, is_inexact
+from ._tree import Frozen, differences, is_inexact
 from ._types import FilterSpec, Optimizer, Transformation
 
 
@@ -23,7 +23,7 @@ class Prefix(NamedTuple):
 class Freeze(NamedTuple):
     """Everything is trained but what the functions `where` pick from the model."""
 
-    where: tuple[Callable[[Any], Any], ...]
+    where: tuple[Frozen, ...]
 
 
 def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
@@ -47,7 +47,7 @@ def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
                 "`freeze` takes functions that pick nodes from the model, such as "
                 f"`lambda m: m.layers[0]`; got {function!r}."
             )
-    return Freeze(where)
+    return Freeze(tuple(map(Frozen, where)))
 
 
 def as_spec(spec: FilterSpec) -> Hashable:
@@ -78,12 +78,12 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     return jax.tree.map(lambda want, leaf: want and is_inexact(leaf), wanted, model)
 
 
-def _without(model: PyTree, where: tuple[Callable[[Any], Any], ...]) -> PyTree:
+def _without(model: PyTree, where: tuple[Frozen, ...]) -> PyTree:
     mask = jax.tree.map(lambda _: True, model)
     for function in where:
         try:
             mask = eqx.tree_at(
-                function, mask, replace_fn=lambda node: jax.tree.map(lambda _: False, node)
+                function.value, mask, replace_fn=lambda node: jax.tree.map(lambda _: False, node)
             )
         except Exception as error:
             raise ValueError(

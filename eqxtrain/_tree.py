@@ -1,5 +1,7 @@
 """Trees and their leaves: paths, differences, copies, and the split into arrays and the rest."""
 
+import functools
+import types
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -12,35 +14,70 @@ from jaxtyping import PyTree
 
 
 class Frozen(Hashable):
-    """A leaf that is no array, hashable and compared by type as well as by value.
+    """A leaf that is no array, hashable, and equal to what makes the same program.
 
-    `1 == 1.0 == True` in Python, and `nan != nan`; a compiled program must tell the first apart
-    and know the second again. A value that can't be hashed is compared by identity.
+    `1 == 1.0 == True` in Python, and `nan != nan`; a compiled program must tell the first apart and
+    know the second again. Functions are equal if they share their code and what they close over,
+    so that `optax.adam(1e-3)` is the same optimizer each time. What can't be hashed is compared by
+    identity.
     """
 
-    __slots__ = ("_hash", "value")
+    __slots__ = ("_identity", "value")
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        try:
-            self._hash = hash((type(value), value))
-        except TypeError:
-            self._hash = None
+        self._identity = _identity(value, frozenset())
 
     def __hash__(self) -> int:
-        return id(self.value) if self._hash is None else self._hash
+        return hash(self._identity)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Frozen) or type(self.value) is not type(other.value):
-            return False
-        if self.value is other.value:
-            return True
-        if isinstance(self.value, float | complex):
-            return repr(self.value) == repr(other.value)
-        return self._hash is not None and bool(self.value == other.value)
+        return isinstance(other, Frozen) and self._identity == other._identity
 
     def __repr__(self) -> str:
         return repr(self.value)
+
+
+class _Same(Hashable):
+    """Equal to nothing but itself, and held, so that its `id` is not given to another."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._value is other._value
+
+
+def _identity(value: Any, seen: frozenset[int]) -> Hashable:
+    """What two values must share to make the same program."""
+    kind = type(value)
+    if isinstance(value, types.FunctionType) and id(value) not in seen:
+        seen = seen | {id(value)}
+        try:
+            cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        except ValueError:  # a cell that is not filled yet
+            return kind, _Same(value)
+        by_name = tuple(sorted((value.__kwdefaults__ or {}).items()))
+        held = (cells, value.__defaults__ or (), by_name)
+        # `is` and not `==`: equal code of two definitions may have other globals
+        return kind, _Same(value.__code__), _identity(held, seen)
+    if isinstance(value, functools.partial):
+        held = (value.func, value.args, tuple(sorted(value.keywords.items())))
+        return kind, _identity(held, seen)
+    if isinstance(value, tuple):
+        return kind, tuple(_identity(part, seen) for part in value)
+    if isinstance(value, float | complex):
+        return kind, repr(value)
+    try:
+        hash(value)
+    except TypeError:
+        return kind, _Same(value)
+    return kind, value
 
 
 class Static(NamedTuple):

@@ -231,3 +231,19 @@ def test_the_state_of_a_batch_norm_is_threaded_through_eager_passes_too() -> Non
     compiled, _ = made.fit(*data(), batch_size=7, verbose=0)
     a, b = eqx.filter(eager, eqx.is_array), eqx.filter(compiled, eqx.is_array)
     assert eqx.tree_equal(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_learner_built_again_with_a_new_optimizer_compiles_nothing() -> None:
+    def build(rate: float) -> et.Learner[Any]:
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+        frozen = et.freeze(lambda m: m.bias)
+        return et.Learner(
+            linear(), optimizer, loss=lambda p, y: CROSS_ENTROPY(p, y), trainable=frozen
+        )
+
+    x, y = data(24)
+    build(1e-2).fit(x, y, verbose=0)
+    _, history = build(1e-2).fit(x, y, verbose=0)
+    assert history.timing.compilations == []
+    _, history = build(1e-3).fit(x, y, verbose=0)
+    assert [c.step for c in history.timing.compilations] == ["train_step"]

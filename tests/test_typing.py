@@ -119,6 +119,21 @@ def test_a_typed_subclass_passes_without_noise(tmp_path: Path, mode: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mypy") is None, reason="mypy is in the `lint` extra")
+def test_mypy_agrees(tmp_path: Path) -> None:
+    for name, text in (("right", RIGHT), ("wrong", WRONG)):
+        (tmp_path / f"{name}.py").write_text(text)
+    options = ["--ignore-missing-imports", "--no-error-summary", "--hide-error-context"]
+    command = [sys.executable, "-m", "mypy", *options, "right.py", "wrong.py"]
+    out = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout
+    found = [line for line in out.splitlines() if ": error:" in line]
+    assert not [line for line in found if line.startswith("right.py")]
+    assert {"[override]", "[call-arg]", "[attr-defined]", "[assignment]"} == {
+        line.rsplit(" ", 1)[-1] for line in found
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is in the `lint` extra")
 def test_wrong_constructors_arity_and_names_are_flagged(tmp_path: Path) -> None:
     lines = sorted({int(e.split()[0]) for e in errors(tmp_path / "wrong.py", WRONG)})
