@@ -42,8 +42,6 @@ class Pass:
 
     - `learner`: an initialised learner, whose arrays are read and never donated.
     - `kind`: which step: `train_step`, `test_step` or `pred_step`.
-    - `owned`: whether `learner`'s model and state are the caller's to give away, so that nothing
-        need be copied.
     - `eager`: run every step without compiling it.
     """
 
@@ -54,7 +52,6 @@ class Pass:
         *,
         class_weight: Any = None,
         eager: bool = False,
-        owned: bool = False,
     ) -> None:
         self.kind: Kind = kind
         self.compilations: list[_compile.Compilation] = []
@@ -62,27 +59,31 @@ class Pass:
         self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
         self._in_flight: collections.deque[Any] = collections.deque()
         self._fetched: list[list[PyTree]] = []
-        self._local: dict[Any, _Compiled] = {}
-        self.adopt(learner, owned=owned)
+        self._programs: dict[Any, _Compiled] = {}
+        self.adopt(learner)
 
-    def adopt(self, learner: Any, *, owned: bool = False) -> None:
-        """Begin anew, or go on, from this learner. Accumulators in its state are taken over."""
+    def adopt(self, learner: Any) -> None:
+        """Begin, or go on, from this learner. Accumulators in its state are taken over.
+
+        What will be donated is copied, even a state that `init` has just made: an optimizer may
+        put arrays of the user's into it (`optax.inject_hyperparams` does).
+        """
         model, state = learner.model, learner.state
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _tree.canonical(withhold(learner))
-        own: Callable[[PyTree], PyTree] = (lambda tree: tree) if owned else _tree.copy
-        index = jnp.zeros((), jnp.int32)
+        threaded = state.update(metrics={})
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
-            carry = Carry(own(model), own(state.update(metrics={})), index)
+            model = _tree.copy(model)
         else:
             fixed = eqx.nn.inference_mode(model)
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
-            carry = Carry(None, _tree.copy(state.update(opt_state=None, metrics={})), index)
+            model, threaded = None, threaded.update(opt_state=None)
+        carry = Carry(model, _tree.copy(threaded), position=jnp.zeros((), jnp.int32))
         self._kept_leaves, _ = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(_tree.canonical(carry))
-        self._metrics, self._metrics_static = _tree.split(own(state.metrics))
-        self._local.clear()
+        self._metrics, self._metrics_static = _tree.split(_tree.copy(state.metrics))
+        self._programs.clear()
 
     def __call__(self, batch: Any) -> None:
         """Run the step on one batch. Returns while the device still works.
@@ -103,9 +104,9 @@ class Pass:
             tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)),
             self._metrics_static if self._eager else None,
         )
-        if signature not in self._local:
-            self._local[signature] = self._build(batch)
-        found = self._local[signature]
+        if signature not in self._programs:
+            self._programs[signature] = self._build(batch)
+        found = self._programs[signature]
         if found.empty is not None:
             if not self._metrics_static.leaves:
                 self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))

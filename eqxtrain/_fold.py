@@ -63,30 +63,26 @@ def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
     position = None if training else carry.position
     names["key"] = step_key(carry.state.key, _STREAMS[kind], carry.state.step, position)
     out = getattr(kept.learner, STEPS[kind])(**names)
-    logs: dict[str, Any] = {}
-    emitted: list[PyTree] = []
-    model = None
     if kind == "train":
         logs, model, state = out
     elif kind == "test":
-        _, logs, state = out
+        (_, logs, state), model = out, None
     else:
-        y_pred, state = out
+        (y_pred, state), model = out, None
         logs = {Y_PRED: _logs.Gather.of(y_pred)}
-    state = _checked(state, kept, carry, kind).update(metrics={})
-    if training:
-        state = state.update(step=carry.state.step + 1)
-    else:
-        state = state.update(opt_state=None, step=carry.state.step)
-    contributed = _logs.contributions(logs, data.size(kept.batch))
+    state = _checked(state, kept, kind).update(metrics={}, step=carry.state.step + training)
+    if not training:
+        state = state.update(opt_state=None)
+    rows = data.size(kept.batch)
+    contributed = _logs.contributions(logs, rows)
+    _check_gathered(contributed, rows)
     accumulated, emitted = _logs.take_out(contributed)
-    _check_emitted(accumulated, emitted, data.size(kept.batch))
     new = Carry(model, state, carry.position if training else carry.position + 1)
     _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")
     return Folded(new, accumulated, emitted)
 
 
-def _checked(state: Any, kept: Kept, carry: Carry, kind: Kind) -> LearnerState:
+def _checked(state: Any, kept: Kept, kind: Kind) -> LearnerState:
     if state is None:
         raise TypeError(
             f"`{type(kept.learner).__name__}.{STEPS[kind]}` returned None as its state: return "
@@ -113,9 +109,12 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
             )
 
 
-def _check_emitted(accumulated: PyTree, emitted: list[PyTree], rows: int) -> None:
-    for values in emitted:
-        for path, leaf in _tree.paths(values, Y_PRED if Y_PRED in accumulated else "Gather"):
+def _check_gathered(logs: dict[str, Any], rows: int) -> None:
+    for name, metric in logs.items():
+        gathered = [
+            leaf for values in _logs.take_out(metric)[1] for leaf in _tree.paths(values, name)
+        ]
+        for path, leaf in gathered:
             if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
                 raise ValueError(
                     f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "

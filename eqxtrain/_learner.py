@@ -148,6 +148,8 @@ class Learner(AbstractLearner[M]):
         _check_sizes(batch_size=batch_size)
         if epochs < 0:
             raise ValueError(f"`epochs` is how many more passes to train; got {epochs}.")
+        if on_interrupt not in (None, "return", "raise"):
+            raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {on_interrupt!r}.')
         source = data.as_source(x, y, sample_weight)
         validation: dict[str, data.ArraySource] = {}
         if validation_data is not None:
@@ -160,6 +162,7 @@ class Learner(AbstractLearner[M]):
         learner = ready(self, source.take(slice(batch_size)), "train")
         return _loop.fit(
             learner,
+            self,
             source,
             epochs=epochs,
             batch_size=batch_size,

@@ -228,3 +228,11 @@ def test_the_learning_rate_can_be_set_without_a_new_program() -> None:
     fitted, history = made.fit(*data(), epochs=2, callbacks=Halve(), verbose=0)
     assert same(fitted.model, made.model)
     assert len(history.timing.compilations) == 1
+
+
+def test_arrays_that_the_optimizer_holds_are_not_donated() -> None:
+    rate = jnp.asarray(0.1)
+    made = learner(optimizer=optax.inject_hyperparams(optax.sgd)(learning_rate=rate))
+    made.fit(*data(), verbose=0)
+    made.fit(*data(), verbose=0)
+    assert not rate.is_deleted()
