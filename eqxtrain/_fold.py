@@ -70,7 +70,7 @@ def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
     else:
         (y_pred, state), model = out, None
         logs = {Y_PRED: _logs.Gather.of(y_pred)}
-    state = _checked(state, kept, kind).update(metrics={}, step=carry.state.step + training)
+    state = _checked(state, kept, kind).update(metrics={}, step=carry.state.step + int(training))
     if not training:
         state = state.update(opt_state=None)
     rows = data.size(kept.batch)
@@ -111,10 +111,8 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
 
 def _check_gathered(logs: dict[str, Any], rows: int) -> None:
     for name, metric in logs.items():
-        gathered = [
-            leaf for values in _logs.take_out(metric)[1] for leaf in _tree.paths(values, name)
-        ]
-        for path, leaf in gathered:
+        values = _logs.take_out(metric)[1]
+        for path, leaf in [pair for tree in values for pair in _tree.paths(tree, name)]:
             if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
                 raise ValueError(
                     f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "

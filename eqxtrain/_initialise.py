@@ -105,11 +105,6 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
     return overrides(learner, "states_step") or overrides(learner, "init_step")
 
 
-def makes_default_state(learner: AbstractLearner[Any]) -> bool:
-    """Whether `init` makes a state for this learner that holds no array of anybody else's."""
-    return learner.state is None and learner.model_state is None and not _makes_own_states(learner)
-
-
 def foreign(learner: AbstractLearner[Any]) -> list[str]:
     """Where the optimizer's state differs from one made for this learner, by path."""
     assert learner.state is not None

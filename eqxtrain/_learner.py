@@ -162,7 +162,6 @@ class Learner(AbstractLearner[M]):
         learner = ready(self, source.take(slice(batch_size)), "train")
         return _loop.fit(
             learner,
-            self,
             source,
             epochs=epochs,
             batch_size=batch_size,

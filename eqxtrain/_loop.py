@@ -11,7 +11,6 @@ from jaxtyping import PyTree
 from . import _tree, data
 from ._engine import Kind, Pass
 from ._history import Fitted, History
-from ._initialise import makes_default_state
 from ._interrupt import Interrupt, in_ipython
 from .callbacks import Run
 from .callbacks._base import Callbacks
@@ -21,7 +20,6 @@ L = TypeVar("L")
 
 def fit(
     learner: L,
-    given: L,
     source: data.ArraySource,
     *,
     epochs: int,
@@ -34,17 +32,10 @@ def fit(
     eager: bool,
     params: Mapping[str, Any],
 ) -> Fitted[L]:
-    """Train for some epochs. The arguments are those of `Learner.fit`, checked.
-
-    **Arguments:**
-
-    - `learner`: initialised.
-    - `given`: as the caller gave it, to fall back on.
-    """
+    """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
     run = Run(learner, History(), {"epochs": epochs, "steps": source.steps(batch_size), **params})
-    owns_state = makes_default_state(given)
-    training = Pass(learner, "train", class_weight=class_weight, eager=eager, owns_state=owns_state)
-    loop = _Fit(run, given, training, callbacks, source, batch_size, shuffle, validation, eager)
+    training = Pass(learner, "train", class_weight=class_weight, eager=eager)
+    loop = _Fit(run, training, callbacks, source, batch_size, shuffle, validation, eager)
     with Interrupt() as interrupt:
         loop.interrupt = interrupt
         with _telling_of_exceptions(run, callbacks, loop.rescue):
@@ -71,7 +62,6 @@ class _Fit:
     def __init__(
         self,
         run: Run,
-        given: Any,
         training: Pass,
         callbacks: Callbacks,
         source: data.ArraySource,
@@ -90,7 +80,7 @@ class _Fit:
         self._validation = validation
         self._eager = eager
         self._key = np.asarray(run.learner.state.key)
-        self._snapshot: Any = given
+        self._snapshot: Any = run.learner
 
     def learner(self) -> Any:
         """The learner of now, without accumulators."""
