@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ._naming import named_leaves, unique
 from ._request import LOSS_NAMES, call, is_by_name, request
-from .metrics._base import examples
+from .metrics._base import examples, real_rows
 
 Key = str | int
 
@@ -164,7 +164,7 @@ def _reduce(
         value = jnp.mean(value, axis=tuple(range(1, value.ndim)))
     if "mask" not in present:
         return jnp.mean(value)
-    real = jnp.asarray(available["mask"]).astype(bool)
+    real = real_rows(available["mask"], count)
     if "mask" in ours:
         value = jnp.where(real, value, 0)
     return jnp.sum(value) / jnp.maximum(jnp.sum(real.astype(value.dtype)), 1)
@@ -215,9 +215,10 @@ def class_weight_table(class_weight: Any) -> np.ndarray | None:
     if isinstance(class_weight, Mapping):
         try:
             indices = [int(key) for key in class_weight]
+            exact = all(isinstance(k, str) or int(k) == k for k in class_weight)
         except (TypeError, ValueError):
-            indices = [-1]
-        if not indices or min(indices) < 0:
+            indices, exact = [], False
+        if not exact or not indices or min(indices) < 0:
             raise ValueError(
                 f"The keys of `class_weight` are class indices, 0, 1, ...; got "
                 f"{list(class_weight)!r}."

@@ -40,6 +40,8 @@ def request(fn: Callable[..., Any], *, skip: int = 0) -> Request:
         parameters = list(inspect.signature(fn).parameters.values())[skip:]
     except (TypeError, ValueError):  # some builtins have no signature to read
         return Request((), (), everything=False)
+    if isinstance(fn, functools.partial):  # what it binds is not asked for
+        parameters = [p for p in parameters if p.name not in fn.keywords]
     named = [p for p in parameters if p.kind in (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)]
     return Request(
         required=tuple(p.name for p in named if p.default is _Kind.empty),
@@ -100,12 +102,17 @@ def is_by_name(fn: Callable[..., Any], names: Collection[str]) -> bool:
 
 
 def name_of(fn: Any) -> str | None:
-    """What a function or object goes by: its `name`, `__name__` or class; None for a lambda."""
+    """What a function or object goes by: its `name`, `__name__` or class; None for a lambda.
+
+    An object without a name that wraps a function `fn` goes by that function.
+    """
     given = getattr(fn, "name", None)
     if isinstance(given, str):
         return given
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    if isinstance(fn, functools.partial):
+        return name_of(fn.func)
+    if callable(getattr(fn, "fn", None)):
+        return name_of(fn.fn)
     name = getattr(fn, "__name__", None) or snake_case(type(fn).__name__)
     return None if name == "<lambda>" else name
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from .._types import Self
 
@@ -49,7 +49,7 @@ class Metric(eqx.Module):
         """What `self` and then `other` have seen, together."""
         self._check_has_parts("merge")
         return jax.tree.map(
-            lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Metric) else mine,
+            lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Metric) else theirs,
             self,
             other,
             is_leaf=self._is_part,
@@ -98,8 +98,18 @@ def per_example(values: Any, mask: Any = None) -> tuple[Array, Array]:
         values = jnp.mean(values, axis=tuple(range(1, values.ndim)))
     if mask is None:
         return values, jnp.ones(values.shape, jnp.float32)
-    real = jnp.asarray(mask).astype(bool)
+    real = real_rows(mask, len(values))
     return jnp.where(real, values, jnp.float32(0)), real.astype(jnp.float32)
+
+
+def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
+    """A mask as one bool a row, true where the row is no padding."""
+    real = jnp.asarray(mask).astype(bool)
+    if real.shape != (rows,):
+        raise ValueError(
+            f"`mask` has the shape {real.shape} for {rows} examples: it has one value an example."
+        )
+    return real
 
 
 def examples(available: Mapping[str, Any]) -> int:

@@ -51,8 +51,8 @@ class Accuracy(Metric):
                     f"`y_true` is {y_true.dtype}: cast the labels to int32."
                 )
             if y_pred.shape[:-1] == y_true.shape:
-                return jnp.argmax(y_pred, axis=-1).astype(y_true.dtype) == y_true
+                return jnp.argmax(y_pred, axis=-1).astype(jnp.int32) == y_true.astype(jnp.int32)
         same_shape("Accuracy", y_pred, y_true)
         if y_pred.ndim > 1 and y_pred.shape[-1] > 1:
             return jnp.argmax(y_pred, axis=-1) == jnp.argmax(y_true, axis=-1)
-        return (y_pred > self.threshold) == (y_true > jnp.asarray(0.5).astype(y_true.dtype))
+        return (y_pred.astype(jnp.float32) > self.threshold) == (y_true.astype(jnp.float32) > 0.5)

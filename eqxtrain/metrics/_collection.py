@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
-from .._request import METRIC_NAMES, call, is_by_name, name_of, request
+from .._request import METRIC_NAMES, call, is_by_name, request
 from .._types import Self
 from ._base import Metric, examples
 from ._modes import Mean
@@ -23,14 +23,11 @@ class FunctionMetric(Metric):
     """
 
     fn: Callable[..., Any]
+    name: str = eqx.field(default="metric", static=True)
     values: Mean = eqx.field(default_factory=Mean)
 
-    @property
-    def name(self) -> str | None:
-        return name_of(self.fn)
-
     def update(self, **available: Any) -> Self:
-        value = jnp.asarray(_call(self.fn, available, who=self.name or "metric"))
+        value = jnp.asarray(_call(self.fn, available, who=self.name))
         mask, count = available.get("mask"), examples(available)
         if value.ndim > 0:
             if value.shape[0] != count:
@@ -39,7 +36,7 @@ class FunctionMetric(Metric):
                     f"batch of {count} examples: return one value an example, or a scalar."
                 )
             mean = Mean.of(value, mask=mask)
-        elif mask is not None and "mask" not in request(self.fn).names:
+        elif mask is not None and _looks_at_rows(self.fn):
             raise ValueError(
                 f"The metric `{self.name}` returned a scalar, but some rows of the batch are "
                 "padding: return one value an example, or ask for `mask`."
@@ -50,6 +47,13 @@ class FunctionMetric(Metric):
 
     def compute(self) -> Any:
         return self.values.compute()
+
+
+def _looks_at_rows(fn: Callable[..., Any]) -> bool:
+    """Whether a function's scalar is of rows, some of which it does not know to be padding."""
+    asked = request(fn).names
+    rows = {"y_pred", "y_true", "x", "batch"} & set(asked)
+    return "mask" not in asked and (bool(rows) or not is_by_name(fn, METRIC_NAMES))
 
 
 def _call(fn: Callable[..., Any], available: Mapping[str, Any], *, who: str) -> Any:
@@ -71,7 +75,7 @@ def collect(container: Any) -> list[tuple[str, Metric]]:
     """The metrics of a container with their names, functions wrapped, names unique."""
     found: list[tuple[str, Metric]] = []
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
-        metric = member if _is_metric(member) else FunctionMetric(member)
+        metric = member if _is_metric(member) else FunctionMetric(member, name)
         found.append((unique(name, {taken for taken, _ in found}), metric))
     return found
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._naming import unique
 from .._tree import differences, shapes, strong
 from ._base import Metric
 from ._modes import Gather, Mean
@@ -76,7 +77,12 @@ def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None
     """Refuse logs whose names or structure changed within a pass."""
     gone, extra = sorted(metrics.keys() - new.keys()), sorted(new.keys() - metrics.keys())
     changes = [f"`{name}` is gone" for name in gone] + [f"`{name}` is new" for name in extra]
-    changes = changes or differences(shapes(dict(metrics)), shapes(dict(new)), "logs")
+    old, now = (shapes(take_out(dict(logs))[0]) for logs in (metrics, new))
+    if not changes and jax.tree.structure(old) == jax.tree.structure(now):
+        # a scan turns Python numbers in its carry into arrays, so only arrays are compared
+        both = lambda a, b: a if _has_shape(a) and _has_shape(b) else b
+        old = jax.tree.map(both, old, now)
+    changes = changes or differences(old, now, "logs")
     if changes:
         raise ValueError(
             "Logs must be the same at every step of a pass, but "
@@ -117,7 +123,8 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     for name, metric in metrics.items():
         value = metric.compute()
         if isinstance(value, Mapping) and not has_gather(metric):
-            values.update({f"{name}/{key}": part for key, part in value.items()})
+            for key, part in value.items():
+                values[unique(f"{name}/{key}", {*values, *metrics})] = part
         else:
             values[name] = value
     return values

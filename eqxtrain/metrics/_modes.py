@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._types import Self
-from ._base import Metric, per_example
+from ._base import Metric, per_example, real_rows
 from ._sums import CompensatedSum, Scalar32
 
 
@@ -19,6 +19,12 @@ def _zero() -> np.ndarray:
 
 def _false() -> np.ndarray:
     return np.zeros((), np.bool_)
+
+
+def _rows(mask: Any, value: Array) -> Bool[Array, "rows *ones"]:
+    """A mask of rows in the rank of `value`."""
+    real = real_rows(mask, value.shape[0] if value.ndim else 1)
+    return real.reshape(real.shape + (1,) * (value.ndim - 1)) if value.ndim else real[0]
 
 
 def _scalar(who: str, value: Any, remedy: str) -> Array:
@@ -63,6 +69,7 @@ class Mean(Metric):
                     f"{weight.shape}: give one weight an example."
                 )
             real = jnp.where(real > 0, weight, jnp.float32(0))
+            values = jnp.where(real != 0, values, jnp.float32(0))
         return Mean(CompensatedSum.of(jnp.sum(values * real)), CompensatedSum.of(jnp.sum(real)))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -89,8 +96,7 @@ class Sum(Metric):
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
         value = jnp.asarray(value).astype(jnp.float32)
         if mask is not None:
-            real = jnp.asarray(mask).astype(bool).reshape((-1,) + (1,) * (value.ndim - 1))
-            value = jnp.where(real, value, jnp.float32(0))
+            value = jnp.where(_rows(mask, value), value, jnp.float32(0))
         return Sum(CompensatedSum.of(jnp.sum(value)))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -118,9 +124,9 @@ class _Extreme(Metric):
         if mask is None:
             seen = jnp.asarray(value.size > 0)
         else:
-            real = jnp.asarray(mask).astype(bool)
+            real = _rows(mask, value)
             seen = jnp.any(real) & (value.size > 0)
-            value = jnp.where(real.reshape((-1,) + (1,) * (value.ndim - 1)), value, worst)
+            value = jnp.where(real, value, worst)
         reduce = jnp.max if worst < 0 else jnp.min
         return cls(reduce(value, initial=worst), seen)
 
@@ -227,10 +233,12 @@ class Last(Metric):
         rows = jnp.asarray(y_pred)
         if mask is None:
             return type(self)(rows[-1], jnp.ones((), bool))
-        real = jnp.asarray(mask).astype(bool)
+        real = real_rows(mask, len(rows))
         index = jnp.max(jnp.where(real, jnp.arange(len(rows)), -1))
         new = type(self)(rows[index], index >= 0)
-        return self.merge(new) if np.shape(self.value) == new.value.shape else new
+        mine = jnp.asarray(self.value)
+        same = (mine.shape, mine.dtype) == (new.value.shape, new.value.dtype)
+        return self.merge(new) if same else new
 
     def merge(self, other: "Last") -> Self:
         value = jnp.where(other.seen, other.value, self.value)
