@@ -152,12 +152,16 @@ class Pass:
         while self._in_flight:
             self._finish_one()
 
+    def wait(self) -> None:
+        """Wait for the calls in flight, and for what went wrong in them."""
+        self._finish_all()
+        jax.block_until_ready(self._carry)
+
     @property
     def intact(self) -> bool:
         """Whether model and state can still be read: false after the device failed in a call."""
         try:
-            self._finish_all()
-            jax.block_until_ready(self._carry)
+            self.wait()
         except Exception:
             return False
         return not any(leaf.is_deleted() for leaf in self._carry)

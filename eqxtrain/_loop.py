@@ -1,5 +1,6 @@
 """The schedule of `fit`: epochs, validation, interruption, callbacks."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,9 +36,11 @@ def fit(
     """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
     run = Run(learner, History(), {"epochs": epochs, "steps": source.steps(batch_size), **params})
     training = Pass(learner, "train", class_weight=class_weight, eager=eager)
-    loop = _Fit(run, training, callbacks, source, batch_size, shuffle, validation, eager)
+    training.compilations = run.history.timing.compilations
     with Interrupt() as interrupt:
-        loop.interrupt = interrupt
+        loop = _Fit(
+            run, training, interrupt, callbacks, source, validation, batch_size, shuffle, eager
+        )
         with _telling_of_exceptions(run, callbacks, loop.rescue):
             run.enter(training=training, measuring=training)
             loop.tell("on_train_begin")
@@ -45,10 +48,8 @@ def fit(
                 loop.epoch(epoch)
                 if run.stopped is not None or interrupt.asked:
                     break
-            if interrupt.asked:
-                run.history.stopped = "interrupted"
-            elif run.stopped is not None:
-                run.history.stopped = run.stopped
+            run.history.stopped = "interrupted" if interrupt.asked else run.stopped
+            training.wait()
             loop.tell("on_train_end")
     learner = loop.learner()
     if interrupt.asked:
@@ -56,31 +57,23 @@ def fit(
     return Fitted(learner, run.history)
 
 
+@dataclasses.dataclass
 class _Fit:
     """The run of one `fit`: what `epoch` needs, and what is rescued when it fails."""
 
-    def __init__(
-        self,
-        run: Run,
-        training: Pass,
-        callbacks: Callbacks,
-        source: data.ArraySource,
-        batch_size: int,
-        shuffle: bool,
-        validation: Mapping[str, data.ArraySource],
-        eager: bool,
-    ) -> None:
-        self.interrupt = Interrupt()
-        self._run = run
-        self._training = training
-        self._callbacks = callbacks
-        self._source = source
-        self._batch_size = batch_size
-        self._shuffle = shuffle
-        self._validation = validation
-        self._eager = eager
-        self._key = np.asarray(run.learner.state.key)
-        self._snapshot: Any = run.learner
+    _run: Run
+    _training: Pass
+    _interrupt: Interrupt
+    _callbacks: Callbacks
+    _source: data.ArraySource
+    _validation: Mapping[str, data.ArraySource]
+    _batch_size: int
+    _shuffle: bool
+    _eager: bool
+
+    def __post_init__(self) -> None:
+        self._key = np.asarray(self._run.learner.state.key)
+        self._snapshot: Any = self._run.learner
 
     def learner(self) -> Any:
         """The learner of now, without accumulators."""
@@ -116,22 +109,20 @@ class _Fit:
         run.forget({})
         self.tell("on_epoch_begin")
         self._train()
-        if self.interrupt.asked:
+        if self._interrupt.asked:
             return
         result = training.logs()
         training.begin()
         for prefix, source in self._validation.items():
             measured = self._validate(source)
             result |= {prefix + name: value for name, value in measured.items()}
-            if self.interrupt.asked:
+            if self._interrupt.asked:
                 return
         run.enter(training=training, measuring=None)
         run.forget(result)
         self.tell("on_epoch_end")
         run.history.append(result)
         run.history.timing.epochs.append(time.perf_counter() - began)
-        run.history.timing.compilations += training.compilations
-        training.compilations.clear()
 
     def _train(self) -> None:
         run = self._run
@@ -144,16 +135,15 @@ class _Fit:
             run.step += 1
             run.forget()
             self.tell("on_train_batch_end")
-            if run.stopped is not None or self.interrupt.asked:
+            if run.stopped is not None or self._interrupt.asked:
                 return
 
     def _validate(self, source: data.ArraySource) -> dict[str, Any]:
         run = self._run
         testing = Pass(self.learner(), "test", eager=self._eager)
+        testing.compilations = run.history.timing.compilations
         run.enter(training=self._training, measuring=testing)
-        result = _pass_over(run, self._callbacks, testing, source, self._batch_size, self.interrupt)
-        run.history.timing.compilations += testing.compilations
-        return result
+        return _pass_over(run, self._callbacks, testing, source, self._batch_size, self._interrupt)
 
 
 def evaluate(
