@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._naming import named_leaves, unique
-from ._request import LOSS_NAMES, call, is_by_name, request
+from ._request import LOSS_NAMES, call_on_predictions, is_by_name, request
 from .metrics._base import examples, real_rows
 
 Key = str | int
@@ -89,7 +89,7 @@ def _evaluate(
             for key in ("y_pred", "y_true")
             if available.get(key) is not None
         }
-    value = _call(loss.fn, name, available)
+    value = call_on_predictions(loss.fn, available, names=LOSS_NAMES, kind="loss", who=name)
     parts = value if isinstance(value, Mapping) else {None: value}
     return {part: _reduce(loss.fn, name, ell, available) for part, ell in parts.items()}
 
@@ -104,26 +104,6 @@ def _pick(tree: Any, on: Key | Sequence[Key], what: str, name: str) -> Any:
                 f"The loss `{name}` is on {key!r}, which `{what}` lacks{known}."
             ) from None
     return tree
-
-
-def _call(fn: Callable[..., Any], name: str, available: Mapping[str, Any]) -> Any:
-    if is_by_name(fn, LOSS_NAMES | available.keys()):
-        unknown = [n for n in request(fn).required if n not in available and n not in LOSS_NAMES]
-        if unknown:
-            names = ", ".join(f"`{n}`" for n in unknown)
-            raise TypeError(
-                f"The loss `{name}` asks for some of our names and for {names}, which is none of "
-                f"them. A loss is called by name or as `{name}(y_pred, y_true)`, not half and "
-                f"half: rename the parameter, or give it a default. Available: "
-                f"{', '.join(sorted(available))}."
-            )
-        return call(fn, available, who=name)
-    if "y_true" not in available:
-        raise TypeError(
-            f"The loss `{name}` is called as `{name}(y_pred, y_true)`, but there are no labels: "
-            "pass `y`, or let the loss ask for `y_pred` (and `x`) by those names."
-        )
-    return fn(available["y_pred"], available["y_true"])
 
 
 def _reduce(

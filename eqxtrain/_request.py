@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
 PRED_NAMES = frozenset({"model", "state", "x", "batch", "key", "training", "initializing"})
@@ -99,6 +99,42 @@ def is_by_name(fn: Callable[..., Any], names: Collection[str]) -> bool:
     Otherwise it is positional, `f(y_pred, y_true)`, as optax's losses are.
     """
     return any(name in names for name in request(fn).required)
+
+
+def call_on_predictions(
+    fn: Callable[..., Any],
+    available: Mapping[str, Any],
+    *,
+    names: Set[str],
+    kind: str,
+    who: str,
+) -> Any:
+    """Call a loss or a metric: by name if it asks so, else as `fn(y_pred, y_true)`.
+
+    **Arguments:**
+
+    - `names`: ours, that make a function one that asks by name.
+    - `kind`, `who`: what it is and what it is called, for the sentences.
+
+    **Raises:** `TypeError` when it mixes our names with unknown ones, or when there are no labels.
+    """
+    if is_by_name(fn, names | available.keys()):
+        unknown = [n for n in request(fn).required if n not in available and n not in names]
+        if unknown:
+            listed = ", ".join(f"`{n}`" for n in unknown)
+            raise TypeError(
+                f"The {kind} `{who}` asks for some of our names and for {listed}, which is none of "
+                f"them. It is called by name or as `{who}(y_pred, y_true)`, not half and half: "
+                "rename the parameter, or give it a default. Available: "
+                f"{', '.join(sorted(available))}."
+            )
+        return call(fn, available, who=who)
+    if "y_true" not in available:
+        raise TypeError(
+            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
+            "pass `y`, or let it ask for `y_pred` (and `x`) by those names."
+        )
+    return fn(available["y_pred"], available["y_true"])
 
 
 def name_of(fn: Any) -> str | None:

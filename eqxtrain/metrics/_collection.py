@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
-from .._request import METRIC_NAMES, call, is_by_name, request
+from .._request import METRIC_NAMES, call, call_on_predictions, is_by_name, request
 from .._types import Self
 from ._base import Metric, examples
 from ._modes import Mean
@@ -27,7 +27,10 @@ class FunctionMetric(Metric):
     values: Mean = eqx.field(default_factory=Mean)
 
     def update(self, **available: Any) -> Self:
-        value = jnp.asarray(_call(self.fn, available, who=self.name))
+        value = call_on_predictions(
+            self.fn, available, names=METRIC_NAMES, kind="metric", who=self.name
+        )
+        value = jnp.asarray(value)
         mask, count = available.get("mask"), examples(available)
         if value.ndim > 0:
             if value.shape[0] != count:
@@ -54,17 +57,6 @@ def _looks_at_rows(fn: Callable[..., Any]) -> bool:
     asked = request(fn).names
     rows = {"y_pred", "y_true", "x", "batch"} & set(asked)
     return "mask" not in asked and (bool(rows) or not is_by_name(fn, METRIC_NAMES))
-
-
-def _call(fn: Callable[..., Any], available: Mapping[str, Any], *, who: str) -> Any:
-    if is_by_name(fn, METRIC_NAMES | available.keys()):
-        return call(fn, available, who=who)
-    if "y_true" not in available:
-        raise TypeError(
-            f"The metric `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
-            "pass `y`, or let it ask for `y_pred` by that name."
-        )
-    return fn(available["y_pred"], available["y_true"])
 
 
 def _is_metric(node: Any) -> bool:
