@@ -1,5 +1,6 @@
 """The progress of a run, for whoever watches: a bar, a notebook cell, or plain lines."""
 
+import html
 import sys
 import time
 from typing import Any, Literal, final
@@ -11,6 +12,9 @@ _REFRESH = 0.25
 
 _LINE_EVERY = 30.0
 """Seconds between lines within an epoch, where lines can't be overwritten."""
+
+_CELL_LINES = 30
+"""How many lines a notebook cell shows."""
 
 
 @final
@@ -28,7 +32,7 @@ class Progress(Callback):
     def __init__(self, verbose: Literal[1, 2, "auto"] = "auto") -> None:
         self._verbose: Literal[1, 2, "auto"] = verbose
         self._sink: _Lines = _Lines()
-        self._began = self._drawn = 0.0
+        self._began = self._drawn = self._after_first = 0.0
         self._batch = 0
         self._kind = "train"
 
@@ -74,6 +78,8 @@ class Progress(Callback):
     def _batch_end(self, run: Run) -> None:
         self._batch += 1
         now = time.monotonic()
+        if self._batch == 1:  # its time is mostly the compiler's
+            self._after_first = now
         if now - self._drawn >= self._sink.interval and self._batch < run.params["steps"]:
             self._drawn = now
             self._sink.update(self._text(run, done=False))
@@ -87,10 +93,15 @@ class Progress(Callback):
             head = "Evaluating"
         bar = "" if done or not self._sink.live else _bar(self._batch, steps) + " "
         count = f"{steps if done else self._batch}/{steps}"
-        left = "" if done else f", {_clock(elapsed / self._batch * (steps - self._batch))} left"
-        pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{left}"]
+        pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{'' if done else self._left(steps)}"]
         pieces += [f"{name}: {_number(value)}" for name, value in run.logs.items()]
         return "  ".join(pieces)
+
+    def _left(self, steps: int) -> str:
+        if self._batch < 2:
+            return ""
+        each = (time.monotonic() - self._after_first) / (self._batch - 1)
+        return f", {_clock(each * (steps - self._batch))} left"
 
 
 class _Lines:
@@ -153,21 +164,32 @@ class _Cell(_Lines):
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._shown = 0.0
         self._handle: Any = None
 
     def update(self, text: str) -> None:
+        self._show([*self._lines, text])
+
+    def line(self, text: str) -> None:
+        self._lines.append(text)
+        if time.monotonic() - self._shown >= self.interval:
+            self._show(self._lines)
+
+    def close(self) -> None:
+        self._show(self._lines)
+
+    def _show(self, lines: list[str]) -> None:
         from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
 
-        body = "\n".join([*self._lines, text]).replace("<", "&lt;")
+        self._shown = time.monotonic()
+        hidden = len(lines) - _CELL_LINES
+        above = [f"({hidden} lines above)"] if hidden > 0 else []
+        body = html.escape("\n".join([*above, *lines[-_CELL_LINES:]]))
         shown = HTML(f"<pre style='margin:0'>{body}</pre>")
         if self._handle is None:
             self._handle = display(shown, display_id=True)
         else:
             self._handle.update(shown)
-
-    def line(self, text: str) -> None:
-        self.update(text)
-        self._lines.append(text)
 
 
 def _choose(verbose: Literal[1, 2, "auto"]) -> _Lines:

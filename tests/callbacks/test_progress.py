@@ -1,6 +1,8 @@
 """What people watch: lines in files, a bar in terminals, nothing when asked for nothing."""
 
 import re
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -50,3 +52,17 @@ def test_clocks_and_numbers_are_short() -> None:
         "0.0s", "12s", "1:15", "1:01:40",
     ]  # fmt: skip
     assert [_progress._number(v) for v in (0.5, 0.0, 1e-5)] == ["0.5000", "0.0000", "1.00e-05"]
+
+
+def test_a_notebook_has_one_cell_that_is_updated_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    handle = types.SimpleNamespace(update=shown.append)
+    fake = types.SimpleNamespace(
+        HTML=str, display=lambda page, display_id: shown.append(page) or handle
+    )
+    monkeypatch.setitem(sys.modules, "IPython.display", fake)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(_progress, "_choose", lambda verbose: _progress._Cell())
+    learner().fit(*data(), epochs=40, batch_size=7)
+    last = shown[-1].splitlines()
+    assert last[0].endswith("(10 lines above)") and last[-1].startswith("Epoch 40/40")
+    assert len(last) == 31 and len(shown) < 40
