@@ -1,6 +1,7 @@
 """The progress of a run, for whoever watches: a bar, a notebook cell, or plain lines."""
 
 import html
+import importlib
 import sys
 import time
 from typing import Any, Literal, final
@@ -179,15 +180,14 @@ class _Cell(_Lines):
         self._show(self._lines)
 
     def _show(self, lines: list[str]) -> None:
-        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
-
+        ipython: Any = importlib.import_module("IPython.display")
         self._shown = time.monotonic()
         hidden = len(lines) - _CELL_LINES
         above = [f"({hidden} lines above)"] if hidden > 0 else []
         body = html.escape("\n".join([*above, *lines[-_CELL_LINES:]]))
-        shown = HTML(f"<pre style='margin:0'>{body}</pre>")
+        shown = ipython.HTML(f"<pre style='margin:0'>{body}</pre>")
         if self._handle is None:
-            self._handle = display(shown, display_id=True)
+            self._handle = ipython.display(shown, display_id=True)
         else:
             self._handle.update(shown)
 

@@ -5,6 +5,7 @@ row; rounds are interleaved in one process, so that noise hits all alike, and me
 """
 
 import argparse
+import importlib
 import os
 import statistics
 import time
@@ -64,7 +65,7 @@ def by_fit(model: Any, optimizer: Any, **fields: Any) -> Callable[[int], None]:
 def by_keras(width: int, depth: int) -> Callable[[int], None] | None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     try:
-        import keras  # pyright: ignore[reportMissingImports]
+        keras: Any = importlib.import_module("keras")
     except ImportError:
         return None
     layers = [keras.layers.Dense(width, activation="relu") for _ in range(depth)]

@@ -57,10 +57,10 @@ def test_clocks_and_numbers_are_short() -> None:
 def test_a_notebook_has_one_cell_that_is_updated_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     handle = types.SimpleNamespace(update=shown.append)
-    fake = types.SimpleNamespace(
+    fake: Any = types.SimpleNamespace(
         HTML=str, display=lambda page, display_id: shown.append(page) or handle
     )
-    monkeypatch.setitem(sys.modules, "IPython.display", fake)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setitem(sys.modules, "IPython.display", fake)
     monkeypatch.setattr(_progress, "_choose", lambda verbose: _progress._Cell())
     learner().fit(*data(), epochs=40, batch_size=7)
     last = shown[-1].splitlines()
