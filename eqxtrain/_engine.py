@@ -98,6 +98,11 @@ class Pass:
         self._carry_static, self._metrics_static, static = program.out
         self._in_flight.append((emitted, static))
 
+    def prepare(self, batch: Any) -> None:
+        """Compile the program for batches like this one, without running it."""
+        if not self._eager:
+            self._program_for(batch)
+
     def _program_for(self, batch: Any) -> _compile.Program:
         signature = (
             jax.tree.structure(batch),

@@ -28,7 +28,7 @@ class Learner(AbstractLearner[M]):
     A learner is an `eqx.Module`: immutable, a pytree, saved by `eqx.tree_serialise_leaves`. Every
     method that changes something returns a new learner, and the old one stays usable.
 
-    Subclass it to override steps (see the table in [`AbstractLearner`][]) and to add
+    Subclass it to override steps (see the table in [`eqxtrain.AbstractLearner`][]) and to add
     hyperparameters as dataclass fields.
 
     **Arguments:**
@@ -146,8 +146,10 @@ class Learner(AbstractLearner[M]):
         exception.
         """
         _check_sizes(batch_size=batch_size)
-        if epochs < 0:
-            raise ValueError(f"`epochs` is how many more passes to train; got {epochs}.")
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+            raise ValueError(
+                f"`epochs` is a whole number, how many more passes to train; got {epochs!r}."
+            )
         if on_interrupt not in (None, "return", "raise"):
             raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {on_interrupt!r}.')
         source = data.as_source(x, y, sample_weight)

@@ -43,11 +43,12 @@ def fit(
         )
         with _telling_of_exceptions(run, callbacks, loop.rescue):
             run.enter(training=training, measuring=training)
+            loop.prepare_validation()
             loop.tell("on_train_begin")
             for epoch in range(epochs):
-                loop.epoch(epoch)
                 if run.stopped is not None or interrupt.asked:
                     break
+                loop.epoch(epoch)
             run.history.stopped = "interrupted" if interrupt.asked else run.stopped
             training.wait()
             loop.tell("on_train_end")
@@ -106,15 +107,17 @@ class _Fit:
         if epoch > 0:
             self._snapshot = _tree.to_host(self.learner())
         run.epoch = epoch
-        run.forget({})
+        run.enter(training=training, measuring=training)
         self.tell("on_epoch_begin")
+        if run.stopped is not None:
+            return
         self._train()
         if self._interrupt.asked:
             return
         result = training.logs()
         training.begin()
         for prefix, source in self._validation.items():
-            measured = self._validate(source)
+            measured = self._validate(prefix, source)
             result |= {prefix + name: value for name, value in measured.items()}
             if self._interrupt.asked:
                 return
@@ -138,12 +141,34 @@ class _Fit:
             if run.stopped is not None or self._interrupt.asked:
                 return
 
-    def _validate(self, source: data.ArraySource) -> dict[str, Any]:
-        run = self._run
+    def prepare_validation(self) -> None:
+        """Compile validation before training, so that what is wrong with it costs no epoch."""
+        for prefix, source in self._validation.items():
+            with _noting(f"while validating, for the logs `{prefix}...`"):
+                self._testing().prepare(source.take(slice(self._batch_size)))
+
+    def _validate(self, prefix: str, source: data.ArraySource) -> dict[str, Any]:
+        testing = self._testing()
+        self._run.enter(training=self._training, measuring=testing)
+        with _noting(f"while validating, for the logs `{prefix}...`"):
+            return _pass_over(
+                self._run, self._callbacks, testing, source, self._batch_size, self._interrupt
+            )
+
+    def _testing(self) -> Pass:
         testing = Pass(self.learner(), "test", eager=self._eager)
-        testing.compilations = run.history.timing.compilations
-        run.enter(training=self._training, measuring=testing)
-        return _pass_over(run, self._callbacks, testing, source, self._batch_size, self._interrupt)
+        testing.compilations = self._run.history.timing.compilations
+        return testing
+
+
+@contextmanager
+def _noting(note: str) -> Iterator[None]:
+    """Let an exception say where it came from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
 
 
 def evaluate(
@@ -202,6 +227,8 @@ def _pass_over(
         callbacks.tell(f"on_{kind}_batch_end", run)
         if interrupt is not None and interrupt.asked:
             return {}
+        if interrupt is None and run.stopped is not None:
+            break
     result = pass_.logs() if measures else {}
     run.forget(result)
     callbacks.tell(f"on_{kind}_end", run)

@@ -13,7 +13,7 @@ def named_leaves(
 
     A dict key names what stands directly under it, a list member goes by its own name, and one
     without a name by its position: `{"a": {"b": [m, m], "c": m}}` gives `a/b/m`, `a/b/m` and
-    `a/c` (equal names are told apart by [`unique`][]). A lone member without a name is `default`.
+    `a/c` (equal names are told apart by `unique`). A lone member without a name is `default`.
     """
     yield from _walk(container, "", None, default, is_leaf)
 

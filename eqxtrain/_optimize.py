@@ -51,7 +51,7 @@ def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
 
 
 def as_spec(spec: FilterSpec) -> Hashable:
-    """`trainable` as it was given, made hashable. Bools become a [`Prefix`][]."""
+    """`trainable` as it was given, made hashable. Bools become a `Prefix`."""
     if spec is None or isinstance(spec, Prefix | Freeze):
         return spec
     leaves, treedef = jax.tree.flatten(spec)

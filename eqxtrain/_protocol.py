@@ -1,6 +1,6 @@
 """The protocol of steps: what each may ask for and must return, and the wrapper that sees to it.
 
-Every step of a learner, default or overridden, is called through [`step`][]: by name, on a learner
+Every step of a learner, default or overridden, is called through `step`: by name, on a learner
 without its model and state, with what it returns checked in the terms of whoever wrote it.
 """
 
@@ -90,8 +90,7 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
                 "be given, whatever the step asks for."
             )
         available = _provide(name, given)
-        if not default:
-            _refuse_shadows(fn, available, who)
+        _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
         return _CHECKS[name](fn(withhold(self), **arguments), who)
 
@@ -106,18 +105,28 @@ def _provide(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in offered.items() if k in allowed or k not in _request.OUR_NAMES}
 
 
-def _refuse_shadows(fn: Callable[..., Any], available: Mapping[str, Any], who: str) -> None:
+def _refuse_shadows(
+    fn: Callable[..., Any], available: Mapping[str, Any], who: str, default: str | None
+) -> None:
+    """Refuse a key of the batch that is a name of ours, where it would be lost in silence.
+
+    **Arguments:**
+
+    - `default`: the name of the step if it is one of our own. Those hand a mapping without an `x`
+        to the model as it is, and lose nothing.
+    """
     batch = available.get("batch")
-    if not isinstance(batch, Mapping):
+    if not isinstance(batch, Mapping) or (default is not None and "x" not in batch):
         return
-    asked = _request.request(fn, skip=1).names
+    asked = _request.request(fn, skip=1).names if default is None else CONTRACTS[default].names
     ours = _request.OUR_NAMES - _request.FROM_BATCH
     shadows = sorted(str(key) for key in batch if key in ours and key in asked)
-    if shadows and "batch" not in asked:
+    if shadows and (default is not None or "batch" not in asked):
         name = shadows[0]
         raise TypeError(
             f"`{who}` asks for `{name}`, which is the learner's own and also a key of the batch. "
-            f'The learner\'s wins; for the other, ask for `batch` too and write `batch["{name}"]`.'
+            f"The learner's wins; for the other, let a step of yours ask for `batch` and write "
+            f'`batch["{name}"]`.'
         )
 
 

@@ -21,7 +21,6 @@ _FOREIGN_STEPS = {
     "training_step": "train_step",
     "validation_step": "test_step",
     "eval_step": "test_step",
-    "loss_fn": "test_step",
 }
 
 
@@ -81,8 +80,8 @@ def _summary_step(
 class AbstractLearner(eqx.Module, Generic[M]):
     """The steps of a learner, apart from the loops that drive them.
 
-    Each step may be overridden on its own, with the arguments that it names; every step above it
-    goes on working. `None` of them mutates anything: what changes is returned.
+    Each step may be overridden on its own, with the arguments that it names; the steps that call it
+    go on working. A step mutates nothing: what changes is returned.
 
     | step | returns | default |
     |---|---|---|
@@ -136,10 +135,11 @@ class AbstractLearner(eqx.Module, Generic[M]):
         for name in CONTRACTS.keys() & cls.__dict__.keys():
             setattr(cls, name, step(name, cls.__dict__[name]))
         for name in _FOREIGN_STEPS.keys() & cls.__dict__.keys():
-            if callable(cls.__dict__[name]) and name.endswith("_step"):
+            if callable(cls.__dict__[name]):
                 raise TypeError(
                     f"`{cls.__name__}.{name}` would never be called: the step is named "
-                    f"`{_FOREIGN_STEPS[name]}` here. The steps are {', '.join(CONTRACTS)}."
+                    f"`{_FOREIGN_STEPS[name]}` here. The steps are {', '.join(CONTRACTS)} and "
+                    "jit_step."
                 )
 
     if not TYPE_CHECKING:

@@ -128,7 +128,7 @@ def paths(tree: PyTree, root: str = "") -> list[tuple[str, Any]]:
 def describe(leaf: Any) -> str:
     """One leaf for a sentence: `float32[3,4]`, or the value itself."""
     if not is_array(leaf):
-        text = repr(leaf)
+        text = f"`{leaf.__qualname__}`" if isinstance(leaf, types.FunctionType) else repr(leaf)
         return text if len(text) <= 60 else text[:57] + "..."
     weak = ", weakly typed" if getattr(leaf, "weak_type", False) else ""
     return f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]{weak}"
@@ -152,7 +152,9 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
     lines += [f"`{p}` is new ({describe(after[p])})" for p in after if p not in before]
     for path in before.keys() & after.keys():
         if signature(before[path]) != signature(after[path]):
-            lines.append(f"`{path}`: {describe(before[path])} → {describe(after[path])}")
+            old_text, new_text = describe(before[path]), describe(after[path])
+            new_text += " (which closes over something else)" if old_text == new_text else ""
+            lines.append(f"`{path}`: {old_text} → {new_text}")
     if not lines and jax.tree.structure(old) != jax.tree.structure(new):
         where = f"`{root}`" if root else "the tree"
         lines.append(f"{where}: a container, a type or a static field of it changed")

@@ -65,7 +65,9 @@ def test_the_python_of_a_page_runs(
 
 def test_no_block_of_python_goes_unrun() -> None:
     for page in PAGES:
-        fences = re.findall(r"^[ \t>]*(?:```|~~~)[ \t]*(?:py|python|pycon)\b", page.read_text(), re.M)
+        fences = re.findall(
+            r"^[ \t>]*(?:```|~~~)[ \t]*(?:py|python|pycon)\b", page.read_text(), re.M
+        )
         assert len(fences) == len(blocks(page)), page
 
 

@@ -40,7 +40,7 @@ def test_a_short_last_batch_and_validation_trace_once_more_each() -> None:
     made, traces = counting()
     x, y = data(21)
     made.fit(x, y, epochs=5, batch_size=8, validation_data=(x[:8], y[:8]), verbose=0)
-    assert traces == [(True, 8), (True, 5), (False, 8)]
+    assert traces == [(False, 8), (True, 8), (True, 5)]
 
 
 def test_a_second_fit_and_evaluate_compile_nothing() -> None:

@@ -338,3 +338,19 @@ def test_verbose_that_is_none_of_the_known_gets_a_sentence() -> None:
     wrong: Any = 7
     with pytest.raises(ValueError, match='0, 1, 2 or "auto"'):
         learner().fit(*data(), verbose=wrong)
+
+
+def test_what_is_wrong_with_validation_costs_no_epoch() -> None:
+    class Named(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, image: Array, label: Array) -> Any:
+            return CROSS_ENTROPY(jax.vmap(model)(image), label).mean(), {}, state
+
+    x, y = data()
+    batch = {"image": x, "label": y}
+    made = Named(linear(), optax.sgd(0.1))
+    with pytest.raises(TypeError, match="asks for `image`") as raised:
+        made.fit(batch, validation_data=batch, verbose=0)
+    carried: Any = raised.value
+    assert int(carried.learner.state.step) == 0
+    assert "for the logs `val_image_...`" in "".join(carried.__notes__)
+    made.fit(batch, validation_data=(batch,), verbose=0)

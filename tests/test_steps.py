@@ -403,3 +403,18 @@ def test_steps_in_a_loop_of_ones_own_match_fit() -> None:
     assert eqx.tree_equal(model, fitted.model, rtol=1e-6, atol=1e-7)
     assert float(state.metrics["loss"].compute()) == pytest.approx(history["loss"][0], rel=1e-6)
     assert int(state.step) == 3
+
+
+def test_a_mask_in_a_mapping_that_default_steps_would_lose_is_refused() -> None:
+    x, y = data()
+    batch = {"x": x, "y_true": y, "mask": np.zeros(21, bool)}
+    with pytest.raises(TypeError, match=r'asks for `mask`.*`batch\["mask"\]`'):
+        learner().evaluate(batch)
+
+    class Masked(eqx.Module):
+        def __call__(self, tokens: Array, mask: Array) -> Array:
+            return jnp.sum(jnp.where(mask, tokens, 0.0))
+
+    given = {"tokens": x, "mask": x > 0}
+    out = et.Learner(Masked(), None).predict(given)
+    assert out == pytest.approx(np.where(x > 0, x, 0).sum(1), rel=1e-5)

@@ -80,9 +80,8 @@ class Run:
         """The learner as it is after the last step."""
         if self.reads == "logs":
             raise RuntimeError(
-                'This callback declares `reads = "logs"`, so it is told after several steps at '
-                "once, and there is no state that belongs to its step: declare "
-                '`reads = "state"`.'
+                'This callback declares `reads = "logs"`, so it may be told of several steps after '
+                'they were taken, when their states are gone: declare `reads = "state"`.'
             )
         if self.replacement is not None:
             return self.replacement
@@ -113,11 +112,18 @@ class Run:
         return self._logs
 
     def stop(self, reason: str = "stopped") -> None:
-        """End the run after this step, with `history.stopped = reason`."""
+        """End the run after this step, with `history.stopped = reason`.
+
+        Validation and `on_epoch_end` still follow, and the epoch is recorded.
+        """
         self.stopped = reason
 
     def replace(self, learner: Any) -> None:
-        """Go on from `learner`: another model, state, optimizer or hyperparameter."""
+        """Go on training from `learner`: another model, state, optimizer or hyperparameter."""
+        if self._training is None:
+            raise RuntimeError(
+                "`run.replace` is for `fit`: `evaluate` and `predict` change no learner."
+            )
         self.replacement = learner
 
     def enter(self, *, training: Pass | None, measuring: Pass | None) -> None:
@@ -137,9 +143,9 @@ class Run:
 class Callback:
     """Something that is told of a run. Override the hooks that you need.
 
-    Hooks, each called with a [`Run`][]: `on_train_begin`, `on_train_end`, `on_epoch_begin`,
-    `on_epoch_end`, `on_train_batch_begin`, `on_train_batch_end`; the same for `test` (evaluation,
-    also within `fit`) and `predict`; and `on_exception`.
+    Hooks, each called with a [`eqxtrain.Run`][]: `on_train_begin`, `on_train_end`,
+    `on_epoch_begin`, `on_epoch_end`, `on_train_batch_begin`, `on_train_batch_end`; the same for
+    `test` (evaluation, also within `fit`) and `predict`; and `on_exception`.
 
     Class attributes:
 

@@ -18,18 +18,32 @@ class FunctionMetric(Metric):
     """The mean over examples of what a function gives.
 
     `fn` is called as losses are: by name if it asks for any of our names, else as
-    `fn(y_pred, y_true)`. It returns per-example values (trailing axes are averaged), or a scalar
-    that is their mean already.
+    `fn(y_pred, y_true)`. It returns per-example values (trailing axes are averaged), a scalar that
+    is their mean already, or a dict of these.
     """
 
     fn: Callable[..., Any]
     name: str = eqx.field(default="metric", static=True)
-    values: Mean = eqx.field(default_factory=Mean)
+    values: Any = eqx.field(default_factory=Mean)
 
     def update(self, **available: Any) -> Self:
         value = call_on_predictions(
             self.fn, available, names=METRIC_NAMES, kind="metric", who=self.name
         )
+        if isinstance(value, Mapping):
+            old = self.values if isinstance(self.values, dict) else {}
+            new = {key: self._mean(part, available) for key, part in value.items()}
+            values = {key: old[key].merge(new[key]) if key in old else new[key] for key in new}
+        else:
+            values = self.values.merge(self._mean(value, available))
+        return type(self)(self.fn, self.name, values)
+
+    def compute(self) -> Any:
+        if isinstance(self.values, dict):
+            return {key: mean.compute() for key, mean in self.values.items()}
+        return self.values.compute()
+
+    def _mean(self, value: Any, available: Mapping[str, Any]) -> Mean:
         value = jnp.asarray(value)
         mask, count = available.get("mask"), examples(available)
         if value.ndim > 0:
@@ -38,18 +52,13 @@ class FunctionMetric(Metric):
                     f"The metric `{self.name}` returned an array of shape {value.shape} for a "
                     f"batch of {count} examples: return one value an example, or a scalar."
                 )
-            mean = Mean.of(value, mask=mask)
-        elif mask is not None and _looks_at_rows(self.fn):
+            return Mean.of(value, mask=mask)
+        if mask is not None and _looks_at_rows(self.fn):
             raise ValueError(
                 f"The metric `{self.name}` returned a scalar, but some rows of the batch are "
                 "padding: return one value an example, or ask for `mask`."
             )
-        else:
-            mean = Mean.of(value, count if mask is None else jnp.sum(jnp.asarray(mask).astype(int)))
-        return eqx.tree_at(lambda m: m.values, self, self.values.merge(mean))
-
-    def compute(self) -> Any:
-        return self.values.compute()
+        return Mean.of(value, count if mask is None else jnp.sum(jnp.asarray(mask).astype(int)))
 
 
 def _looks_at_rows(fn: Callable[..., Any]) -> bool:

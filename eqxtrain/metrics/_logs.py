@@ -105,7 +105,7 @@ def take_out(metrics: PyTree) -> tuple[PyTree, list[PyTree]]:
 
 
 def put_back(metrics: PyTree, emitted: Sequence[PyTree]) -> PyTree:
-    """Undo [`take_out`][]."""
+    """Undo `take_out`."""
     rest = iter(emitted)
     return jax.tree.map(
         lambda node: Gather(next(rest)) if is_gather(node) else node, metrics, is_leaf=is_gather

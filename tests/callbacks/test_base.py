@@ -195,3 +195,39 @@ def test_a_failing_on_exception_does_not_hide_the_error() -> None:
     with pytest.raises(ZeroDivisionError, match="first") as raised:
         learner(linear()).fit(*data(), callbacks=Bad(), verbose=0)
     assert "on_exception` failed too" in raised.value.__notes__[-1]
+
+
+def test_logs_can_be_read_after_every_batch_of_every_epoch() -> None:
+    seen: list[float] = []
+
+    class Reads(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            seen.append(run.logs["loss"])
+
+    x, y = data()
+    learner().fit(x, y, epochs=3, callbacks=Reads(), verbose=0, validation_data=(x, y))
+    assert len(seen) == 3 and np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin"])
+def test_stopping_before_a_step_takes_none(hook: str) -> None:
+    stops = type("Stops", (et.Callback,), {hook: lambda self, run: run.stop("early")})
+    made = learner().init()
+    fitted, history = made.fit(*data(), epochs=3, callbacks=stops(), verbose=0)
+    assert same(fitted, made) and (history.epochs, history.stopped) == (0, "early")
+
+
+def test_evaluate_can_be_stopped_but_replaces_nothing() -> None:
+    class Stops(et.Callback):
+        def on_test_batch_end(self, run: et.Run) -> None:
+            run.stop()
+
+    class Replaces(et.Callback):
+        def on_test_begin(self, run: et.Run) -> None:
+            run.replace(run.learner)
+
+    x, y = data(21)
+    stopped = learner().evaluate(x, y, batch_size=7, callbacks=Stops())
+    assert stopped == learner().evaluate(x[:7], y[:7])
+    with pytest.raises(RuntimeError, match=r"`run\.replace` is for `fit`"):
+        learner().evaluate(x, y, callbacks=Replaces())

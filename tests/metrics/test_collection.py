@@ -9,6 +9,7 @@ import pytest
 
 from eqxtrain.metrics import Accuracy, Gather, Last, Mean, MeanSquaredError, Metric
 from eqxtrain.metrics._collection import asks_for, check, collect, measure
+from eqxtrain.metrics._logs import compute
 
 Y_PRED, Y_TRUE = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 4.0, 3.0])
 BATCH = {"x": jnp.zeros((3, 2)), "y_pred": Y_PRED, "y_true": Y_TRUE, "mask": None}
@@ -167,3 +168,17 @@ def test_metrics_that_need_gradients_are_told_apart() -> None:
         True,
         True,
     ]
+
+
+def test_a_function_may_give_a_dict_of_values(rng: np.random.Generator) -> None:
+    y_pred, y_true = rng.normal(size=(2, 9)).astype(np.float32)
+    fn = lambda p, t: {"bias": p - t, "largest": jnp.max(p)}
+    [(name, metric)] = collect({"error": fn})
+    logs = [
+        measure([(name, metric)], {"y_pred": y_pred[rows], "y_true": y_true[rows]})
+        for rows in (slice(0, 4), slice(4, 9))
+    ]
+    whole = compute({"error": logs[0]["error"].merge(logs[1]["error"])})
+    assert float(whole["error/bias"]) == pytest.approx(np.mean(y_pred - y_true), rel=1e-5)
+    largest = (4 * y_pred[:4].max() + 5 * y_pred[4:].max()) / 9
+    assert float(whole["error/largest"]) == pytest.approx(largest, rel=1e-5)
