@@ -86,8 +86,7 @@ class Program:
         self._statics = [static for _, static in flat]
         self.out: list[_tree.Static] = []
         call: Any = jit(self._on_leaves(fn))
-        self.ahead_of_time = hasattr(call, "lower")
-        if self.ahead_of_time:
+        if hasattr(call, "lower"):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
                 call = call.lower(*(leaves for leaves, _ in flat)).compile()
@@ -110,7 +109,7 @@ class Program:
 
 
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
-_last_seen: dict[Hashable, PyTree] = {}
+_last_seen: dict[Hashable, collections.deque[dict[str, PyTree]]] = {}
 
 
 def cached(key: Hashable, build: Callable[[], Any]) -> tuple[Any, bool]:
@@ -158,40 +157,43 @@ _SETTINGS = (
     "jax_debug_nans",
     "jax_disable_jit",
     "jax_default_prng_impl",
+    "jax_default_device",
+    "jax_threefry_partitionable",
 )
 
 
-def _settings() -> Hashable:
+def _settings() -> tuple[Hashable, ...]:
     return tuple(getattr(jax.config, name) for name in _SETTINGS)
 
 
 def record(step: str, owner: type, began: float, **trees: PyTree) -> Compilation:
-    """Note a compile of `step` for learners of the class `owner`, and why it was needed."""
-    shapes = {name: _shapes_of(tree) for name, tree in trees.items()}
-    before = _last_seen.get((step, owner))
-    _last_seen[step, owner] = shapes
-    seconds = time.perf_counter() - began
-    if before is None:
-        return Compilation(step, "first", seconds)
+    """Note a compile of `step` for learners of the class `owner`, and why it was needed.
+
+    The reason is how it differs from the most similar one of the last few.
+    """
+    settings = dict(zip(_SETTINGS, map(str, _settings()), strict=True))
+    new = {name: _shapes_of(tree) for name, tree in trees.items()} | {"jax.config": settings}
+    earlier = _last_seen.setdefault((step, owner), collections.deque(maxlen=8))
     changes = [
-        line for name in shapes for line in _tree.differences(before.get(name), shapes[name], name)
+        [line for name in new for line in _tree.differences(old[name], new[name], name)]
+        for old in earlier
     ]
-    return Compilation(step, "; ".join(changes[:3]) or "no longer cached", seconds)
+    earlier.append(new)
+    nearest = min(changes, key=len, default=None)
+    reason = "first" if nearest is None else "; ".join(nearest[:3]) or "no longer cached"
+    return Compilation(step, reason, time.perf_counter() - began)
 
 
 def _shapes_of(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda leaf: (
-            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type)
-            if isinstance(leaf, jax.Array)
-            else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-            if eqx.is_array(leaf)
-            else leaf
-        ),
-        tree,
-    )
+    def shape(leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        weak = bool(getattr(leaf, "weak_type", False))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
+
+    return jax.tree.map(shape, tree)
 
 
 def compiled(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """Call a module-level function under `eqx.filter_jit`."""
+    """Call a function under `eqx.filter_jit`."""
     return eqx.filter_jit(fn)(*args)

@@ -16,7 +16,8 @@ from jaxtyping import PyTree
 
 from . import _compile, _tree
 from ._fold import STEPS, Y_PRED, Carry, Kept, Kind, fold, program_of
-from ._protocol import withhold
+from ._identity import is_fixed
+from ._protocol import CONTRACTS, withhold
 from .metrics import _logs
 
 _IN_FLIGHT = 2
@@ -25,8 +26,19 @@ _IN_FLIGHT = 2
 
 def _is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
     """Whether `jit_step` compiles nothing, so that steps run as plain Python."""
-    probe: Callable[..., Any] = lambda: None
+    probe: Callable[..., Any] = lambda kept, carry, metrics: None
     return jit(probe) is probe
+
+
+def _refuse_unhashable(**trees: PyTree) -> None:
+    """Refuse leaves whose changes a compiled program would not see."""
+    for root, tree in trees.items():
+        changeable = lambda leaf: not _tree.is_array(leaf) and not is_fixed(leaf)
+        if where := _tree.first(changeable, tree, root):
+            raise TypeError(
+                f"`{where}` can't be hashed, so a change of it would not be seen by the compiled "
+                "step: make it an `eqx.Module` or a frozen dataclass, or hold arrays in it."
+            )
 
 
 class _Compiled(NamedTuple):
@@ -55,15 +67,16 @@ class Pass:
     ) -> None:
         self.kind: Kind = kind
         self.compilations: list[_compile.Compilation] = []
-        self._eager = eager or _is_identity(learner.jit_step)
+        self._eager = eager or jax.config.jax_disable_jit or _is_identity(learner.jit_step)  # pyright: ignore[reportAttributeAccessIssue]
         self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
         self._in_flight: collections.deque[Any] = collections.deque()
         self._fetched: list[list[PyTree]] = []
+        self._metrics, self._metrics_static = _tree.split({})
         self._programs: dict[Any, _Compiled] = {}
         self.adopt(learner)
 
     def adopt(self, learner: Any) -> None:
-        """Begin, or go on, from this learner. Accumulators in its state are taken over.
+        """Begin, or go on, from this learner. The accumulators of the pass stay as they are.
 
         What will be donated is copied, even a state that `init` has just made: an optimizer may
         put arrays of the user's into it (`optax.inject_hyperparams` does).
@@ -71,6 +84,8 @@ class Pass:
         model, state = learner.model, learner.state
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _tree.canonical(withhold(learner))
+        if not self._eager:
+            _refuse_unhashable(learner=config, model=model, state=state)
         threaded = state.update(metrics={})
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
@@ -82,7 +97,6 @@ class Pass:
         carry = Carry(model, _tree.copy(threaded), position=jnp.zeros((), jnp.int32))
         self._kept_leaves, _ = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(_tree.canonical(carry))
-        self._metrics, self._metrics_static = _tree.split(_tree.copy(state.metrics))
         self._programs.clear()
 
     def __call__(self, batch: Any) -> None:
@@ -129,18 +143,25 @@ class Pass:
             )
             return _Compiled(program)
         began = time.perf_counter()
-        key = (self.kind, _compile.key_of(kept, carry))
+        steps = tuple(getattr(type(self._learner), name) for name in CONTRACTS)
+        key = (self.kind, steps, _compile.key_of(kept, carry))
         made, new = _compile.cached(key, lambda: self._compile(kept, carry))
         if new:
             model = carry.model if self.kind == "train" else kept.model
-            trees = {"learner": kept.learner, "batch": batch, "model": model, "state": carry.state}
+            trees = {"learner": kept.learner, "model": model, "state": carry.state, "batch": batch}
+            trees |= {"opt_state": kept.opt_state, "class_weight": kept.class_weight}
             step = STEPS[self.kind]
             self.compilations.append(_compile.record(step, type(self._learner), began, **trees))
         return made
 
     def _compile(self, kept: Kept, carry: Carry) -> _Compiled:
         step = _compile.TracedOnce(fold)
-        empty = _logs.begin(step.shapes(self.kind, kept, carry).logs)
+        shapes = step.shapes(self.kind, kept, carry).logs
+        empty = _logs.begin(shapes)
+        if not _tree.same_bits(empty, _logs.begin(shapes, fill=1)):
+            # its metrics are configured by arrays, which `reset` keeps: take them as they are
+            begin = lambda kept, carry: _logs.begin(step(self.kind, kept, carry).logs)
+            empty = _compile.compiled(begin, kept, carry)
         program = _compile.Program(
             program_of(self.kind, step), (kept, carry, empty), jit=kept.learner.jit_step
         )
@@ -187,9 +208,16 @@ class Pass:
         state = state.update(opt_state=self._kept.opt_state)
         return _tree.with_fields(self._learner, model=self._kept.model, state=state)
 
-    def logs(self) -> dict[str, Any]:
-        """What was measured so far, computed and fetched; waits for the device."""
+    def logs(self, *, whole: bool = True) -> dict[str, Any]:
+        """What was measured so far, computed and fetched; waits for the device.
+
+        **Arguments:**
+
+        - `whole`: whether the pass is over. What is gathered is joined only then.
+        """
         metrics: Mapping[str, Any] = self._metrics_static.merge(self._metrics)
+        if not whole:
+            metrics = {n: m for n, m in metrics.items() if not _logs.has_gather(m)}
         if self._eager or any(map(_logs.has_gather, metrics.values())):
             values = _logs.compute(self._with_emitted(metrics))
         else:

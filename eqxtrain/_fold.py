@@ -40,7 +40,7 @@ class Kept(NamedTuple):
     model: PyTree
     opt_state: PyTree
     class_weight: Any
-    batch: data._batch.Batch
+    batch: data.Batch
 
 
 class Folded(NamedTuple):

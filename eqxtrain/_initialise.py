@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _compile, _optimize, _tree, data
+from . import _optimize, _tree, data
 from ._fold import Kind
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
@@ -36,9 +36,7 @@ def initialised(learner: L, batch: PyTree, *, key: PRNGKeyArray | None = None) -
     names = {} if batch is None else data.named(jax.tree.map(jnp.asarray, batch))
     names |= {"model": learner.model, "model_state": model_state, "key": key}
     model, state = learner.init_step(**names)
-    seen: dict[int, str] = {}
-    model = _tree.untied(_tree.canonical(model), seen, root="model", warn=True)
-    state = _tree.untied(_tree.canonical(state), seen, root="state", warn=False)
+    model, state = _tree.untied(_tree.canonical(model), root="model"), _tree.canonical(state)
     _check_new(learner, model, state)
     return _tree.with_fields(learner, model=model, state=state, model_state=None)
 
@@ -88,16 +86,14 @@ def ready(learner: L, batch: PyTree, kind: Kind) -> L:
             f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
         )
     made = initialised(learner, batch) if learner.state is None else learner
-    if kind == "train" and not own_updates and not _makes_own_states(made):
-        key = ("foreign", _compile.key_of(made))
-        bad, _ = _compile.cached(key, lambda: foreign(made))
-        if bad:
-            raise ValueError(
-                "The `state` of this learner belongs to another model, optimizer or `trainable`: "
-                + "; ".join(bad[:5])
-                + ". Change a learner with `learner.replace(...)`, which keeps its state in step, "
-                "or make a new state with `.init()`."
-            )
+    checked = kind == "train" and not own_updates and not _makes_own_states(made)
+    if checked and (bad := foreign(made)):
+        raise ValueError(
+            "The `state` of this learner belongs to another model, optimizer or `trainable`: "
+            + "; ".join(bad[:5])
+            + ". Change a learner with `learner.replace(...)`, which keeps its state in step, "
+            "or make a new state with `.init()`."
+        )
     return made
 
 
@@ -106,7 +102,10 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
 
 
 def foreign(learner: AbstractLearner[Any]) -> list[str]:
-    """Where the optimizer's state differs from one made for this learner, by path."""
+    """Where the optimizer's state differs from one made for this learner, by path.
+
+    From shapes alone. Only for learners whose state the default steps make.
+    """
     assert learner.state is not None
     expected = eqx.filter_eval_shape(
         _optimize.init, learner.optimizer, learner.trainable, learner.model
@@ -124,10 +123,14 @@ def replaced(learner: L, changes: dict[str, Any]) -> L:
             f"`{type(learner).__name__}` has no field {unknown}. Its fields are {', '.join(names)}."
         )
     new = dataclasses.replace(learner, **changes)
-    if new.state is None or "state" in changes or overrides(new, "states_step"):
+    if new.state is None or "state" in changes:
         return new
-    if changes.keys() & {"model", "optimizer", "trainable"} and foreign(new):
+    state = new.state
+    if "model_state" in changes:  # an initialised learner holds it in its state
+        state = state.update(model_state=changes["model_state"])
+    new = _tree.with_fields(new, state=state, model_state=None)
+    changed = changes.keys() & {"model", "optimizer", "trainable"}
+    if changed and not _makes_own_states(new) and foreign(new):
         opt_state = _optimize.init(new.optimizer, new.trainable, new.model)
-        opt_state = _tree.copy(_tree.canonical(opt_state))
-        return _tree.with_fields(new, state=new.state.update(opt_state=opt_state))
-    return new
+        state = state.update(opt_state=_tree.canonical(opt_state))
+    return _tree.with_fields(new, state=state)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from . import _loop, _loss, _optimize, data
@@ -115,7 +116,7 @@ class Learner(AbstractLearner[M]):
         class_weight: Any = None,
         validation_data: Any = None,
         validation_split: float = 0.0,
-        callbacks: Callback | Sequence[Callback] = (),
+        callbacks: Callback | Sequence[Callback] | None = None,
         verbose: Verbose = "auto",
         on_interrupt: Literal["return", "raise"] | None = None,
         eager: bool = False,
@@ -145,11 +146,7 @@ class Learner(AbstractLearner[M]):
         **Raises:** what goes wrong, with the learner of the last step as `.learner` on the
         exception.
         """
-        _check_sizes(batch_size=batch_size)
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-            raise ValueError(
-                f"`epochs` is a whole number, how many more passes to train; got {epochs!r}."
-            )
+        _check_sizes(batch_size=batch_size, epochs=epochs)
         if on_interrupt not in (None, "return", "raise"):
             raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {on_interrupt!r}.')
         source = data.as_source(x, y, sample_weight)
@@ -184,7 +181,7 @@ class Learner(AbstractLearner[M]):
         batch_size: int = 32,
         sample_weight: PyTree = None,
         class_weight: Any = None,
-        callbacks: Callback | Sequence[Callback] = (),
+        callbacks: Callback | Sequence[Callback] | None = None,
         verbose: Verbose = 0,
         eager: bool = False,
     ) -> dict[str, Any]:
@@ -211,7 +208,7 @@ class Learner(AbstractLearner[M]):
         x: PyTree,
         *,
         batch_size: int = 32,
-        callbacks: Callback | Sequence[Callback] = (),
+        callbacks: Callback | Sequence[Callback] | None = None,
         eager: bool = False,
     ) -> PyTree:
         """What `pred_step` gives for every example, as NumPy arrays, in order."""
@@ -275,18 +272,26 @@ class Learner(AbstractLearner[M]):
         - `x`: a batch, or the shapes of one (`jax.ShapeDtypeStruct`), for the outputs' shapes.
         """
 
-        return summarise(self, x)
+        return summarise(self, {} if x is None else data.named(data.pack(x)))
 
 
-def _callbacks(callbacks: Callback | Sequence[Callback], verbose: Verbose) -> Callbacks:
+def _callbacks(callbacks: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:
     if verbose not in (0, 1, 2, "auto"):
         raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')
-    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
     return Callbacks(given if verbose == 0 else [*given, Progress(verbose)])
 
 
-def _check_sizes(*, batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
+def _check_sizes(*, batch_size: int, epochs: int = 0) -> None:
+    if not _is_whole(batch_size) or batch_size < 1:
         raise ValueError(
             f"`batch_size` is a positive whole number of examples; got {batch_size!r}."
+        )
+    if not _is_whole(epochs) or epochs < 0:
+        raise ValueError(
+            f"`epochs` is a whole number, how many more passes to train; got {epochs!r}."
         )

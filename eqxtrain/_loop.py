@@ -3,16 +3,19 @@
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import PyTree
 
 from . import _tree, data
-from ._engine import Kind, Pass
+from ._engine import Pass
+from ._fold import Kind
 from ._history import Fitted, History
+from ._initialise import ready
 from ._interrupt import Interrupt, in_ipython
+from ._naming import unique
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -43,15 +46,17 @@ def fit(
         )
         with _telling_of_exceptions(run, callbacks, loop.rescue):
             run.enter(training=training, measuring=training)
-            loop.prepare_validation()
+            if epochs > 0 and not eager:
+                loop.prepare_validation()
             loop.tell("on_train_begin")
             for epoch in range(epochs):
                 if run.stopped is not None or interrupt.asked:
                     break
                 loop.epoch(epoch)
-            run.history.stopped = "interrupted" if interrupt.asked else run.stopped
             training.wait()
+            run.history.stopped = "interrupted" if interrupt.asked else run.stopped
             loop.tell("on_train_end")
+            run.history.stopped = "interrupted" if interrupt.asked else run.stopped
     learner = loop.learner()
     if interrupt.asked:
         _report_interruption(on_interrupt, learner, run)
@@ -85,27 +90,32 @@ class _Fit:
         """The learner of the last step, or of the last snapshot if the device lost that."""
         if self._training.intact:
             return self.learner()
-        learner = _tree.canonical(self._snapshot)
-        self._run.fall_back(learner)
-        return learner
+        self._run.fall_back(self._snapshot)
+        return self._snapshot
+
+    def _take_snapshot(self) -> None:
+        learner = self.learner()
+        held = {"model": learner.model, "state": learner.state}
+        self._snapshot = _tree.with_fields(learner, **_tree.to_host(held))
 
     def tell(self, hook: str) -> None:
         """Call a hook, and take over the learner that a callback may have put in place."""
         run = self._run
         self._callbacks.tell(hook, run)
         if run.replacement is not None:
-            learner, run.replacement = run.replacement, None
+            learner, run.replacement = ready(run.replacement, None, "train"), None
             self._training.adopt(learner)
+            self._take_snapshot()
             run.step = int(learner.state.step)
             self._key = np.asarray(learner.state.key)
-            run.enter(training=self._training, measuring=self._training)
+            run.forget()
 
     def epoch(self, epoch: int) -> None:
         """One epoch: a pass over the training data, validation, and the record of both."""
         run, training = self._run, self._training
         began = time.perf_counter()
         if epoch > 0:
-            self._snapshot = _tree.to_host(self.learner())
+            self._take_snapshot()
         run.epoch = epoch
         run.enter(training=training, measuring=training)
         self.tell("on_epoch_begin")
@@ -118,8 +128,10 @@ class _Fit:
         training.begin()
         for prefix, source in self._validation.items():
             measured = self._validate(prefix, source)
-            result |= {prefix + name: value for name, value in measured.items()}
-            if self._interrupt.asked:
+            for name, value in measured.items():
+                result[unique(prefix + name, result)] = value
+            if self._interrupt.asked:  # the epoch was trained whole
+                run.history.append(result)
                 return
         run.enter(training=training, measuring=None)
         run.forget(result)
@@ -227,8 +239,6 @@ def _pass_over(
         callbacks.tell(f"on_{kind}_batch_end", run)
         if interrupt is not None and interrupt.asked:
             return {}
-        if interrupt is None and run.stopped is not None:
-            break
     result = pass_.logs() if measures else {}
     run.forget(result)
     callbacks.tell(f"on_{kind}_end", run)
@@ -242,11 +252,12 @@ def _telling_of_exceptions(run: Run, callbacks: Callbacks, rescue: Any) -> Itera
         yield
     except BaseException as error:
         run.exception = error
+        with suppress(AttributeError):  # an exception with slots can carry nothing
+            error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
         try:
             error.learner = rescue()  # pyright: ignore[reportAttributeAccessIssue]
-            error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
-        except AttributeError:  # an exception with slots can carry nothing
-            pass
+        except Exception as second:  # what went wrong first is what people must see
+            error.add_note(f"The learner could not be rescued: {second!r}")
         for callback in callbacks:
             try:
                 callback.on_exception(run)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._naming import named_leaves, unique
-from ._request import LOSS_NAMES, call_on_predictions, is_by_name, request
+from ._request import LOSS_NAMES, Request, call_on_predictions, is_by_name, request
 from .metrics._base import examples, real_rows
 
 Key = str | int
@@ -48,12 +48,15 @@ class Loss(eqx.Module):
 
 def check(container: Any) -> None:
     """Refuse what is no loss, with a sentence."""
-    for name, member in named_leaves(container, default="loss", is_leaf=_is_loss):
+    members = [m for _, m in named_leaves(container, default="loss", is_leaf=_is_loss)]
+    for member in members:
         if not _is_loss(member) and not callable(member):
             raise TypeError(
-                f"The loss `{name}` is {member!r}, which is no function: give one such as "
+                f"`loss` holds {member!r}, which is no function: give one such as "
                 "`optax.squared_error`, or `lambda y_pred, y_true: ...`."
             )
+    if container is not None and not members:
+        raise ValueError(f"`loss` is {container!r}, which holds no loss: give one, or None.")
 
 
 def measure(
@@ -68,11 +71,13 @@ def measure(
     parts: dict[str, Array] = {}
     for name, member in named_leaves(container, default="loss", is_leaf=_is_loss):
         loss = member if _is_loss(member) else Loss(member)
+        alone = container is member
         for part, value in _evaluate(loss, name, available).items():
             total = total + loss.weight * value
-            path = name if part is None else f"{name}/{part}" if container is not member else part
-            if container is not member or part is not None or _is_loss(member):
-                parts[unique(path, {"loss", *parts})] = value
+            if alone and part is None and not _is_loss(member):
+                continue
+            path = "/".join(piece for piece in (None if alone and part else name, part) if piece)
+            parts[unique(path, {"loss", *parts})] = value
     return jnp.asarray(total), parts
 
 
@@ -113,14 +118,14 @@ def _reduce(
     value = jnp.asarray(value)
     if value.dtype != jnp.float64:  # sums of half precision lose their digits
         value = value.astype(jnp.float32)
-    asked = request(fn)
-    applies = {n for n in ("mask", "sample_weight", "class_weight") if n in asked.names}
-    if asked.everything:
-        applies = {"mask", "sample_weight", "class_weight"}
-    present = {n for n in ("mask", "sample_weight", "class_weight") if available.get(n) is not None}
+    by_name = is_by_name(fn, LOSS_NAMES | available.keys())
+    asked = request(fn) if by_name else Request((), (), everything=False)
+    factors = {"mask", "sample_weight", "class_weight"}
+    applies = factors if asked.everything else factors & set(asked.names)
+    present = {n for n in factors if available.get(n) is not None}
     ours = present - applies
     if value.ndim == 0:
-        if ours and (not is_by_name(fn, LOSS_NAMES) or {"y_pred", "y_true"} & set(asked.names)):
+        if ours and (not by_name or {"y_pred", "y_true"} & set(asked.names)):
             names = " and ".join(f"`{n}`" for n in sorted(ours))
             raise ValueError(
                 f"The loss `{name}` returned a scalar, so {names} can't be applied to its "
@@ -204,11 +209,21 @@ def class_weight_table(class_weight: Any) -> np.ndarray | None:
                 f"{list(class_weight)!r}."
             )
         table = np.ones(max(indices) + 1, np.float32)
-        table[indices] = [float(value) for value in class_weight.values()]
+        table[indices] = _numbers(list(class_weight.values()))
         return table
-    table = np.asarray(class_weight, np.float32)
+    table = _numbers(class_weight)
     if table.ndim != 1:
         raise ValueError(
             f"`class_weight` is one weight a class; got an array of shape {table.shape}."
         )
     return table
+
+
+def _numbers(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`class_weight` holds {values!r}, which are no numbers: give a dict such as "
+            "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
+        ) from None

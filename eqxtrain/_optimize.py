@@ -9,7 +9,8 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from ._tree import Frozen, differences, is_inexact
+from ._identity import Frozen
+from ._tree import differences, is_inexact
 from ._types import FilterSpec, Optimizer, Transformation
 
 
@@ -74,7 +75,7 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     elif isinstance(spec, Prefix):
         wanted = _broadcast(jax.tree.unflatten(spec.treedef, spec.bools), model)
     else:
-        wanted = jax.tree.map(lambda leaf: bool(spec(leaf)), model)
+        wanted = jax.tree.map(lambda leaf: is_inexact(leaf) and bool(spec(leaf)), model)
     return jax.tree.map(lambda want, leaf: want and is_inexact(leaf), wanted, model)
 
 
@@ -152,7 +153,7 @@ def update(
     """
     params, rest = partition(spec, model)
     grads = eqx.filter(grads, jax.tree.map(lambda p: p is not None, params, is_leaf=_is_none))
-    if bad := differences(params, grads, "grads"):
+    if bad := differences(_outline(params), _outline(grads), "grads"):
         raise ValueError(
             "The gradients do not match the trainable leaves of the model: "
             + "; ".join(bad[:5])
@@ -164,6 +165,11 @@ def update(
         )
         params = optax.apply_updates(params, updates)
     return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
+
+
+def _outline(tree: PyTree) -> PyTree:
+    """Where a tree has arrays, and of what shape; gradients may be of another dtype."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), tree)
 
 
 def keep_dtypes(old: PyTree, new: PyTree) -> PyTree:

@@ -18,24 +18,22 @@ _outputs: contextvars.ContextVar[dict[str, list[str]] | None] = contextvars.Cont
 
 
 def trace(
-    pred_step: Callable[..., Any], model: PyTree, state: Any, x: PyTree, key: Any
+    pred_step: Callable[..., Any], model: PyTree, state: Any, names: Mapping[str, Any]
 ) -> tuple[str, dict[str, list[str]]]:
-    """The output of the model, and of its parts, from tracing `pred_step` on shapes."""
+    """The output of the model, and of its parts, from tracing `pred_step` on shapes.
+
+    **Arguments:**
+
+    - `names`: what else the step may ask for.
+    """
     recorded: dict[str, list[str]] = {}
 
-    def traced(model: PyTree, state: Any, x: PyTree, key: Any) -> PyTree:
+    def traced(model: PyTree, state: Any, names: dict[str, Any]) -> PyTree:
         with _recording(recorded):
-            return pred_step(
-                model=_instrumented(model, "model"),
-                state=state,
-                x=x,
-                batch=x,
-                key=key,
-                training=False,
-            )[0]
+            given = {"model": _instrumented(model, "model"), "state": state, "training": False}
+            return pred_step(**names | given)[0]
 
-    shapes = shapes_of(traced, model, state, x, key)
-    return _describe_tree(shapes), recorded
+    return _describe_tree(shapes_of(traced, model, state, dict(names))), recorded
 
 
 def shapes_of(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:

@@ -94,7 +94,17 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         arguments = _request.select(fn, available, who=who, skip=1)
         return _CHECKS[name](fn(withhold(self), **arguments), who)
 
-    return held_to_contract
+    return _mark(held_to_contract)
+
+
+def _mark(fn: Any) -> Callable[..., Any]:
+    fn.is_held_to_contract = True
+    return fn
+
+
+def is_held_to_contract(fn: Any) -> bool:
+    """Whether `step` has wrapped this function."""
+    return getattr(fn, "is_held_to_contract", False)
 
 
 def _provide(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

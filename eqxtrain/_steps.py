@@ -1,5 +1,6 @@
 """The ladder of steps, with a default for each rung."""
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
 
@@ -10,7 +11,14 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from . import _loss, _optimize, _summary
 from ._forward import call_over_batch
 from ._naming import unique
-from ._protocol import CONTRACTS, WITHHELD, WithheldError, step, withheld_message
+from ._protocol import (
+    CONTRACTS,
+    WITHHELD,
+    WithheldError,
+    is_held_to_contract,
+    step,
+    withheld_message,
+)
 from ._request import UPDATE_NAMES
 from ._state import LearnerState, Stream, key_data
 from ._types import FilterSpec, Logs, M, Measures, Transformation
@@ -71,10 +79,8 @@ def _states_step(self: Any, model: Any, key: PRNGKeyArray, model_state: Any = No
     )
 
 
-def _summary_step(
-    self: Any, model: Any, state: Any = None, x: PyTree = None, key: Any = None
-) -> list[_summary.Row]:
-    return _summary.rows(self.pred_step, self.trainable, model=model, state=state, x=x, key=key)
+def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) -> list[_summary.Row]:
+    return _summary.rows(self.pred_step, self.trainable, model, state, available)
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
@@ -132,8 +138,10 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in CONTRACTS.keys() & cls.__dict__.keys():
-            setattr(cls, name, step(name, cls.__dict__[name]))
+        for name in CONTRACTS:  # a step may also come from a mixin
+            fn = inspect.getattr_static(cls, name)
+            if not is_held_to_contract(fn):
+                setattr(cls, name, step(name, fn))
         for name in _FOREIGN_STEPS.keys() & cls.__dict__.keys():
             if callable(cls.__dict__[name]):
                 raise TypeError(

@@ -3,7 +3,7 @@
 import dataclasses
 import html
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -157,19 +157,17 @@ def _in_units(count: float | int) -> str:
 def rows(
     pred_step: Callable[..., Any],
     spec: FilterSpec,
-    *,
     model: PyTree,
-    state: Any = None,
-    x: PyTree = None,
-    key: Any = None,
+    state: Any,
+    names: Mapping[str, Any],
 ) -> list[Row]:
-    """The rows of a model, with its outputs where `x` (or its shapes) is given.
+    """The rows of a model, with its outputs where there is an `x` (or its shapes) among `names`.
 
     The output of the whole model is that of `pred_step`, batch axis and all. That of a part is
     what each call of it returned while `pred_step` was traced: one example, where the step maps the
     model over the batch.
     """
-    whole, outputs = ("", {}) if x is None else trace(pred_step, model, state, x, key)
+    whole, outputs = trace(pred_step, model, state, names) if "x" in names else ("", {})
     trained = _modules(eqx.filter(model, trainable_mask(spec, model)), "model")
     found = [
         Row(
@@ -205,23 +203,21 @@ def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[
         yield from _modules(child, inner_path)
 
 
-def summarise(learner: Any, x: PyTree) -> Summary:
+def summarise(learner: Any, batch: Mapping[str, Any]) -> Summary:
     """The summary of a learner, by its own `summary_step`, initialised or not.
 
     **Arguments:**
 
-    - `x`: a batch or the shapes of one, or None.
+    - `batch`: the parts of a batch by name, or their shapes; empty without one.
     """
 
-    def described(learner: Any, x: PyTree) -> tuple[list[Row], PyTree]:
-        names: dict[str, Any] = {} if x is None else {"x": x, "batch": x}
+    def described(learner: Any, batch: Mapping[str, Any]) -> tuple[list[Row], PyTree]:
         model, state = learner.model, learner.state
         if state is None:
             init = {"model_state": learner.model_state, "key": jax.random.key(0)}
-            model, state = learner.init_step(**names, model=model, **init)
-        names |= {"model": eqx.nn.inference_mode(model), "state": state}
-        made = learner.summary_step(**names, key=jax.random.key(0))
-        return made, (state.opt_state, state.model_state)
+            model, state = learner.init_step(**batch, model=model, **init)
+        names = {"model": eqx.nn.inference_mode(model), "state": state, "key": jax.random.key(0)}
+        return learner.summary_step(**batch, **names), (state.opt_state, state.model_state)
 
-    found, (opt_state, model_state) = shapes_of(described, learner, x)
+    found, (opt_state, model_state) = shapes_of(described, learner, dict(batch))
     return Summary(found, size(opt_state), size(model_state))

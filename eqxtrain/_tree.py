@@ -1,6 +1,5 @@
 """Trees and their leaves: paths, differences, copies, and the split into arrays and the rest."""
 
-import functools
 import types
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -12,72 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-
-class Frozen(Hashable):
-    """A leaf that is no array, hashable, and equal to what makes the same program.
-
-    `1 == 1.0 == True` in Python, and `nan != nan`; a compiled program must tell the first apart and
-    know the second again. Functions are equal if they share their code and what they close over,
-    so that `optax.adam(1e-3)` is the same optimizer each time. What can't be hashed is compared by
-    identity.
-    """
-
-    __slots__ = ("_identity", "value")
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        self._identity = _identity(value, frozenset())
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Frozen) and self._identity == other._identity
-
-    def __repr__(self) -> str:
-        return repr(self.value)
-
-
-class _Same(Hashable):
-    """Equal to nothing but itself, and held, so that its `id` is not given to another."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __hash__(self) -> int:
-        return id(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._value is other._value
-
-
-def _identity(value: Any, seen: frozenset[int]) -> Hashable:
-    """What two values must share to make the same program."""
-    kind = type(value)
-    if isinstance(value, types.FunctionType) and id(value) not in seen:
-        seen = seen | {id(value)}
-        try:
-            cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
-        except ValueError:  # a cell that is not filled yet
-            return kind, _Same(value)
-        by_name = tuple(sorted((value.__kwdefaults__ or {}).items()))
-        held = (cells, value.__defaults__ or (), by_name)
-        # `is` and not `==`: equal code of two definitions may have other globals
-        return kind, _Same(value.__code__), _identity(held, seen)
-    if isinstance(value, functools.partial):
-        held = (value.func, value.args, tuple(sorted(value.keywords.items())))
-        return kind, _identity(held, seen)
-    if isinstance(value, tuple):
-        return kind, tuple(_identity(part, seen) for part in value)
-    if isinstance(value, float | complex):
-        return kind, repr(value)
-    try:
-        hash(value)
-    except TypeError:
-        return kind, _Same(value)
-    return kind, value
+from ._identity import Frozen
 
 
 class Static(NamedTuple):
@@ -200,29 +134,34 @@ def to_host(tree: PyTree) -> PyTree:
     )
 
 
-def untied(tree: PyTree, seen: dict[int, str], *, root: str, warn: bool) -> PyTree:
-    """`tree` with a copy of every array that `seen` (id → path) already holds.
+def untied(tree: PyTree, *, root: str) -> PyTree:
+    """`tree` with a copy of every array that stands in it twice, and a warning with both paths.
 
     A donated buffer may be given only once, so one array in two places can't be trained as one;
-    `eqx.nn.Shared` can. With `warn`, a copy is reported with both paths.
+    `eqx.nn.Shared` can.
     """
+    seen: dict[int, str] = {}
 
     def untie(path: tuple[Any, ...], leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array):
             return leaf
         name = root + jax.tree_util.keystr(path)
-        if id(leaf) not in seen:
-            seen[id(leaf)] = name
+        if seen.setdefault(id(leaf), name) == name:
             return leaf
-        if warn:
-            warnings.warn(
-                f"`{name}` and `{seen[id(leaf)]}` are one array. They are trained apart from here "
-                "on; to tie them, use `eqx.nn.Shared`.",
-                stacklevel=2,
-            )
+        warnings.warn(
+            f"`{name}` and `{seen[id(leaf)]}` are one array. They are trained apart from here on; "
+            "to tie them, use `eqx.nn.Shared`.",
+            stacklevel=2,
+        )
         return jnp.array(leaf, copy=True)
 
     return jax.tree_util.tree_map_with_path(untie, tree)
+
+
+def same_bits(a: PyTree, b: PyTree) -> bool:
+    """Whether two trees of one structure hold the same arrays, bit for bit."""
+    pairs = zip(split(a)[0], split(b)[0], strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
 def first(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str | None:

@@ -12,7 +12,7 @@ import eqxtrain as et
 ROOT = Path(et.__file__).parent
 
 ROOMS = [
-    "_types", "_tree", "_request", "_naming", "metrics", "_loss", "_state", "_optimize",
+    "_types", "_identity", "_tree", "_request", "_naming", "metrics", "_loss", "_state", "_optimize",
     "_outputs", "_summary", "_protocol", "_forward", "_steps", "_compile", "data", "_fold",
     "_engine", "_initialise", "_history", "_interrupt", "callbacks", "_loop", "_learner",
     "__init__",

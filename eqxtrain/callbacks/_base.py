@@ -108,23 +108,36 @@ class Run:
         """
         if self._logs is None:
             assert self._measuring is not None
-            self._logs = self._measuring.logs()
+            self._logs = self._measuring.logs(whole=False)
         return self._logs
 
     def stop(self, reason: str = "stopped") -> None:
-        """End the run after this step, with `history.stopped = reason`.
+        """End training after this step, with `history.stopped = reason`.
 
         Validation and `on_epoch_end` still follow, and the epoch is recorded.
         """
+        self._check_trains("stop")
         self.stopped = reason
 
     def replace(self, learner: Any) -> None:
-        """Go on training from `learner`: another model, state, optimizer or hyperparameter."""
-        if self._training is None:
-            raise RuntimeError(
-                "`run.replace` is for `fit`: `evaluate` and `predict` change no learner."
+        """Go on training from `learner`: another model, state, optimizer or hyperparameter.
+
+        What was measured so far in the pass under way stays measured.
+        """
+        self._check_trains("replace")
+        if getattr(learner, "state", None) is None:
+            raise ValueError(
+                "`run.replace` was given a learner without a state: change the one that there is, "
+                "`run.replace(run.learner.replace(...))`, or `.init()` it first."
             )
         self.replacement = learner
+
+    def _check_trains(self, method: str) -> None:
+        if self._training is None:
+            raise RuntimeError(
+                f"`run.{method}` is for `fit`: `evaluate` and `predict` change no learner, and "
+                "measure all of their data."
+            )
 
     def enter(self, *, training: Pass | None, measuring: Pass | None) -> None:
         """For the loop: which pass trains, and which one `logs` come from."""
@@ -138,6 +151,7 @@ class Run:
     def fall_back(self, learner: Any) -> None:
         """For the loop: the device failed, and this learner is the last that there is."""
         self._training, self._learner, self._copy = None, learner, None
+        self.step = int(learner.state.step)
 
 
 class Callback:
@@ -202,25 +216,17 @@ class Callback:
 class Callbacks:
     """Tells each callback of a list, in order. The user's own list is never changed."""
 
-    def __init__(self, callbacks: Callback | Sequence[Callback]) -> None:
-        if isinstance(callbacks, Callback):
-            callbacks = [callbacks]
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
-            if isinstance(callback, type) or not isinstance(callback, Callback):
-                what = (
-                    f"the class `{callback.__name__}`"
-                    if isinstance(callback, type)
-                    else repr(callback)
-                )
+            if not isinstance(callback, Callback):
+                is_class = isinstance(callback, type)
+                what = f"the class `{callback.__name__}`" if is_class else repr(callback)
                 raise TypeError(
                     f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`."
                 )
         self._callbacks = tuple(callbacks)
         self._for_hook = {
-            hook: [
-                c for c in self._callbacks if getattr(type(c), hook) is not getattr(Callback, hook)
-            ]
-            for hook in HOOKS
+            hook: [callback for callback in callbacks if _has(callback, hook)] for hook in HOOKS
         }
 
     def __iter__(self) -> Iterator[Callback]:
@@ -235,6 +241,11 @@ class Callbacks:
                     getattr(callback, hook)(run)
                 finally:
                     run.reads = "state"
+
+
+def _has(callback: Callback, hook: str) -> bool:
+    own = getattr(type(callback), hook) is not getattr(Callback, hook)
+    return own or hook in vars(callback)
 
 
 def _is_due(every: Every | None, hook: str, run: Run) -> bool:

@@ -14,9 +14,11 @@ Batch = PyTree
 
 
 def pack(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
-    """Inputs, labels and weights as one batch. A mapping alone stays one."""
+    """Inputs, labels and weights as one batch. A mapping without `y` stays one."""
+    if y is None and isinstance(x, Mapping):
+        return x if sample_weight is None else {**x, "sample_weight": sample_weight}
     if y is None and sample_weight is None:
-        return x if isinstance(x, Mapping) else (x,)
+        return (x,)
     return (x, y) if sample_weight is None else (x, y, sample_weight)
 
 
@@ -24,11 +26,13 @@ def named(batch: Batch) -> dict[str, Any]:
     """The parts of a batch by the names that a step may ask for.
 
     `y_true` is left out where there are no labels. The keys of a mapping stand among them, but for
-    those that would shadow a name of ours.
+    those that would shadow a name of ours; where it has no key `x`, that is the mapping itself,
+    without its labels and weights.
     """
     names: dict[str, Any] = {"batch": batch, "sample_weight": None}
     if isinstance(batch, Mapping):
-        names["x"] = batch
+        held_out = FROM_BATCH & batch.keys()
+        names["x"] = {k: v for k, v in batch.items() if k not in held_out} if held_out else batch
         names |= {
             key: value
             for key, value in batch.items()

@@ -63,9 +63,10 @@ class FunctionMetric(Metric):
 
 def _looks_at_rows(fn: Callable[..., Any]) -> bool:
     """Whether a function's scalar is of rows, some of which it does not know to be padding."""
-    asked = request(fn).names
-    rows = {"y_pred", "y_true", "x", "batch"} & set(asked)
-    return "mask" not in asked and (bool(rows) or not is_by_name(fn, METRIC_NAMES))
+    if not is_by_name(fn, METRIC_NAMES):
+        return True
+    asked = set(request(fn).names)
+    return "mask" not in asked and bool(asked & {"y_pred", "y_true", "x", "batch"})
 
 
 def _is_metric(node: Any) -> bool:

@@ -49,18 +49,24 @@ def contributions(logs: Mapping[str, Any], weight: Any) -> dict[str, Metric]:
     }
 
 
-def begin(logs: Mapping[str, Any]) -> dict[str, Metric]:
-    """Empty accumulators for logs of this structure. Arrays may be given as their shapes."""
-    empty = {}
-    for name, value in logs.items():
-        if isinstance(value, Metric):
-            blank = jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if _has_shape(leaf) else leaf, value
-            )
-            empty[name] = blank.reset()
-        else:
-            empty[name] = Mean().reset()
+def begin(logs: Mapping[str, Any], *, fill: int = 0) -> dict[str, Metric]:
+    """Empty accumulators for logs of this structure. Arrays may be given as their shapes.
+
+    **Arguments:**
+
+    - `fill`: stands for the values of arrays that are given as shapes. A metric that is configured
+        by an array must be given with that array.
+    """
+    real = lambda leaf: jnp.full(leaf.shape, fill, leaf.dtype) if _is_shape(leaf) else leaf
+    empty = {
+        name: jax.tree.map(real, value).reset() if isinstance(value, Metric) else Mean().reset()
+        for name, value in logs.items()
+    }
     return jax.tree.map(lambda leaf: strong(leaf) if _has_shape(leaf) else leaf, empty)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _has_shape(leaf: Any) -> bool:
@@ -122,7 +128,7 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, metric in metrics.items():
         value = metric.compute()
-        if isinstance(value, Mapping) and not has_gather(metric):
+        if isinstance(value, Mapping) and not is_gather(metric):
             for key, part in value.items():
                 values[unique(f"{name}/{key}", {*values, *metrics})] = part
         else:
