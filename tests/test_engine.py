@@ -247,3 +247,41 @@ def test_a_learner_built_again_with_a_new_optimizer_compiles_nothing() -> None:
     assert history.timing.compilations == []
     _, history = build(1e-3).fit(x, y, verbose=0)
     assert [c.step for c in history.timing.compilations] == ["train_step"]
+
+
+def test_a_metric_configured_by_an_array_keeps_it_from_the_first_batch() -> None:
+    class Above(et.metrics.Metric):
+        thresholds: Array
+        counts: Any = None
+
+        def update(self, y_pred: Array) -> Any:
+            new = jnp.sum(y_pred[:, :1] > self.thresholds[None], axis=0).astype(jnp.float32)
+            return Above(self.thresholds, new)
+
+        def merge(self, other: Any) -> Any:
+            return Above(self.thresholds, self.counts + other.counts)
+
+        def reset(self) -> Any:
+            return Above(self.thresholds, jnp.zeros(len(self.thresholds)))
+
+        def compute(self) -> Any:
+            return {"at": self.thresholds, "count": self.counts}
+
+    x, y = data(21)
+    thresholds = jnp.asarray([-1.0, 0.0, 1.0])
+    made = learner(metrics={"above": Above(thresholds)})
+    result = made.evaluate(x, y, batch_size=8)
+    assert result["above/at"].tolist() == [-1.0, 0.0, 1.0]
+    expected = (made.predict(x)[:, :1] > np.asarray(thresholds)).sum(0)
+    assert result["above/count"].tolist() == expected.tolist()
+
+
+def test_a_changed_weight_of_classes_or_setting_is_named_as_the_reason() -> None:
+    made = learner()
+    x, y = data(24)
+    made.fit(x, y, batch_size=24, verbose=0)
+    _, weighted = made.fit(x, y, batch_size=24, class_weight={0: 2.0}, verbose=0)
+    assert "class_weight" in weighted.timing.compilations[0].reason
+    with jax.default_matmul_precision("float32"):
+        _, precise = made.fit(x, y, batch_size=24, verbose=0)
+    assert "jax_default_matmul_precision" in precise.timing.compilations[0].reason

@@ -217,6 +217,7 @@ def test_predict_gives_numpy_trees_in_order() -> None:
         ({"optimizer": optax.adam}, "optax.adam"),
         ({"loss": "mse"}, "no function"),
         ({"loss": [CROSS_ENTROPY, 3]}, "no function"),
+        ({"loss": {"a": "mse"}}, "`loss` holds 'mse'"),
         ({"metrics": {"accuracy": "accuracy"}}, "no metric and no function"),
         ({"metrics": [et.metrics.Accuracy]}, r"give an instance, `Accuracy\(\)`"),
         ({"state": {}}, "not a `LearnerState`"),
@@ -314,3 +315,39 @@ def test_a_learner_is_a_pytree_that_transforms_take() -> None:
         )[0]
 
     assert float(loss(made, x, y)) == pytest.approx(made.evaluate(x, y)["loss"], rel=1e-6)
+
+
+def test_replace_moves_a_model_state_into_the_state() -> None:
+    x, y = data()
+    trained, _ = normed().fit(x, y, epochs=2, verbose=0)
+    fresh = normed().init()
+    assert fresh.state is not None
+    changed = trained.replace(model_state=fresh.state.model_state)
+    assert changed.model_state is None and changed.state is not None
+    assert same(changed.state.model_state, fresh.state.model_state)
+    assert jax.tree.structure(changed) == jax.tree.structure(trained)
+    assert changed.evaluate(x, y) != trained.evaluate(x, y)
+
+
+def test_replace_keeps_a_state_that_the_learner_makes_itself() -> None:
+    class Own(et.Learner[Any]):
+        def init_step(self, model: Any, key: Any) -> Any:
+            state = self.states_step(model=model, key=key)
+            return model, state.update(opt_state={"mine": jnp.ones(3)})
+
+    made = Own(linear(), None).init()
+    changed = made.replace(model=linear(1))
+    assert changed.state is not None and "mine" in changed.state.opt_state
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numpy_integers_are_whole_numbers() -> None:
+    x, y = data()
+    seven: Any = np.int64(7)
+    assert learner().evaluate(x, y, batch_size=seven) == learner().evaluate(x, y, batch_size=7)
+
+
+def test_class_weights_that_are_no_numbers_get_a_sentence() -> None:
+    for wrong in ("balanced", {0: "a"}):
+        with pytest.raises(ValueError, match="no numbers"):
+            learner().evaluate(*data(), class_weight=wrong)

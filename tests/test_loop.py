@@ -354,3 +354,51 @@ def test_what_is_wrong_with_validation_costs_no_epoch() -> None:
     assert int(carried.learner.state.step) == 0
     assert "for the logs `val_image_...`" in "".join(carried.__notes__)
     made.fit(batch, validation_data=(batch,), verbose=0)
+
+
+def test_a_failure_of_the_device_falls_back_on_a_learner_put_in_place() -> None:
+    class Explodes(et.Learner[Any]):
+        def train_step(self, model: Any, state: Any, **rest: Any) -> Any:
+            logs, model, state = super().train_step(model=model, state=state, **rest)
+            bias = eqx.error_if(model.bias, state.step == 102, "exploded")
+            return logs, eqx.tree_at(lambda m: m.bias, model, bias), state
+
+    class Restores(et.Callback):
+        def __init__(self) -> None:
+            self.step = -1
+
+        def on_train_begin(self, run: et.Run) -> None:
+            state = run.state.update(step=jnp.asarray(100, jnp.int32))
+            run.replace(run.learner.replace(state=state))
+
+        def on_exception(self, run: et.Run) -> None:
+            self.step = run.step
+
+    told = Restores()
+    made = Explodes(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY)
+    with pytest.raises(Exception, match="exploded") as raised:
+        made.fit(*data(), batch_size=7, callbacks=told, verbose=0)
+    carried: Any = raised.value
+    assert int(carried.learner.state.step) == 100 == told.step
+
+
+def test_an_interrupt_in_validation_keeps_the_trained_epoch() -> None:
+    class InTest(et.Callback):
+        def on_test_batch_end(self, run: et.Run) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    x, y = data()
+    fitted, history = learner().fit(
+        x, y, validation_data=(x, y), callbacks=InTest(), verbose=0, on_interrupt="return"
+    )
+    assert history.epochs == 1 and history.stopped == "interrupted"
+    assert fitted.state is not None and int(fitted.state.step) == 1
+
+
+def test_an_interrupt_at_the_very_end_is_reported() -> None:
+    class AtEnd(et.Callback):
+        def on_train_end(self, run: et.Run) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _, history = learner().fit(*data(), callbacks=AtEnd(), verbose=0, on_interrupt="return")
+    assert history.stopped == "interrupted" and history.epochs == 1

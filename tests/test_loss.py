@@ -313,7 +313,7 @@ def test_on_something_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [3, "mse", Y_PRED])
 def test_what_is_no_function_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"`a/b` is .*no function: give one such as `optax"):
+    with pytest.raises(TypeError, match=r"`loss` holds .*no function: give one such as `optax"):
         check({"a": {"b": wrong}})
 
 
@@ -373,3 +373,21 @@ def test_boolean_labels_and_ignored_ones_have_weights_too() -> None:
 def test_class_weights_without_one_array_of_labels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`class_weight` needs `y_true` to be one array"):
         total(lambda p, t: Y_PRED, y_true={"a": Y_TRUE}, class_weight=jnp.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["optional", "everything"])
+def test_a_positional_loss_is_weighted_by_us_whatever_it_could_take(kind: str) -> None:
+    def optional(pred: Array, target: Array, sample_weight: Any = None, mask: Any = None) -> Array:
+        return jnp.abs(pred - target)
+
+    def everything(pred: Array, target: Array, **rest: Any) -> Array:
+        return jnp.abs(pred - target)
+
+    fn = optional if kind == "optional" else everything
+    zeros = jnp.zeros(len(Y_PRED))
+    assert float(total(fn, sample_weight=zeros)[0]) == 0.0
+
+
+def test_an_empty_container_holds_no_loss() -> None:
+    with pytest.raises(ValueError, match="holds no loss"):
+        check([])

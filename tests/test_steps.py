@@ -418,3 +418,43 @@ def test_a_mask_in_a_mapping_that_default_steps_would_lose_is_refused() -> None:
     given = {"tokens": x, "mask": x > 0}
     out = et.Learner(Masked(), None).predict(given)
     assert out == pytest.approx(np.where(x > 0, x, 0).sum(1), rel=1e-5)
+
+
+@pytest.mark.parametrize("base", [object, eqx.Module])
+def test_steps_may_come_from_a_mixin(base: type) -> None:
+    def test_step(self: Any, model: Any, state: Any, x: Array) -> Any:
+        return jnp.mean(jax.vmap(model)(x)), {"rows": jnp.asarray(float(len(x)))}, state
+
+    mixin = type("Mixin", (base,), {"test_step": test_step})
+    made: Any = type("Mixed", (mixin, et.Learner), {})(linear(), None)
+    assert made.evaluate(data()[0])["rows"] == 21.0
+
+
+def test_jit_step_may_donate_by_itself() -> None:
+    class Donates(et.Learner[Any]):
+        def jit_step(self, fn: Any) -> Any:
+            return jax.jit(fn, donate_argnums=(1, 2))
+
+    _, expected = fit(learner(optimizer=optax.sgd(0.1)))
+    _, history = fit(Donates(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY))
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_the_summary_knows_the_keys_of_a_mapping_too() -> None:
+    class Named(et.Learner[Any]):
+        def pred_step(self, model: Any, state: Any, image: Array) -> Any:
+            return jax.vmap(model)(image), state
+
+    made = Named(linear(), None)
+    x, _ = data()
+    assert made.summary({"image": x}).rows[0].output == "float32[21,3]"
+
+
+def test_weights_beside_a_mapping_stay_in_it() -> None:
+    class Named(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, image: Array, sample_weight: Any) -> Any:
+            return jnp.mean(sample_weight), {}, state
+
+    x, _ = data()
+    weights = np.full(21, 3.0, np.float32)
+    assert Named(linear(), None).evaluate({"image": x}, sample_weight=weights)["loss"] == 3.0

@@ -222,18 +222,9 @@ def test_one_array_in_two_places_is_copied_apart_with_a_warning() -> None:
     with pytest.warns(
         UserWarning, match=r"`model\['b'\].weight` and `model\['a'\].weight`.*Shared"
     ):
-        apart = _tree.untied(tree, {}, root="model", warn=True)
+        apart = _tree.untied(tree, root="model")
     assert apart["a"].weight is shared and apart["b"].weight is not shared
     assert apart["b"].weight.tolist() == [1, 1] and apart["c"] is tree["c"]
-
-
-def test_aliases_of_arrays_seen_before_are_copied_in_silence_if_so_asked() -> None:
-    shared, seen = jnp.ones(2), {}
-    first = _tree.untied([shared], seen, root="model", warn=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        second = _tree.untied([shared, 3, "text"], seen, root="state", warn=False)
-    assert first[0] is shared and second[0] is not shared and second[1:] == [3, "text"]
 
 
 def test_equinox_shared_is_not_taken_for_an_alias() -> None:
@@ -241,7 +232,7 @@ def test_equinox_shared_is_not_taken_for_an_alias() -> None:
     tied = eqx.nn.Shared(pair, lambda p: p[1], lambda p: p[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _tree.untied(tied, {}, root="model", warn=True)
+        _tree.untied(tied, root="model")
 
 
 def test_the_first_leaf_of_a_kind_is_found_by_its_path() -> None:

@@ -217,17 +217,47 @@ def test_stopping_before_a_step_takes_none(hook: str) -> None:
     assert same(fitted, made) and (history.epochs, history.stopped) == (0, "early")
 
 
-def test_evaluate_can_be_stopped_but_replaces_nothing() -> None:
-    class Stops(et.Callback):
-        def on_test_batch_end(self, run: et.Run) -> None:
-            run.stop()
+@pytest.mark.parametrize("method", ["stop", "replace"])
+def test_evaluate_and_predict_can_not_be_stopped_nor_given_another_learner(method: str) -> None:
+    def act(self: Any, run: et.Run) -> None:
+        run.stop() if method == "stop" else run.replace(run.learner)
 
-    class Replaces(et.Callback):
-        def on_test_begin(self, run: et.Run) -> None:
-            run.replace(run.learner)
+    told = type("Acts", (et.Callback,), {"on_test_begin": act, "on_predict_begin": act})()
+    for call in (learner().evaluate, learner().predict):
+        with pytest.raises(RuntimeError, match=rf"`run\.{method}` is for `fit`"):
+            call(data()[0], callbacks=told)
 
+
+def test_a_learner_put_in_place_must_fit() -> None:
+    def replacing(made: Any) -> et.Callback:
+        act = lambda self, run: run.replace(made)
+        return type("Replaces", (et.Callback,), {"on_epoch_begin": act})()
+
+    with pytest.raises(ValueError, match="without a state"):
+        learner().fit(*data(), callbacks=replacing(learner()), verbose=0)
+    foreign = learner(optimizer=optax.sgd(0.1)).init().replace(state=learner().init().state)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        learner().fit(*data(), callbacks=replacing(foreign), verbose=0)
+
+
+def test_hooks_set_on_the_instance_are_called() -> None:
+    seen: list[int] = []
+    told = et.Callback()
+    told.on_epoch_end = lambda run: seen.append(run.epoch)
+    learner().fit(*data(), callbacks=told, verbose=0)
+    assert seen == [0]
+
+
+def test_evaluating_a_learner_from_the_middle_of_a_pass_starts_anew() -> None:
+    results: list[Any] = []
     x, y = data(21)
-    stopped = learner().evaluate(x, y, batch_size=7, callbacks=Stops())
-    assert stopped == learner().evaluate(x[:7], y[:7])
-    with pytest.raises(RuntimeError, match=r"`run\.replace` is for `fit`"):
-        learner().evaluate(x, y, callbacks=Replaces())
+
+    class Evaluates(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            clean = run.learner.replace(state=run.state.update(metrics={}))
+            results.append((run.learner.evaluate(x, y), clean.evaluate(x, y)))
+            run.learner.predict(x)
+            assert run.learner.train_on_batch(x, y)[1] == clean.train_on_batch(x, y)[1]
+
+    learner().fit(x, y, batch_size=7, callbacks=Evaluates(), verbose=0)
+    assert len(results) == 3 and all(a == b for a, b in results)

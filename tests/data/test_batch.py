@@ -31,7 +31,9 @@ def test_tuples_of_one_to_three_have_the_usual_names(batch: Any, names: dict[str
 def test_the_keys_of_a_mapping_stand_among_the_names_but_do_not_shadow_ours() -> None:
     batch = {"image": X, "y_true": Y, "state": W}
     found = data.named(batch)
-    assert found["x"] is batch and found["image"] is X and found["y_true"] is Y
+    assert list(found["x"]) == ["image", "state"]  # what is no label and no weight
+    assert found["image"] is X and found["y_true"] is Y
+    assert data.named({"image": X})["x"] == {"image": X}
     assert "state" not in found
 
 
@@ -39,3 +41,4 @@ def test_a_mapping_alone_stays_a_mapping() -> None:
     assert pack({"a": X}) == {"a": X}
     assert pack({"a": X}, Y) == ({"a": X}, Y)
     assert pack(X, None, W) == (X, None, W)
+    assert pack({"a": X}, None, W) == {"a": X, "sample_weight": W}
