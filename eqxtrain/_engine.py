@@ -16,8 +16,9 @@ from jaxtyping import PyTree
 
 from . import _compile, _tree
 from ._fold import STEPS, Y_PRED, Carry, Kept, Kind, fold, program_of
-from ._identity import is_fixed
-from ._protocol import CONTRACTS, withhold
+from ._identity import bindings, is_fixed, methods
+from ._protocol import withhold
+from ._steps import hold_steps
 from .metrics import _logs
 
 _IN_FLIGHT = 2
@@ -82,6 +83,7 @@ class Pass:
         put arrays of the user's into it (`optax.inject_hyperparams` does).
         """
         model, state = learner.model, learner.state
+        hold_steps(type(learner))
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _tree.canonical(withhold(learner))
         if not self._eager:
@@ -89,12 +91,14 @@ class Pass:
         threaded = state.update(metrics={})
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
-            model = _tree.copy(model)
+            threaded_model = _tree.copy(model)
         else:
             fixed = eqx.nn.inference_mode(model)
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
-            model, threaded = None, threaded.update(opt_state=None)
-        carry = Carry(model, _tree.copy(threaded), position=jnp.zeros((), jnp.int32))
+            threaded, threaded_model = threaded.update(opt_state=None), None
+        carry = Carry(threaded_model, _tree.copy(threaded), position=jnp.zeros((), jnp.int32))
+        kinds = [type(learner), *_tree.module_types(model)]
+        self._code = tuple((fn, bindings(fn)) for kind in kinds for fn in methods(kind))
         self._kept_leaves, _ = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(_tree.canonical(carry))
         self._programs.clear()
@@ -104,6 +108,8 @@ class Pass:
 
         At most two calls are in flight; the third waits for the first.
         """
+        if self._eager:
+            batch = jax.tree.map(jnp.asarray, batch)
         program = self._program_for(batch)
         leaves = self._kept_leaves + jax.tree.leaves(batch)
         while len(self._in_flight) >= _IN_FLIGHT:
@@ -143,8 +149,7 @@ class Pass:
             )
             return _Compiled(program)
         began = time.perf_counter()
-        steps = tuple(getattr(type(self._learner), name) for name in CONTRACTS)
-        key = (self.kind, steps, _compile.key_of(kept, carry))
+        key = (self.kind, self._code, _compile.key_of(kept, carry))
         made, new = _compile.cached(key, lambda: self._compile(kept, carry))
         if new:
             model = carry.model if self.kind == "train" else kept.model
@@ -200,9 +205,9 @@ class Pass:
 
     @property
     def learner(self) -> Any:
-        """The learner of now, in buffers that the next call takes away."""
+        """The learner of now, without accumulators, in buffers that the next call takes away."""
         carry: Carry = self._carry_static.merge(self._carry)
-        state = carry.state.update(metrics=self._metrics_static.merge(self._metrics))
+        state = carry.state
         if self.kind == "train":
             return _tree.with_fields(self._learner, model=carry.model, state=state)
         state = state.update(opt_state=self._kept.opt_state)

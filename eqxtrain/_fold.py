@@ -69,8 +69,8 @@ def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
         (_, logs, state), model = out, None
     else:
         (y_pred, state), model = out, None
-        logs = {Y_PRED: _logs.Gather.of(y_pred)}
-    state = _checked(state, kept, kind).update(metrics={}, step=carry.state.step + int(training))
+        logs = {Y_PRED: _logs.Gather(y_pred)}
+    state = state.update(metrics={}, step=carry.state.step + int(training))
     if not training:
         state = state.update(opt_state=None)
     rows = data.size(kept.batch)
@@ -80,15 +80,6 @@ def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
     new = Carry(model, state, carry.position if training else carry.position + 1)
     _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")
     return Folded(new, accumulated, emitted)
-
-
-def _checked(state: Any, kept: Kept, kind: Kind) -> LearnerState:
-    if state is None:
-        raise TypeError(
-            f"`{type(kept.learner).__name__}.{STEPS[kind]}` returned None as its state: return "
-            "the `state` that it was given, or an updated one."
-        )
-    return state
 
 
 def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
@@ -116,7 +107,7 @@ def _check_gathered(logs: dict[str, Any], rows: int) -> None:
             if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
                 raise ValueError(
                     f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "
-                    "gathered has one row an example, the batch axis first."
+                    "predicted or gathered has one row an example, the batch axis first."
                 )
 
 

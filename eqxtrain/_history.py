@@ -50,7 +50,7 @@ class History(Mapping[str, list[Any]]):
         for name in result:
             self._columns.setdefault(name, [math.nan] * self.epochs)
         for name, column in self._columns.items():
-            column.append(result.get(name, math.nan))
+            column.append(_plain(result.get(name, math.nan)))
         self.epochs += 1
 
     def __getitem__(self, name: str) -> list[Any]:
@@ -128,7 +128,13 @@ class Fitted(_Fields[L]):
         return f"Fitted(learner={type(self.learner).__name__}(...), history={self.history!r})"
 
 
+def _plain(value: Any) -> Any:
+    """A number as a float, whatever it is an instance of; all else as it is."""
+    is_number = isinstance(value, int | float) or (np.ndim(value) == 0 and hasattr(value, "dtype"))
+    return float(value) if is_number else value
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
-    return f"array{np.shape(value)}"
+    return f"array{np.shape(value)}" if hasattr(value, "shape") else type(value).__name__

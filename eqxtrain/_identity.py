@@ -2,13 +2,14 @@
 
 import enum
 import functools
+import inspect
 import types
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 import numpy as np
 
-_LIBRARIES = frozenset({"equinox", "jax", "numpy", "optax"})
+_LIBRARIES = frozenset({"equinox", "eqxtrain", "jax", "jaxtyping", "numpy", "optax", "typing"})
 """Whose functions read no globals that change."""
 
 _PLAIN = (type(None), bool, int, str, bytes, enum.Enum, np.dtype)
@@ -29,7 +30,7 @@ class Frozen(Hashable):
     def __init__(self, value: Any) -> None:
         self.value = value
         found = _structure(value, frozenset())
-        self._identity = _Same(value) if found is None else found
+        self._identity = (_Same(value), bindings(value)) if found is None else found
 
     def __hash__(self) -> int:
         return hash(self._identity)
@@ -87,7 +88,7 @@ def _function(fn: types.FunctionType, seen: frozenset[int]) -> Hashable | None:
         return None
     names, by_name = _split(fn.__kwdefaults__ or {})
     read: dict[str, Any] = {}
-    if (fn.__module__ or "").split(".")[0] not in _LIBRARIES:
+    if not _is_library(fn):
         read = {n: fn.__globals__[n] for n in _names_in(fn.__code__) if n in fn.__globals__}
     held = (*cells, *(fn.__defaults__ or ()), *by_name, *read.values())
     # The code is held and compared as the object that it is: equal code may have other globals.
@@ -124,6 +125,39 @@ class _Held(Hashable):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Held) and self._value is other._value
+
+
+def _bound(value: Any) -> Hashable:
+    return _Same(value) if isinstance(value, (*_PLAIN, float, complex)) else _Held(value)
+
+
+def bindings(value: Any, seen: frozenset[int] = frozenset()) -> Hashable:
+    """What the globals that a function reads are bound to now, and theirs in turn.
+
+    A function is the same object after a helper of it was defined again; its program is not.
+    """
+    value = inspect.unwrap(value) if callable(value) else value
+    if isinstance(value, functools.partial):
+        return bindings(value.func, seen)
+    if not isinstance(value, types.FunctionType) or id(value) in seen or _is_library(value):
+        return None
+    seen = seen | {id(value)}
+    read = {n: value.__globals__[n] for n in _names_in(value.__code__) if n in value.__globals__}
+    bound = [(name, _bound(held), bindings(held, seen)) for name, held in sorted(read.items())]
+    return tuple(bound)
+
+
+def methods(kind: type) -> Iterator[types.FunctionType]:
+    """The functions of a class and of its bases, but for those of libraries."""
+    for base in kind.__mro__:
+        for member in vars(base).values():
+            fn = inspect.unwrap(member) if callable(member) else member
+            if isinstance(fn, types.FunctionType) and not _is_library(fn):
+                yield fn
+
+
+def _is_library(fn: types.FunctionType) -> bool:
+    return (fn.__module__ or "").split(".")[0] in _LIBRARIES
 
 
 def is_fixed(value: Any) -> bool:

@@ -1,6 +1,9 @@
 """Making the state of a learner, and telling whether one belongs to it."""
 
 import dataclasses
+import inspect
+import warnings
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -10,6 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from . import _optimize, _tree, data
 from ._fold import Kind
+from ._request import request
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
 
@@ -76,9 +80,15 @@ def overrides(learner: AbstractLearner[Any], step: str) -> bool:
     return getattr(type(learner), step) is not getattr(AbstractLearner, step)
 
 
-def ready(learner: L, batch: PyTree, kind: Kind) -> L:
-    """An initialised learner, checked for what a pass of this kind needs."""
+def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ()) -> L:
+    """An initialised learner, checked for what a pass of this kind needs.
+
+    **Arguments:**
+
+    - `weights`: which of `sample_weight` and `class_weight` are given, and must not be lost.
+    """
     name = type(learner).__name__
+    _warn_of_lost_weights(learner, kind, weights)
     own_updates = overrides(learner, "train_step")
     if kind == "train" and learner.optimizer is None and not own_updates:
         raise TypeError(
@@ -95,6 +105,21 @@ def ready(learner: L, batch: PyTree, kind: Kind) -> L:
             "or make a new state with `.init()`."
         )
     return made
+
+
+def _warn_of_lost_weights(
+    learner: AbstractLearner[Any], kind: Kind, weights: Sequence[str]
+) -> None:
+    for step in ("test_step", *(("grad_step", "train_step") if kind == "train" else ())):
+        if overrides(learner, step):
+            asked = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+            for weight in weights:
+                if not asked.everything and not {weight, "batch"} & set(asked.names):
+                    warnings.warn(
+                        f"`{type(learner).__name__}.{step}` does not ask for `{weight}`, so it is "
+                        "ignored: ask for it, and hand it on to `self.measure`.",
+                        stacklevel=4,
+                    )
 
 
 def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
@@ -129,8 +154,29 @@ def replaced(learner: L, changes: dict[str, Any]) -> L:
     if "model_state" in changes:  # an initialised learner holds it in its state
         state = state.update(model_state=changes["model_state"])
     new = _tree.with_fields(new, state=state, model_state=None)
-    changed = changes.keys() & {"model", "optimizer", "trainable"}
-    if changed and not _makes_own_states(new) and foreign(new):
-        opt_state = _optimize.init(new.optimizer, new.trainable, new.model)
-        state = state.update(opt_state=_tree.canonical(opt_state))
+    if changes.keys() - {"model_state"}:
+        state = _kept_in_step(learner, new, state)
     return _tree.with_fields(new, state=state)
+
+
+def _kept_in_step(old: L, new: L, state: LearnerState) -> LearnerState:
+    """`state` with those fields made anew that the `states_step` of `new` makes differently."""
+
+    def made_by(learner: L) -> LearnerState:
+        key = jax.random.wrap_key_data(state.key)
+        return learner.states_step(model=learner.model, model_state=state.model_state, key=key)
+
+    before, after = (eqx.filter_eval_shape(made_by, learner) for learner in (old, new))
+    fields = [f.name for f in dataclasses.fields(after)]
+    changed = [
+        name
+        for name in fields
+        if name not in ("key", "step", "metrics", "model_state")
+        and _tree.differences(
+            _tree.shapes(getattr(before, name, None)), _tree.shapes(getattr(after, name))
+        )
+    ]
+    if not changed:
+        return state
+    fresh = _tree.canonical(made_by(new))
+    return state.update(**{name: getattr(fresh, name) for name in changed})

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
-import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from . import _loop, _loss, _optimize, data
@@ -146,7 +145,8 @@ class Learner(AbstractLearner[M]):
         **Raises:** what goes wrong, with the learner of the last step as `.learner` on the
         exception.
         """
-        _check_sizes(batch_size=batch_size, epochs=epochs)
+        data.check_whole("batch_size", batch_size, at_least=1)
+        data.check_whole("epochs", epochs, at_least=0)
         if on_interrupt not in (None, "return", "raise"):
             raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {on_interrupt!r}.')
         source = data.as_source(x, y, sample_weight)
@@ -158,7 +158,8 @@ class Learner(AbstractLearner[M]):
         elif validation_split:
             source, held_out = source.split(validation_split)
             validation = {"val_": held_out}
-        learner = ready(self, source.take(slice(batch_size)), "train")
+        weights = _given(sample_weight=sample_weight, class_weight=class_weight)
+        learner = ready(self, source.take(slice(batch_size)), "train", weights=weights)
         return _loop.fit(
             learner,
             source,
@@ -191,10 +192,15 @@ class Learner(AbstractLearner[M]):
 
         **Returns:** names to floats, or to NumPy arrays where a value is no scalar.
         """
-        _check_sizes(batch_size=batch_size)
+        data.check_whole("batch_size", batch_size, at_least=1)
         source = data.as_source(x, y, sample_weight)
         return _loop.evaluate(
-            ready(self, source.take(slice(batch_size)), "test"),
+            ready(
+                self,
+                source.take(slice(batch_size)),
+                "test",
+                weights=_given(sample_weight=sample_weight, class_weight=class_weight),
+            ),
             source,
             batch_size=batch_size,
             class_weight=_loss.class_weight_table(class_weight),
@@ -212,7 +218,7 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> PyTree:
         """What `pred_step` gives for every example, as NumPy arrays, in order."""
-        _check_sizes(batch_size=batch_size)
+        data.check_whole("batch_size", batch_size, at_least=1)
         source = data.as_source(x)
         return _loop.predict(
             ready(self, source.take(slice(batch_size)), "predict"),
@@ -282,16 +288,5 @@ def _callbacks(callbacks: Callback | Sequence[Callback] | None, verbose: Verbose
     return Callbacks(given if verbose == 0 else [*given, Progress(verbose)])
 
 
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
-
-
-def _check_sizes(*, batch_size: int, epochs: int = 0) -> None:
-    if not _is_whole(batch_size) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` is a positive whole number of examples; got {batch_size!r}."
-        )
-    if not _is_whole(epochs) or epochs < 0:
-        raise ValueError(
-            f"`epochs` is a whole number, how many more passes to train; got {epochs!r}."
-        )
+def _given(**arguments: Any) -> list[str]:
+    return [name for name, value in arguments.items() if value is not None]

@@ -57,7 +57,7 @@ def fit(
             run.history.stopped = "interrupted" if interrupt.asked else run.stopped
             loop.tell("on_train_end")
             run.history.stopped = "interrupted" if interrupt.asked else run.stopped
-    learner = loop.learner()
+    learner = training.learner
     if interrupt.asked:
         _report_interruption(on_interrupt, learner, run)
     return Fitted(learner, run.history)
@@ -81,20 +81,15 @@ class _Fit:
         self._key = np.asarray(self._run.learner.state.key)
         self._snapshot: Any = self._run.learner
 
-    def learner(self) -> Any:
-        """The learner of now, without accumulators."""
-        learner = self._training.learner
-        return _tree.with_fields(learner, state=learner.state.update(metrics={}))
-
     def rescue(self) -> Any:
         """The learner of the last step, or of the last snapshot if the device lost that."""
         if self._training.intact:
-            return self.learner()
+            return self._training.learner
         self._run.fall_back(self._snapshot)
         return self._snapshot
 
     def _take_snapshot(self) -> None:
-        learner = self.learner()
+        learner = self._training.learner
         held = {"model": learner.model, "state": learner.state}
         self._snapshot = _tree.with_fields(learner, **_tree.to_host(held))
 
@@ -156,21 +151,31 @@ class _Fit:
     def prepare_validation(self) -> None:
         """Compile validation before training, so that what is wrong with it costs no epoch."""
         for prefix, source in self._validation.items():
-            with _noting(f"while validating, for the logs `{prefix}...`"):
+            with _noting(_where(prefix)):
                 self._testing().prepare(source.take(slice(self._batch_size)))
 
     def _validate(self, prefix: str, source: data.ArraySource) -> dict[str, Any]:
         testing = self._testing()
         self._run.enter(training=self._training, measuring=testing)
-        with _noting(f"while validating, for the logs `{prefix}...`"):
+        with _noting(_where(prefix)):
             return _pass_over(
                 self._run, self._callbacks, testing, source, self._batch_size, self._interrupt
             )
 
     def _testing(self) -> Pass:
-        testing = Pass(self.learner(), "test", eager=self._eager)
+        testing = Pass(self._training.learner, "test", eager=self._eager)
         testing.compilations = self._run.history.timing.compilations
         return testing
+
+
+def _where(prefix: str) -> str:
+    text = f"This was in validation, for the logs `{prefix}...`."
+    if prefix != "val_":
+        text += (
+            " `validation_data={...}` are named sets; a mapping of arrays is wrapped, "
+            "`validation_data=(mapping,)`."
+        )
+    return text
 
 
 @contextmanager
@@ -258,6 +263,8 @@ def _telling_of_exceptions(run: Run, callbacks: Callbacks, rescue: Any) -> Itera
             error.learner = rescue()  # pyright: ignore[reportAttributeAccessIssue]
         except Exception as second:  # what went wrong first is what people must see
             error.add_note(f"The learner could not be rescued: {second!r}")
+        if "filter_jit" in str(error):
+            error.add_note("Run again with `eager=True` to see the line of the step that raised.")
         for callback in callbacks:
             try:
                 callback.on_exception(run)

@@ -115,6 +115,11 @@ def _reduce(
     fn: Callable[..., Any], name: str, value: Any, available: Mapping[str, Any]
 ) -> Float[Array, ""]:
     """One part of a loss as a scalar: `Σ(m·w·c·ℓ) / Σm` over the factors it did not ask for."""
+    if value is None or isinstance(value, tuple | list):
+        raise TypeError(
+            f"The loss `{name}` returned a `{type(value).__name__}`: return an array of one value "
+            "an example, a scalar, or a dict of named parts."
+        )
     value = jnp.asarray(value)
     if value.dtype != jnp.float64:  # sums of half precision lose their digits
         value = value.astype(jnp.float32)

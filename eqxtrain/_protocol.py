@@ -92,7 +92,15 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         available = _provide(name, given)
         _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
-        return _CHECKS[name](fn(withhold(self), **arguments), who)
+        out = _CHECKS[name](fn(withhold(self), **arguments), who)
+        returns = CONTRACTS[name].returns
+        lost = len(returns) > 1 and out[returns.index("state")] is None
+        if lost and available.get("state") is not None:
+            raise TypeError(
+                f"`{who}` returned None as its state: return the `state` that it was given, or an "
+                "updated one."
+            )
+        return out
 
     return _mark(held_to_contract)
 

@@ -1,8 +1,9 @@
 """Calling by name: our names, and a function called with what it asks for."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 PRED_NAMES = frozenset({"model", "state", "x", "batch", "key", "training", "initializing"})
@@ -61,6 +62,8 @@ def missing_message(who: str, missing: Collection[str], available: Mapping[str, 
     text = f"`{who}` asks for {asked}, which nobody provides here."
     if "y_true" in missing and "y_true" not in available:
         text += " There are no labels: pass `y`, or give `y_true` a default."
+    if who.endswith("init_step") and "x" in missing:
+        text += " Give it one batch: `learner.init(x, y)`."
     if "sample_weight" in missing:
         text += " Pass `sample_weight=None` if there are no weights."
     return text + f" Available: {', '.join(sorted(available))}."
@@ -134,7 +137,34 @@ def call_on_predictions(
             f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
             "pass `y`, or let it ask for `y_pred` (and `x`) by those names."
         )
-    return fn(available["y_pred"], available["y_true"])
+    y_pred, y_true = available["y_pred"], available["y_true"]
+    try:
+        inspect.signature(fn).bind(y_pred, y_true)
+    except TypeError as error:
+        raise TypeError(
+            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, which it can't be: {error}. "
+            "Let it take those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
+        ) from None
+    except ValueError:  # no signature to read
+        pass
+    with hint_at_outputs(y_pred, f"the {kind} `{who}`"):
+        return fn(y_pred, y_true)
+
+
+@contextlib.contextmanager
+def hint_at_outputs(y_pred: Any, who: str) -> Iterator[None]:
+    """Let an error over predictions that are no single array say how to pick one of them."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(y_pred, "dtype"):
+            raise
+        parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
+        raise TypeError(
+            f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "
+            "take whole. Names of losses and metrics only name them: to pick an output, write "
+            "`et.Loss(fn, on=...)`, or a function that asks for `y_pred` and `y_true`."
+        ) from error
 
 
 def name_of(fn: Any) -> str | None:

@@ -41,6 +41,8 @@ def key_data(key: PRNGKeyArray) -> UInt32[Array, "words"]:
     """
     if is_typed_key(key):
         key = jax.random.key_data(key)
+    if not hasattr(key, "shape"):
+        raise TypeError(f"`key` is {key!r}: give a random key, `jax.random.key(0)`.")
     words = jax.random.key_data(jax.random.key(0)).shape
     if key.shape != words:
         raise ValueError(

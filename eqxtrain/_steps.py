@@ -83,6 +83,14 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
     return _summary.rows(self.pred_step, self.trainable, model, state, available)
 
 
+def hold_steps(kind: type) -> None:
+    """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
+    for name in CONTRACTS:
+        fn = inspect.getattr_static(kind, name)
+        if not is_held_to_contract(fn):
+            setattr(kind, name, step(name, fn))
+
+
 class AbstractLearner(eqx.Module, Generic[M]):
     """The steps of a learner, apart from the loops that drive them.
 
@@ -138,10 +146,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in CONTRACTS:  # a step may also come from a mixin
-            fn = inspect.getattr_static(cls, name)
-            if not is_held_to_contract(fn):
-                setattr(cls, name, step(name, fn))
+        hold_steps(cls)
         for name in _FOREIGN_STEPS.keys() & cls.__dict__.keys():
             if callable(cls.__dict__[name]):
                 raise TypeError(

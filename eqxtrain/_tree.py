@@ -158,6 +158,22 @@ def untied(tree: PyTree, *, root: str) -> PyTree:
     return jax.tree_util.tree_map_with_path(untie, tree)
 
 
+def module_types(tree: PyTree) -> list[type]:
+    """The classes of the modules in a tree, each once, in the order met."""
+    found: dict[type, None] = {}
+
+    def visit(node: PyTree) -> None:
+        is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
+        if isinstance(node, eqx.Module):
+            found[type(node)] = None
+        for child in jax.tree.leaves(node, is_leaf=is_leaf):
+            if child is not node and isinstance(child, eqx.Module):
+                visit(child)
+
+    visit(tree)
+    return list(found)
+
+
 def same_bits(a: PyTree, b: PyTree) -> bool:
     """Whether two trees of one structure hold the same arrays, bit for bit."""
     pairs = zip(split(a)[0], split(b)[0], strict=True)

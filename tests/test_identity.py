@@ -22,7 +22,6 @@ SCALE = 1.0
     [
         lambda: optax.adam(1e-3).update,
         lambda: optax.chain(optax.clip(1.0), optax.lamb(1e-3)).update,
-        lambda: optax.inject_hyperparams(optax.sgd)(learning_rate=0.1).init,
         lambda: optax.adam(optax.cosine_decay_schedule(1e-3, 10)).update,
         lambda: lambda m: m.layers[0],
         lambda: lambda p, y: SCALE * CROSS_ENTROPY(p, y),
@@ -129,3 +128,37 @@ def test_disable_jit_runs_plain_python() -> None:
     with jax.disable_jit():
         plain, _ = made.fit(x, y, batch_size=7, verbose=0)
     assert eqx.tree_equal(plain.model, compiled.model, rtol=1e-5, atol=1e-6)
+
+
+def test_a_helper_that_was_defined_again_is_seen_by_steps_and_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, _ = data()
+    for kind, model in ((Helped, linear()), (et.Learner, HelpedModel())):
+        before = kind(model, None).predict(x)
+        monkeypatch.setitem(globals(), "helper", lambda value: 10 * value)
+        assert kind(model, None).predict(x) == pytest.approx(10 * before, rel=1e-5)
+        monkeypatch.undo()
+        assert kind(model, None).predict(x) == pytest.approx(before, rel=1e-6)
+
+
+def helper(value: Any) -> Any:
+    return value
+
+
+def middle(value: Any) -> Any:
+    return helper(value)
+
+
+class Helped(et.Learner[Any]):
+    """A learner whose step calls a helper of a helper."""
+
+    def pred_step(self, model: Any, state: Any, x: Any) -> Any:
+        return middle(jax.vmap(model)(x)), state
+
+
+class HelpedModel(eqx.Module):
+    """A model that calls a helper."""
+
+    def __call__(self, x: Any) -> Any:
+        return helper(jnp.sum(x))

@@ -300,7 +300,7 @@ def test_the_result_of_fit_says_what_it_holds() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_batch_size_that_is_no_positive_number_gets_a_sentence(batch_size: Any) -> None:
     for call in (learner().fit, learner().evaluate):
-        with pytest.raises(ValueError, match="`batch_size` is a positive whole number"):
+        with pytest.raises(ValueError, match="`batch_size` is a whole number, 1 or more"):
             call(*data(), batch_size=batch_size)
 
 
@@ -351,3 +351,35 @@ def test_class_weights_that_are_no_numbers_get_a_sentence() -> None:
     for wrong in ("balanced", {0: "a"}):
         with pytest.raises(ValueError, match="no numbers"):
             learner().evaluate(*data(), class_weight=wrong)
+
+
+def test_replacing_the_optimizer_makes_its_state_anew_where_states_are_ones_own() -> None:
+    class Two(et.LearnerState):
+        other: Any = None
+
+    class Own(et.Learner[Any]):
+        second: Any = None
+
+        def states_step(self, model: Any, key: Any) -> et.LearnerState:
+            state = super().states_step(model=model, key=key)
+            params = eqx.filter(model, eqx.is_inexact_array)
+            return Two.from_state(state, other=self.second.init(params))
+
+    x, y = data()
+    made = Own(linear(), optax.adam(0.1), loss=CROSS_ENTROPY, second=optax.adam(0.1))
+    fitted, _ = made.fit(x, y, verbose=0)
+    changed = fitted.replace(optimizer=optax.sgd(0.1, momentum=0.9))
+    assert isinstance(changed.state, Two) and isinstance(fitted.state, Two)
+    assert same(changed.state.other, fitted.state.other)
+    assert int(changed.state.step) == 1 and same(changed.state.key, fitted.state.key)
+    changed.fit(x, y, verbose=0)
+    both = fitted.replace(optimizer=optax.sgd(0.1), second=optax.sgd(0.1))
+    assert isinstance(both.state, Two) and not jax.tree.leaves(both.state.other)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_key_that_is_no_key_gets_a_sentence() -> None:
+    wrong: Any = 3
+    made: Any = learner()
+    with pytest.raises(TypeError, match="give a random key"):
+        made.init(key=wrong)

@@ -458,3 +458,54 @@ def test_weights_beside_a_mapping_stay_in_it() -> None:
     x, _ = data()
     weights = np.full(21, 3.0, np.float32)
     assert Named(linear(), None).evaluate({"image": x}, sample_weight=weights)["loss"] == 3.0
+
+
+def test_losses_over_several_outputs_say_how_to_pick_one() -> None:
+    class Two(et.Learner[Any]):
+        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
+            logits = jax.vmap(model)(x)
+            return {"a": logits, "b": logits}, state
+
+    x, y = data()
+    labels = {"a": y, "b": y}
+    for loss in ({"a": CROSS_ENTROPY}, CROSS_ENTROPY):
+        with pytest.raises(TypeError, match=r"\['a', 'b'\].*`et.Loss\(fn, on="):
+            Two(linear(), None, loss=loss).evaluate(x, labels)
+    picked = {"a": et.Loss(CROSS_ENTROPY, on="a"), "b": et.Loss(CROSS_ENTROPY, on="b")}
+    result = Two(linear(), None, loss=picked).evaluate(x, labels)
+    assert result["loss"] == pytest.approx(result["a"] + result["b"], rel=1e-6)
+    with pytest.raises(TypeError, match=r"`Accuracy.update` could not take whole"):
+        Two(linear(), None, loss=picked, metrics=et.metrics.Accuracy()).evaluate(x, labels)
+
+
+def test_eager_steps_see_jax_arrays_as_compiled_ones_do() -> None:
+    class Sets(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, x: Array) -> Any:
+            return jnp.mean(x.at[0].set(0.0)), {"largest": x.max()}, state
+
+    x, _ = data()
+    made = Sets(linear(), None)
+    assert made.evaluate(x, eager=True) == pytest.approx(made.evaluate(x), rel=1e-6)
+
+
+def test_weights_that_a_step_would_lose_are_warned_of() -> None:
+    class Loses(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, x: Array, y_true: Array) -> Any:
+            y_pred, state = self.pred_step(model=model, state=state, x=x)
+            loss, logs = self.measure(y_pred=y_pred, y_true=y_true)
+            return loss, logs, state
+
+    x, y = data()
+    made = Loses(linear(), None, loss=CROSS_ENTROPY)
+    with pytest.warns(UserWarning, match=r"`Loses.test_step` does not ask for `sample_weight`"):
+        made.evaluate(x, y, sample_weight=np.ones(21, np.float32))
+
+
+def test_a_step_that_returns_no_state_is_named() -> None:
+    class Forgets(et.Learner[Any]):
+        def test_step(self, model: Any, x: Array) -> Any:
+            return jnp.mean(jax.vmap(model)(x)), {}, None
+
+    for call in (Forgets(linear(), optax.sgd(0.1)).fit, Forgets(linear(), None).evaluate):
+        with pytest.raises(TypeError, match=r"`Forgets.test_step` returned None as its state"):
+            call(data()[0], verbose=0)

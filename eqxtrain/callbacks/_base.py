@@ -1,6 +1,7 @@
 """`Callback`, what it is told (`Run`) and how often (`Every`)."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -92,7 +93,7 @@ class Run:
     def _current(self) -> Any:
         if self._training is None:
             return self._learner
-        return _tree.copy(self._training.learner)
+        return _tree.copy(self._training.learner)  # without accumulators, so that its file loads
 
     @property
     def state(self) -> Any:
@@ -224,6 +225,7 @@ class Callbacks:
                 raise TypeError(
                     f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`."
                 )
+            _check_declared(callback)
         self._callbacks = tuple(callbacks)
         self._for_hook = {
             hook: [callback for callback in callbacks if _has(callback, hook)] for hook in HOOKS
@@ -241,6 +243,22 @@ class Callbacks:
                     getattr(callback, hook)(run)
                 finally:
                     run.reads = "state"
+
+
+def _check_declared(callback: Callback) -> None:
+    name = type(callback).__name__
+    if callback.reads not in ("state", "logs"):
+        raise ValueError(f'`{name}.reads` is "state" or "logs"; got {callback.reads!r}.')
+    if not isinstance(callback.every, Every | None):
+        raise TypeError(f"`{name}.every` is `Every(steps=...)` or None; got {callback.every!r}.")
+    for hook in HOOKS:
+        try:
+            inspect.signature(getattr(callback, hook)).bind(None)
+        except TypeError:
+            raise TypeError(
+                f"`{name}.{hook}` must take one argument, the run: `def {hook}(self, run)`; "
+                "`run.epoch` and `run.logs` are on it."
+            ) from None
 
 
 def _has(callback: Callback, hook: str) -> bool:

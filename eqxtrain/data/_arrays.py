@@ -117,14 +117,19 @@ def _as_array(leaf: Any, path: str) -> np.ndarray:
 
 
 def _check_lengths(leaves: list[tuple[str, np.ndarray]]) -> None:
-    if not leaves:
-        raise ValueError("There is no data: `x` holds no arrays.")
+    if not leaves or not leaves[0][0].startswith("x"):
+        raise ValueError("There is no data: `x` holds no arrays. Give it at least one.")
     lengths = {path: len(leaf) for path, leaf in leaves}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{path}` has {length}" for path, length in lengths.items())
-        raise ValueError(f"All data must have the same number of examples, but {listed}.")
+        raise ValueError(
+            f"All data must have the same number of examples along their first axis, but {listed}: "
+            "cut them to one length, or see whether an axis must be moved to the front."
+        )
     if 0 in lengths.values():
-        raise ValueError(f"There is no data: `{leaves[0][0]}` has 0 examples.")
+        raise ValueError(
+            f"There is no data: `{leaves[0][0]}` has 0 examples. See what filtered them all out."
+        )
 
 
 def named_sets(validation_data: Any) -> dict[str, ArraySource]:
@@ -158,3 +163,10 @@ def _validation(data: Any, name: str) -> ArraySource:
             else ""
         )
         raise type(error)(f"In `{name}`: {error}{hint}") from None
+
+
+def check_whole(name: str, number: Any, *, at_least: int) -> None:
+    """Refuse what is no whole number, or too small a one."""
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    if not whole or number < at_least:
+        raise ValueError(f"`{name}` is a whole number, {at_least} or more; got {number!r}.")

@@ -7,7 +7,14 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
-from .._request import METRIC_NAMES, call, call_on_predictions, is_by_name, request
+from .._request import (
+    METRIC_NAMES,
+    call,
+    call_on_predictions,
+    hint_at_outputs,
+    is_by_name,
+    request,
+)
 from .._types import Self
 from ._base import Metric, examples
 from ._modes import Mean
@@ -111,5 +118,9 @@ def measure(
     for name, metric in metrics:
         fresh = metric.reset()
         who = f"{type(metric).__name__}.update"
-        logs[unique(name, {*taken, *logs})] = call(fresh.update, available, who=who)
+        with hint_at_outputs(available.get("y_pred", jnp.zeros(())), f"`{who}`"):
+            new = call(fresh.update, available, who=who)
+        if not isinstance(new, Metric):
+            raise TypeError(f"`{who}` returned a `{type(new).__name__}`; it returns a metric.")
+        logs[unique(name, {*taken, *logs})] = new
     return logs

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._naming import unique
-from .._tree import differences, shapes, strong
+from .._tree import differences, is_typed_key, shapes, strong
 from ._base import Metric
 from ._modes import Gather, Mean
 
@@ -26,6 +26,13 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
             raise TypeError(f"`{who}` logs under the key {name!r}: names are strings.")
         if isinstance(value, Metric):
             continue
+        if isinstance(value, Mapping):
+            raise TypeError(
+                f"`{who}` logs `{name}` as a dict: logs do not nest, so join the names, "
+                f"`{{'{name}/...': ...}}`."
+            )
+        if is_typed_key(value):
+            raise TypeError(f"`{who}` logs `{name}`, which is a random key and no number.")
         if not isinstance(value, jax.Array):
             raise TypeError(
                 f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would "

@@ -87,7 +87,7 @@ class Mean(Metric):
 
 @final
 class Sum(Metric):
-    """The sum over examples. The sum of nothing is 0."""
+    """The sum over examples and trailing axes. The sum of nothing is 0."""
 
     total: CompensatedSum = eqx.field(default_factory=CompensatedSum)
 
@@ -136,7 +136,7 @@ class _Extreme(Metric):
 
 @final
 class Min(_Extreme):
-    """The smallest value."""
+    """The smallest value, over examples and trailing axes."""
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Min":
@@ -157,7 +157,7 @@ class Min(_Extreme):
 
 @final
 class Max(_Extreme):
-    """The largest value."""
+    """The largest value, over examples and trailing axes."""
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Max":
@@ -179,6 +179,8 @@ class Max(_Extreme):
 @final
 class Std(Metric):
     """The standard deviation over examples (of the population: divided by n).
+
+    Each example counts once: its trailing axes are averaged first.
 
     Merged as Chan, Golub and LeVeque do (*Updating Formulae and a Pairwise Algorithm for Computing
     Sample Variances*, 1979): no difference of large squares.

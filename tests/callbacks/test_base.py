@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -261,3 +262,38 @@ def test_evaluating_a_learner_from_the_middle_of_a_pass_starts_anew() -> None:
 
     learner().fit(x, y, batch_size=7, callbacks=Evaluates(), verbose=0)
     assert len(results) == 3 and all(a == b for a, b in results)
+
+
+def test_a_learner_saved_after_a_batch_loads_into_a_fresh_init(tmp_path: Any) -> None:
+    class Saves(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            eqx.tree_serialise_leaves(tmp_path / f"{run.step}.eqx", run.learner)
+
+    learner().fit(*data(21), batch_size=7, callbacks=Saves(), verbose=0)
+    for step in (1, 2, 3):
+        loaded = eqx.tree_deserialise_leaves(tmp_path / f"{step}.eqx", learner().init())
+        assert loaded.state is not None and int(loaded.state.step) == step
+
+
+def test_what_is_declared_wrong_gets_a_sentence() -> None:
+    def told(**body: Any) -> et.Callback:
+        return type("Wrong", (et.Callback,), body)()
+
+    keras = lambda self, epoch, logs: None
+    for callback, message in (
+        (told(reads="log"), '"state" or "logs"'),
+        (told(every=3), r"`Every\(steps=\.\.\.\)`"),
+        (told(on_epoch_end=keras), r"must take one argument, the run"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            learner().fit(*data(), callbacks=callback, verbose=0)
+
+
+def test_numbers_that_a_callback_logs_become_floats() -> None:
+    class Logs(et.Callback):
+        def on_epoch_end(self, run: et.Run) -> None:
+            run.logs.update(a=jnp.asarray(0.5), b=np.float32(1), c=2)
+
+    _, history = learner().fit(*data(), callbacks=Logs(), verbose=0)
+    assert [history[name] for name in "abc"] == [[0.5], [1.0], [2.0]]
+    assert all(type(history[name][0]) is float for name in "abc")
