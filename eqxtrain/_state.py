@@ -69,7 +69,8 @@ class LearnerState(eqx.Module):
 
     - `opt_state`: the optimizer's.
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
-    - `metrics`: the accumulators of the pass under way, by name; empty between passes.
+    - `metrics`: the accumulators of the pass under way, by name. `advance` fills them; a learner
+        that `fit` hands out has none, so that its file always loads into a fresh `init`.
     - `key`: raw `uint32` key data, the only source of randomness.
     - `step`: how many training steps were taken, an int32 scalar.
     """
