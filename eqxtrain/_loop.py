@@ -257,6 +257,7 @@ def _telling_of_exceptions(run: Run, callbacks: Callbacks, rescue: Any) -> Itera
         yield
     except BaseException as error:
         run.exception = error
+        _end_in_our_sentence(error)
         with suppress(AttributeError):  # an exception with slots can carry nothing
             error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
         try:
@@ -271,6 +272,18 @@ def _telling_of_exceptions(run: Run, callbacks: Callbacks, rescue: Any) -> Itera
             except Exception as second:
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
         raise
+
+
+def _end_in_our_sentence(error: BaseException) -> None:
+    """Drop JAX's note on its frames from an error of ours, whose last line is what people read."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    ours = frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
+        __package__
+    )
+    if ours and hasattr(error, "__notes__"):
+        error.__notes__ = [note for note in error.__notes__ if "JAX has removed" not in note]
 
 
 def _report_interruption(

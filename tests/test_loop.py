@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +403,10 @@ def test_an_interrupt_at_the_very_end_is_reported() -> None:
 
     _, history = learner().fit(*data(), callbacks=AtEnd(), verbose=0, on_interrupt="return")
     assert history.stopped == "interrupted" and history.epochs == 1
+
+
+def test_a_sentence_is_the_last_thing_read() -> None:
+    with pytest.raises(TypeError, match="there are no labels") as raised:
+        learner().fit(data()[0], verbose=0)
+    shown = "".join(traceback.format_exception(raised.value)).rstrip().splitlines()
+    assert shown[-1].endswith("by those names.")
