@@ -2,8 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import PyTree
 
 from . import _tree, data
 from ._engine import Pass
+from ._exceptions import noting, telling_of_exceptions
 from ._fold import Kind
 from ._history import Fitted, History
 from ._initialise import ready
@@ -44,7 +44,7 @@ def fit(
         loop = _Fit(
             run, training, interrupt, callbacks, source, validation, batch_size, shuffle, eager
         )
-        with _telling_of_exceptions(run, callbacks, loop.rescue):
+        with telling_of_exceptions(run, callbacks, loop.rescue):
             run.enter(training=training, measuring=training)
             if epochs > 0 and not eager:
                 loop.prepare_validation()
@@ -151,13 +151,13 @@ class _Fit:
     def prepare_validation(self) -> None:
         """Compile validation before training, so that what is wrong with it costs no epoch."""
         for prefix, source in self._validation.items():
-            with _noting(_where(prefix)):
+            with noting(_where(prefix)):
                 self._testing().prepare(source.take(slice(self._batch_size)))
 
     def _validate(self, prefix: str, source: data.ArraySource) -> dict[str, Any]:
         testing = self._testing()
         self._run.enter(training=self._training, measuring=testing)
-        with _noting(_where(prefix)):
+        with noting(_where(prefix)):
             return _pass_over(
                 self._run, self._callbacks, testing, source, self._batch_size, self._interrupt
             )
@@ -178,16 +178,6 @@ def _where(prefix: str) -> str:
     return text
 
 
-@contextmanager
-def _noting(note: str) -> Iterator[None]:
-    """Let an exception say where it came from."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(note)
-        raise
-
-
 def evaluate(
     learner: Any,
     source: data.ArraySource,
@@ -201,7 +191,7 @@ def evaluate(
     """One pass of `test_step`. The arguments are those of `Learner.evaluate`, checked."""
     run = Run(learner, History(), {"steps": source.steps(batch_size), **params})
     testing = Pass(learner, "test", class_weight=class_weight, eager=eager)
-    with _telling_of_exceptions(run, callbacks, lambda: learner):
+    with telling_of_exceptions(run, callbacks, lambda: learner):
         run.enter(training=None, measuring=testing)
         return _pass_over(run, callbacks, testing, source, batch_size)
 
@@ -218,7 +208,7 @@ def predict(
     """One pass of `pred_step`. The arguments are those of `Learner.predict`, checked."""
     run = Run(learner, History(), {"steps": source.steps(batch_size), **params})
     predicting = Pass(learner, "predict", eager=eager)
-    with _telling_of_exceptions(run, callbacks, lambda: learner):
+    with telling_of_exceptions(run, callbacks, lambda: learner):
         run.enter(training=None, measuring=None)
         _pass_over(run, callbacks, predicting, source, batch_size)
         return predicting.outputs()
@@ -248,42 +238,6 @@ def _pass_over(
     run.forget(result)
     callbacks.tell(f"on_{kind}_end", run)
     return dict(result)
-
-
-@contextmanager
-def _telling_of_exceptions(run: Run, callbacks: Callbacks, rescue: Any) -> Iterator[None]:
-    """Let an exception carry the learner and the history, and tell the callbacks of it."""
-    try:
-        yield
-    except BaseException as error:
-        run.exception = error
-        _end_in_our_sentence(error)
-        with suppress(AttributeError):  # an exception with slots can carry nothing
-            error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
-        try:
-            error.learner = rescue()  # pyright: ignore[reportAttributeAccessIssue]
-        except Exception as second:  # what went wrong first is what people must see
-            error.add_note(f"The learner could not be rescued: {second!r}")
-        if "filter_jit" in str(error):
-            error.add_note("Run again with `eager=True` to see the line of the step that raised.")
-        for callback in callbacks:
-            try:
-                callback.on_exception(run)
-            except Exception as second:
-                error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
-        raise
-
-
-def _end_in_our_sentence(error: BaseException) -> None:
-    """Drop JAX's note on its frames from an error of ours, whose last line is what people read."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    ours = frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
-        __package__
-    )
-    if ours and hasattr(error, "__notes__"):
-        error.__notes__ = [note for note in error.__notes__ if "JAX has removed" not in note]
 
 
 def _report_interruption(

@@ -14,8 +14,8 @@ ROOT = Path(et.__file__).parent
 ROOMS = [
     "_types", "_identity", "_tree", "_request", "_naming", "metrics", "_loss", "_state",
     "_optimize", "_outputs", "_summary", "_protocol", "_forward", "_steps", "_compile", "data",
-    "_fold", "_engine", "_initialise", "_history", "_interrupt", "callbacks", "_loop", "_learner",
-    "__init__",
+    "_fold", "_engine", "_initialise", "_history", "_interrupt", "callbacks",
+    "_exceptions", "_loop", "_learner", "__init__",
 ]  # fmt: skip
 """The rooms of the house in order; each may import those above it."""
 

@@ -1,0 +1,56 @@
+"""How an exception leaves a run: it carries the learner, it is told of, it ends in a sentence."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from .callbacks import Run
+from .callbacks._base import Callbacks
+
+
+@contextmanager
+def telling_of_exceptions(
+    run: Run, callbacks: Callbacks, rescue: Callable[[], Any]
+) -> Iterator[None]:
+    """Let an exception carry the learner and the history, and tell the callbacks of it."""
+    try:
+        yield
+    except BaseException as error:
+        run.exception = error
+        _end_in_our_sentence(error)
+        with suppress(AttributeError):  # an exception with slots can carry nothing
+            error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            error.learner = rescue()  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception as second:  # what went wrong first is what people must see
+            error.add_note(f"The learner could not be rescued: {second!r}")
+        if "filter_jit" in str(error):
+            error.add_note("Run again with `eager=True` to see the line of the step that raised.")
+        for callback in callbacks:
+            try:
+                callback.on_exception(run)
+            except Exception as second:
+                error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
+        raise
+
+
+@contextmanager
+def noting(note: str) -> Iterator[None]:
+    """Let an exception say where it came from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
+
+
+def _end_in_our_sentence(error: BaseException) -> None:
+    """Drop JAX's note on its frames from an error of ours, whose last line is what people read."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    ours = frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
+        __package__
+    )
+    if ours and hasattr(error, "__notes__"):
+        error.__notes__ = [note for note in error.__notes__ if "JAX has removed" not in note]
