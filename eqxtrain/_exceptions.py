@@ -18,12 +18,13 @@ def telling_of_exceptions(
     except BaseException as error:
         run.exception = error
         _end_in_our_sentence(error)
-        with suppress(AttributeError):  # an exception with slots can carry nothing
-            error.history = run.history  # pyright: ignore[reportAttributeAccessIssue]
+        carried: dict[str, Any] = {"history": run.history}
         try:
-            error.learner = rescue()  # pyright: ignore[reportAttributeAccessIssue]
+            carried["learner"] = rescue()
         except Exception as second:  # what went wrong first is what people must see
             error.add_note(f"The learner could not be rescued: {second!r}")
+        with suppress(TypeError):  # an exception with slots can carry nothing
+            vars(error).update(carried)
         if "filter_jit" in str(error):
             error.add_note("Run again with `eager=True` to see the line of the step that raised.")
         for callback in callbacks:
@@ -49,8 +50,6 @@ def _end_in_our_sentence(error: BaseException) -> None:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    ours = frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
-        __package__
-    )
-    if ours and hasattr(error, "__notes__"):
+    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    if module.startswith(f"{__package__}.") and hasattr(error, "__notes__"):
         error.__notes__ = [note for note in error.__notes__ if "JAX has removed" not in note]
