@@ -1,5 +1,6 @@
 """When two values that are no arrays make the same program."""
 
+import dis
 import enum
 import functools
 import inspect
@@ -87,9 +88,7 @@ def _function(fn: types.FunctionType, seen: frozenset[int]) -> Hashable | None:
     except ValueError:  # a cell that is not filled yet
         return None
     names, by_name = _split(fn.__kwdefaults__ or {})
-    read: dict[str, Any] = {}
-    if not _is_library(fn):
-        read = {n: fn.__globals__[n] for n in _names_in(fn.__code__) if n in fn.__globals__}
+    read = {} if _is_library(fn) else _read(fn)
     held = (*cells, *(fn.__defaults__ or ()), *by_name, *read.values())
     # The code is held and compared as the object that it is: equal code may have other globals.
     return _all((id(fn.__globals__), _Held(fn.__code__), names, tuple(read)), held, seen)
@@ -105,11 +104,19 @@ def _split(mapping: dict[str, Any]) -> tuple[tuple[str, ...], list[Any]]:
     return names, [mapping[name] for name in names]
 
 
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+@functools.lru_cache(maxsize=4096)
+def _globals_in(code: types.CodeType) -> tuple[str, ...]:
+    """The names that a function's code, and that of the functions inside it, reads as globals."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
+            names.update(_globals_in(constant))
+    return tuple(sorted(names))
+
+
+def _read(fn: types.FunctionType) -> dict[str, Any]:
+    """The globals that a function reads, as they are bound now; builtins are left out."""
+    return {n: fn.__globals__[n] for n in _globals_in(fn.__code__) if n in fn.__globals__}
 
 
 class _Held(Hashable):
@@ -142,9 +149,7 @@ def bindings(value: Any, seen: frozenset[int] = frozenset()) -> Hashable:
     if not isinstance(value, types.FunctionType) or id(value) in seen or _is_library(value):
         return None
     seen = seen | {id(value)}
-    read = {n: value.__globals__[n] for n in _names_in(value.__code__) if n in value.__globals__}
-    bound = [(name, _bound(held), bindings(held, seen)) for name, held in sorted(read.items())]
-    return tuple(bound)
+    return tuple((name, _bound(held), bindings(held, seen)) for name, held in _read(value).items())
 
 
 def methods(kind: type) -> Iterator[types.FunctionType]:

@@ -162,3 +162,17 @@ class HelpedModel(eqx.Module):
 
     def __call__(self, x: Any) -> Any:
         return helper(jnp.sum(x))
+
+
+def test_a_global_that_shares_its_name_with_an_attribute_costs_no_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = data()
+    made = et.Learner(linear(), optax.sgd(0.1), loss=lambda p, t: CROSS_ENTROPY(p, t))
+    read = lambda model: model.weight
+    before = Frozen(read)
+    monkeypatch.setitem(globals(), "weight", 1.0)
+    assert Frozen(read) == before
+    made.fit(x, y, verbose=0)
+    monkeypatch.setitem(globals(), "SCALE", 5.0)
+    assert made.fit(x, y, verbose=0).history.timing.compilations == []

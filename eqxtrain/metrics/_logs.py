@@ -105,6 +105,7 @@ def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None
 
 
 def is_gather(node: Any) -> bool:
+    """Whether it is an emission."""
     return isinstance(node, Gather)
 
 
