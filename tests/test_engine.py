@@ -170,60 +170,6 @@ def test_training_at_a_step_does_not_depend_on_who_watches() -> None:
     assert same(quiet, watched)
 
 
-def test_evaluation_reads_the_optimizers_state_and_cannot_change_it() -> None:
-    class Averages(et.Learner[Any]):
-        def test_step(self, model: Any, state: Any, x: Array, training: bool) -> Any:
-            count = state.opt_state[0].count
-            new = jax.tree.map(jnp.zeros_like, state.opt_state)
-            state = state if training else state.update(opt_state=new)
-            return jnp.sum(model.bias), {"count": count.astype(jnp.float32)}, state
-
-    fitted, _ = Averages(linear(), optax.adam(0.1)).fit(data()[0], batch_size=7, verbose=0)
-    assert fitted.evaluate(data()[0], batch_size=7)["count"] == 3.0
-
-
-def test_a_training_step_that_changes_a_structure_is_refused_by_path() -> None:
-    class Promotes(et.Learner[Any]):
-        def train_step(self, model: Any, state: Any, x: Array) -> Any:
-            bias = model.bias.astype(jnp.float16)
-            return {}, eqx.tree_at(lambda m: m.bias, model, bias), state
-
-    class Counts(et.LearnerState):
-        n: int = 0
-
-    class Counting(et.Learner[Any]):
-        def states_step(self, model: Any, key: Array) -> et.LearnerState:
-            return Counts.from_state(super().states_step(model=model, key=key))
-
-        def train_step(self, model: Any, state: Any, x: Array) -> Any:
-            return {}, model, state.update(n=state.n + 1)
-
-    x, _ = data()
-    with pytest.raises(TypeError, match=r"`model\.bias`: float32\[3\] → float16\[3\]"):
-        Promotes(linear(), None).fit(x, verbose=0)
-    with pytest.raises(TypeError, match=r"`state\.n`: 0 → 1.*not in Python numbers"):
-        Counting(linear(), None).fit(x, verbose=0)
-
-
-def test_logs_that_change_from_batch_to_batch_are_refused_by_name() -> None:
-    class Moody(et.Learner[Any]):
-        def test_step(self, model: Any, state: Any, x: Array) -> Any:
-            logs = {"short": jnp.ones(())} if len(x) < 8 else {}
-            return jnp.sum(model.bias), logs, state
-
-    with pytest.raises(ValueError, match="`short` is new"):
-        Moody(linear(), None).evaluate(data()[0], batch_size=8)
-
-
-def test_predictions_without_a_batch_axis_are_refused() -> None:
-    class Mean(et.Learner[Any]):
-        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
-            return {"mean": jnp.mean(x, axis=0)}, state
-
-    with pytest.raises(ValueError, match=r"y_pred\['mean'\].*\(4,\).*batch of 21"):
-        Mean(linear(), None).predict(data()[0])
-
-
 def test_the_state_of_a_batch_norm_is_threaded_through_eager_passes_too() -> None:
     model, state = eqx.nn.make_with_state(Normed)(jr.key(0))
     made = learner(model, optax.sgd(0.1), model_state=state)

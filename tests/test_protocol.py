@@ -192,42 +192,6 @@ def test_a_loss_in_the_logs_of_a_step_wins_over_the_returned_one() -> None:
     assert history["loss"] == history["val_loss"] == [7.0]
 
 
-def test_a_batched_model_gets_the_sentence_about_the_convention() -> None:
-    def model(x: Array) -> Array:
-        assert x.ndim == 2
-        return x @ jnp.ones((4, 3))
-
-    with pytest.raises(TypeError, match=r"takes the whole batch(.|\n)*def pred_step"):
-        et.Learner(model, None).predict(data()[0])
-
-
-def test_a_model_that_can_not_be_called_gets_a_sentence() -> None:
-    with pytest.raises(TypeError, match=r"can't be called.*override `pred_step`"):
-        et.Learner({"w": jnp.ones(3)}, None).predict(data()[0])
-
-
-def test_an_error_of_the_model_itself_is_left_as_it_is() -> None:
-    def model(x: Array) -> Array:
-        raise ZeroDivisionError("mine")
-
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        et.Learner(model, None).predict(data()[0])
-
-
-def test_keys_of_a_step_differ_from_those_a_model_was_built_with() -> None:
-    class Keyed(et.Learner[Any]):
-        def test_step(self, model: Any, state: Any, key: Array) -> Any:
-            noise = et.metrics.Gather.of(jr.key_data(key)[None].repeat(7, 0))
-            return jnp.sum(model.bias), {"key": noise}, state
-
-    made = Keyed(linear(), optax.sgd(0.1))
-    _, history = made.fit(data()[0], batch_size=7, verbose=0, validation_data=(data()[0],))
-    keys = [history["key"][0][::7], history["val_key"][0][::7]]
-    drawn = {tuple(row) for rows in keys for row in rows.tolist()}
-    users = {tuple(np.asarray(jr.key_data(k)).tolist()) for k in jr.split(jr.key(0), 100)}
-    assert len(drawn) == 6 and not drawn & users
-
-
 def test_gradients_flow_through_every_step_under_jax_transformations() -> None:
     made = learner().init()
     x, y = map(jnp.asarray, data())

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, Dropped, Normed, data, learner, linear, same
+from helpers import CROSS_ENTROPY, Dropped, data, learner, linear, same
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -214,35 +214,6 @@ def test_a_key_of_the_batch_that_shadows_ours_is_refused_unless_the_batch_is_ask
     assert np.isfinite(Explicit(linear(), None).evaluate(batch)["loss"])
 
 
-def test_x_as_a_tuple_gives_positional_and_as_a_dict_keyword_arguments() -> None:
-    class Sum(eqx.Module):
-        scale: Array
-
-        def __call__(self, a: Array, b: Array) -> Array:
-            return self.scale * (jnp.sum(a) + 10 * jnp.sum(b))
-
-    x, _ = data()
-    a, b = x[:, :1], x[:, 1:]
-    expected = a.sum(1) + 10 * b.sum(1)
-    made = et.Learner(Sum(jnp.ones(())), None)
-    for given in ((a, b), [a, b], {"b": b, "a": a}):
-        assert made.predict(given) == pytest.approx(expected, rel=1e-5)
-
-
-def test_every_example_gets_its_own_key_and_evaluation_is_without_dropout() -> None:
-    class Noisy(eqx.Module):
-        def __call__(self, x: Array, key: Array) -> Array:
-            return jr.normal(key, ())
-
-    x = np.zeros((50, 1), np.float32)
-    noise = et.Learner(Noisy(), None).predict(x, batch_size=20)
-    assert len(np.unique(noise)) == 50
-    dropped = learner(Dropped(jr.key(0)))
-    x, y = data()
-    assert np.array_equal(dropped.predict(x), dropped.predict(x))
-    assert dropped.evaluate(x, y) == pytest.approx(dropped.evaluate(x, y, batch_size=5), rel=1e-5)
-
-
 def test_the_engine_sets_inference_mode_for_overridden_steps_too() -> None:
     class Reports(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, x: Array, training: bool) -> Any:
@@ -273,47 +244,6 @@ def test_training_leaves_inference_flags_as_their_owner_set_them() -> None:
     frozen = eqx.nn.inference_mode(Dropped(jr.key(0)))
     _, history = Reports(frozen, optax.sgd(0.1)).fit(data()[0], verbose=0)
     assert history["off"] == [1.0]
-
-
-def test_batch_normalisation_is_threaded_and_evaluation_leaves_it_alone() -> None:
-    model, model_state = eqx.nn.make_with_state(Normed)(jr.key(0))
-    made = learner(model, model_state=model_state).init()
-    fitted, _ = fit(made)
-    assert made.state is not None and fitted.state is not None
-    assert not same(fitted.state.model_state, made.state.model_state)
-    before = fitted.predict(data()[0])
-    fitted.evaluate(*data())
-    assert np.array_equal(fitted.predict(data()[0]), before)
-    assert np.array_equal(fitted.predict(data()[0], batch_size=1), before) or np.allclose(
-        fitted.predict(data()[0], batch_size=1), before, rtol=1e-5
-    )
-
-
-def test_batch_normalisation_matches_a_loop_by_hand() -> None:
-    model, state = eqx.nn.make_with_state(Normed)(jr.key(0))
-    x, y = data()
-    fitted, _ = learner(model, optax.sgd(0.1), model_state=state).fit(
-        x, y, batch_size=7, shuffle=False, verbose=0
-    )
-
-    @eqx.filter_jit
-    def step(model: Any, state: Any, x: Array, y: Array) -> Any:
-        def loss(model: Any) -> Any:
-            out, new = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(
-                x, state
-            )
-            return CROSS_ENTROPY(out, y).mean(), new
-
-        (_, new), grads = eqx.filter_value_and_grad(loss, has_aux=True)(model)
-        return eqx.apply_updates(model, jax.tree.map(lambda g: -0.1 * g, grads)), new
-
-    for start in range(0, 21, 7):
-        rows = slice(start, start + 7)
-        model, state = step(model, state, jnp.asarray(x[rows]), jnp.asarray(y[rows]))
-    assert fitted.state is not None
-    for ours, theirs in ((fitted.model, model), (fitted.state.model_state, state)):
-        a, b = eqx.filter(ours, eqx.is_array), eqx.filter(theirs, eqx.is_array)
-        assert eqx.tree_equal(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_arrays_on_self_are_inputs_and_not_trained() -> None:
@@ -486,19 +416,6 @@ def test_eager_steps_see_jax_arrays_as_compiled_ones_do() -> None:
     x, _ = data()
     made = Sets(linear(), None)
     assert made.evaluate(x, eager=True) == pytest.approx(made.evaluate(x), rel=1e-6)
-
-
-def test_weights_that_a_step_would_lose_are_warned_of() -> None:
-    class Loses(et.Learner[Any]):
-        def test_step(self, model: Any, state: Any, x: Array, y_true: Array) -> Any:
-            y_pred, state = self.pred_step(model=model, state=state, x=x)
-            loss, logs = self.measure(y_pred=y_pred, y_true=y_true)
-            return loss, logs, state
-
-    x, y = data()
-    made = Loses(linear(), None, loss=CROSS_ENTROPY)
-    with pytest.warns(UserWarning, match=r"`Loses.test_step` does not ask for `sample_weight`"):
-        made.evaluate(x, y, sample_weight=np.ones(21, np.float32))
 
 
 def test_a_step_that_returns_no_state_is_named() -> None:

@@ -6,9 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 import optax
-import pytest
 from helpers import CROSS_ENTROPY, Dropped, arrays, data, learner, linear, normed
 from jaxtyping import Array
 
@@ -38,41 +36,6 @@ def test_rows_say_path_type_arrays_and_status() -> None:
     assert found["model.hidden"].arrays == ("weight float32[8,4]", "bias float32[8]")
     assert [found[p].status for p in ("model.hidden", "model.out")] == ["frozen", "in part"]
     assert found["model.hidden"].parameters == 40 and found["model.hidden"].bytes == 160
-
-
-def test_outputs_are_those_of_the_whole_batch_and_of_one_call_of_each_part() -> None:
-    found = rows(normed().summary(data()[0]))
-    assert found["model"].output == "float32[21,3]"
-    assert found["model.hidden"].output == "float32[8]"
-    assert found["model.norm"].output == "float32[8]"
-
-
-def test_outputs_follow_an_overridden_pred_step() -> None:
-    class Two(et.Learner[Any]):
-        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
-            hidden = jax.vmap(model.hidden)(x)
-            return {"hidden": hidden, "out": (jax.vmap(model.out)(hidden),)}, state
-
-    found = rows(Two(Dropped(jr.key(0)), None).summary(data()[0]))
-    assert found["model"].output == "{hidden: float32[21,8], out: (float32[21,3])}"
-    assert "model.dropout" not in found  # it was not called and holds nothing
-
-
-def test_a_part_called_twice_with_other_shapes_shows_both() -> None:
-    class Twice(eqx.Module):
-        inner: Any
-
-        def __call__(self, x: Array) -> Array:
-            return jnp.concatenate([self.inner(x), self.inner(jnp.concatenate([x, x]))])
-
-    class Scale(eqx.Module):
-        factor: Array
-
-        def __call__(self, x: Array) -> Array:
-            return self.factor * x
-
-    found = rows(et.Learner(Twice(Scale(jnp.ones(()))), None).summary(data()[0]))
-    assert found["model.inner"].output == "float32[4] | float32[8]"
 
 
 def test_shapes_alone_suffice_for_a_model_too_large_for_any_machine() -> None:
@@ -130,15 +93,3 @@ def test_lines_of_the_table_are_aligned() -> None:
     lines = str(learner(Dropped(jr.key(0))).summary(data()[0])).splitlines()
     column = lines[0].index("Type")
     assert all(line[column - 1] == " " for line in lines[2:6])
-
-
-@pytest.mark.parametrize("wrap", [tuple, list])
-def test_models_that_are_containers_have_rows_too(wrap: Any) -> None:
-    class Chain(et.Learner[Any]):
-        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
-            return jax.vmap(model[1])(jax.vmap(model[0])(x)), state
-
-    model = wrap([eqx.nn.Linear(4, 2, key=jr.key(0)), eqx.nn.Linear(2, 2, key=jr.key(1))])
-    found = rows(Chain(model, None).summary(data()[0]))
-    assert found["model[1]"].output == "float32[2]"
-    assert np.isclose(found["model[0]"].parameters, 10)
