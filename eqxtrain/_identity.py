@@ -156,7 +156,8 @@ def methods(kind: type) -> Iterator[types.FunctionType]:
     """The functions of a class and of its bases, but for those of libraries."""
     for base in kind.__mro__:
         for member in vars(base).values():
-            fn = inspect.unwrap(member) if callable(member) else member
+            fn = member.fget if isinstance(member, property) else member
+            fn = inspect.unwrap(fn) if callable(fn) else fn
             if isinstance(fn, types.FunctionType) and not _is_library(fn):
                 yield fn
 
