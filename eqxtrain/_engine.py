@@ -45,7 +45,6 @@ def _refuse_unhashable(**trees: PyTree) -> None:
 class _Compiled(NamedTuple):
     program: _compile.Program
     empty: dict[str, Any] | None = None
-    empty_static: _tree.Static | None = None
 
 
 class Pass:
@@ -130,13 +129,12 @@ class Pass:
             self._metrics_static if self._eager else None,
         )
         if signature not in self._programs:
-            self._programs[signature] = self._build(batch)
+            built = self._programs[signature] = self._build(batch)
+            if built.empty is not None and self._metrics_static.leaves:
+                _logs.check_same(self._metrics_static.merge(self._metrics), built.empty)
         found = self._programs[signature]
-        if found.empty is not None:
-            if not self._metrics_static.leaves:
-                self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
-            if found.empty_static != self._metrics_static:
-                _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
+        if found.empty is not None and not self._metrics_static.leaves:
+            self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
         return found.program
 
     def _build(self, batch: Any) -> _Compiled:
@@ -170,7 +168,7 @@ class Pass:
         program = _compile.Program(
             program_of(self.kind, step), (kept, carry, empty), jit=kept.learner.jit_step
         )
-        return _Compiled(program, _tree.to_host(empty), _tree.split(empty)[1])
+        return _Compiled(program, _tree.to_host(empty))
 
     def _finish_one(self) -> None:
         leaves, static = self._in_flight.popleft()

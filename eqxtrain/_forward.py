@@ -25,7 +25,7 @@ def call_over_batch(
     **Arguments:**
 
     - `x`: the inputs, batch axis first. A tuple or list gives positional arguments, a dict keyword
-        arguments, all else one argument.
+        arguments, all else (a named tuple, too) one argument.
     - `model_state`: threaded as `model(x, state) -> (y, state)`, with `axis_name="batch"`.
     - `key`: split into one key an example, if the model has a parameter `key`.
 

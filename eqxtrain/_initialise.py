@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -88,7 +88,8 @@ def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ())
     - `weights`: which of `sample_weight` and `class_weight` are given, and must not be lost.
     """
     name = type(learner).__name__
-    _warn_of_lost_weights(learner, kind, weights)
+    in_batch = isinstance(batch, Mapping) and "sample_weight" in batch
+    _warn_of_lost_weights(learner, kind, {*weights, *(["sample_weight"] if in_batch else [])})
     own_updates = overrides(learner, "train_step")
     if kind == "train" and learner.optimizer is None and not own_updates:
         raise TypeError(
@@ -108,7 +109,7 @@ def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ())
 
 
 def _warn_of_lost_weights(
-    learner: AbstractLearner[Any], kind: Kind, weights: Sequence[str]
+    learner: AbstractLearner[Any], kind: Kind, weights: Collection[str]
 ) -> None:
     for step in ("test_step", *(("grad_step", "train_step") if kind == "train" else ())):
         if overrides(learner, step):
@@ -118,7 +119,7 @@ def _warn_of_lost_weights(
                     warnings.warn(
                         f"`{type(learner).__name__}.{step}` does not ask for `{weight}`, so it is "
                         "ignored: ask for it, and hand it on to `self.measure`.",
-                        stacklevel=4,
+                        stacklevel=5,
                     )
 
 
@@ -151,7 +152,7 @@ def replaced(learner: L, changes: dict[str, Any]) -> L:
     if new.state is None or "state" in changes:
         return new
     state = new.state
-    if "model_state" in changes:  # an initialised learner holds it in its state
+    if changes.get("model_state") is not None:  # an initialised learner holds it in its state
         state = state.update(model_state=changes["model_state"])
     new = _tree.with_fields(new, state=state, model_state=None)
     if changes.keys() - {"model_state"}:

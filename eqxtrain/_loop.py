@@ -56,9 +56,9 @@ def fit(
             training.wait()
             run.history.stopped = "interrupted" if interrupt.asked else run.stopped
             loop.tell("on_train_end")
-            run.history.stopped = "interrupted" if interrupt.asked else run.stopped
     learner = training.learner
-    if interrupt.asked:
+    if interrupt.asked:  # asked for once the handler is gone, so that none is missed
+        run.history.stopped = "interrupted"
         _report_interruption(on_interrupt, learner, run)
     return Fitted(learner, run.history)
 

@@ -39,6 +39,8 @@ class Loss(eqx.Module):
     def __check_init__(self) -> None:
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
+        if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
+            raise TypeError(f"`Loss(weight={self.weight!r})` is no number: give its factor, 0.5.")
         if self.reduction != "mean":
             raise ValueError(
                 f"`Loss(reduction={self.reduction!r})` is not known: losses are means over "
@@ -208,7 +210,9 @@ def class_weight_table(class_weight: Any) -> np.ndarray | None:
             exact = all(isinstance(k, str) or int(k) == k for k in class_weight)
         except (TypeError, ValueError):
             indices, exact = [], False
-        if not exact or not indices or min(indices) < 0:
+        if not indices and exact:
+            return None
+        if not exact or min(indices) < 0:
             raise ValueError(
                 f"The keys of `class_weight` are class indices, 0, 1, ...; got "
                 f"{list(class_weight)!r}."
@@ -225,10 +229,10 @@ def class_weight_table(class_weight: Any) -> np.ndarray | None:
 
 
 def _numbers(values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values, np.float32)
-    except (TypeError, ValueError):
+    given = np.asarray(values)
+    if given.dtype.kind not in "biuf" or not np.all(np.isfinite(given) & (given >= 0)):
         raise ValueError(
-            f"`class_weight` holds {values!r}, which are no numbers: give a dict such as "
+            f"`class_weight` holds {values!r}, which are no weights: give numbers of 0 or more, "
             "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
-        ) from None
+        )
+    return given.astype(np.float32)

@@ -152,7 +152,7 @@ def update(
     **Returns:** the model, the optimizer's state and the updates. Every leaf keeps its dtype.
     """
     params, rest = partition(spec, model)
-    grads = eqx.filter(grads, jax.tree.map(lambda p: p is not None, params, is_leaf=_is_none))
+    grads = _of_params(grads, params)
     if bad := differences(_outline(params), _outline(grads), "grads"):
         raise ValueError(
             "The gradients do not match the trainable leaves of the model: "
@@ -165,6 +165,17 @@ def update(
         )
         params = optax.apply_updates(params, updates)
     return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
+
+
+def _of_params(grads: PyTree, params: PyTree) -> PyTree:
+    wanted = jax.tree.map(lambda leaf: leaf is not None, params, is_leaf=_is_none)
+    try:
+        return eqx.filter(grads, wanted)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The gradients are a `{type(grads).__name__}`, which has not the structure of the "
+            "model: a `grad_step` returns them as `eqx.filter_grad` gives them."
+        ) from error
 
 
 def _outline(tree: PyTree) -> PyTree:

@@ -64,6 +64,10 @@ def missing_message(who: str, missing: Collection[str], available: Mapping[str, 
         text += " There are no labels: pass `y`, or give `y_true` a default."
     if who.endswith("init_step") and "x" in missing:
         text += " Give it one batch: `learner.init(x, y)`."
+    if "y_pred" in missing and "grads" in available:
+        text += (
+            " What asks for `grads` or `updates` is measured after the step, without predictions."
+        )
     if "sample_weight" in missing:
         text += " Pass `sample_weight=None` if there are no weights."
     return text + f" Available: {', '.join(sorted(available))}."

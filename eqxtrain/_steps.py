@@ -228,7 +228,14 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
         def value_fn(params: PyTree) -> Array:
             given = available | {"model": eqx.combine(params, rest), "state": fresh}
-            return self.test_step(**given)[0]
+            try:
+                return self.test_step(**given)[0]
+            except TypeError as error:
+                error.add_note(
+                    "The optimizer searches along a line, and so calls `test_step` again: hand "
+                    "`apply_gradients` what that asks for, `x=x, y_true=y_true, key=key`."
+                )
+                raise
 
         new_model, opt_state, updates = _optimize.update(
             self.optimizer,

@@ -231,3 +231,12 @@ def test_a_changed_weight_of_classes_or_setting_is_named_as_the_reason() -> None
     with jax.default_matmul_precision("float32"):
         _, precise = made.fit(x, y, batch_size=24, verbose=0)
     assert "jax_default_matmul_precision" in precise.timing.compilations[0].reason
+
+
+def test_a_log_whose_shape_follows_the_batch_is_refused_by_name() -> None:
+    class Follows(et.Learner[Any]):
+        def test_step(self, model: Any, state: Any, x: Array) -> Any:
+            return jnp.sum(model.bias), {"rows": et.metrics.Last.of(x[:, 0])}, state
+
+    with pytest.raises(ValueError, match=r"logs\['rows'\].value`: float32\[8\] → float32\[5\]"):
+        Follows(linear(), None).evaluate(data(21)[0], batch_size=8)

@@ -134,6 +134,7 @@ def test_replace_moves_a_model_state_into_the_state() -> None:
     assert same(changed.state.model_state, fresh.state.model_state)
     assert jax.tree.structure(changed) == jax.tree.structure(trained)
     assert changed.evaluate(x, y) != trained.evaluate(x, y)
+    assert same(trained.replace(model_state=None), trained)
 
 
 def test_replace_keeps_a_state_that_the_learner_makes_itself() -> None:
@@ -190,3 +191,6 @@ def test_weights_that_a_step_would_lose_are_warned_of() -> None:
     made = Loses(linear(), None, loss=CROSS_ENTROPY)
     with pytest.warns(UserWarning, match=r"`Loses.test_step` does not ask for `sample_weight`"):
         made.evaluate(x, y, sample_weight=np.ones(21, np.float32))
+    batch = {"x": x, "y_true": y, "sample_weight": np.ones(21, np.float32)}
+    with pytest.warns(UserWarning, match=r"does not ask for `sample_weight`"):
+        made.evaluate(batch)

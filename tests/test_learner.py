@@ -223,6 +223,6 @@ def test_numpy_integers_are_whole_numbers() -> None:
 
 
 def test_class_weights_that_are_no_numbers_get_a_sentence() -> None:
-    for wrong in ("balanced", {0: "a"}):
-        with pytest.raises(ValueError, match="no numbers"):
+    for wrong in ("balanced", {0: "a"}, {1: "5"}, {0: None}, {0: float("nan")}, {1: -1.0}):
+        with pytest.raises(ValueError, match="no weights"):
             learner().evaluate(*data(), class_weight=wrong)

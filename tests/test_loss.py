@@ -391,3 +391,10 @@ def test_a_positional_loss_is_weighted_by_us_whatever_it_could_take(kind: str) -
 def test_an_empty_container_holds_no_loss() -> None:
     with pytest.raises(ValueError, match="holds no loss"):
         check([])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    wrong: Any = "a"
+    with pytest.raises(TypeError, match=r"`Loss\(weight='a'\)` is no number"):
+        et.Loss(absolute, weight=wrong)

@@ -236,3 +236,40 @@ def test_arrays_that_the_optimizer_holds_are_not_donated() -> None:
     made.fit(*data(), verbose=0)
     made.fit(*data(), verbose=0)
     assert not rate.is_deleted()
+
+
+def test_an_own_train_step_may_leave_the_batch_out_of_apply_gradients() -> None:
+    class Own(et.Learner[Any]):
+        def train_step(self, model: Any, state: Any, x: Array, y_true: Array) -> Any:
+            loss_of = lambda m: CROSS_ENTROPY(jax.vmap(m)(x), y_true).mean()
+            loss, grads = eqx.filter_value_and_grad(loss_of)(model)
+            logs, model, state = self.apply_gradients(
+                model=model, state=state, grads=grads, loss=loss
+            )
+            return {**logs, "loss": loss}, model, state
+
+    norm = {"norm": lambda grads: optax.tree.norm(grads)}
+    x, y = data(24)
+    _, history = Own(linear(), optax.sgd(0.1), metrics=norm).fit(x, y, batch_size=24, verbose=0)
+    _, expected = learner(optimizer=optax.sgd(0.1), metrics=norm).fit(
+        x, y, batch_size=24, verbose=0
+    )
+    assert history["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+    with pytest.raises(TypeError, match="asks for `x`") as raised:
+        Own(linear(), optax.lbfgs()).fit(x, y, verbose=0)
+    assert any("searches along a line" in note for note in raised.value.__notes__)
+
+
+def test_gradients_that_are_none_get_a_sentence() -> None:
+    class Empty(et.Learner[Any]):
+        def grad_step(self, model: Any, state: Any, x: Array) -> Any:
+            return jnp.zeros(()), {}, state, None
+
+    with pytest.raises(ValueError, match=r"gradients are a `NoneType`.*`eqx.filter_grad`"):
+        Empty(linear(), optax.sgd(0.1)).fit(data()[0], verbose=0)
+
+
+def test_predictions_are_not_there_for_what_asks_for_gradients() -> None:
+    mixed = lambda grads, y_pred: optax.tree.norm(grads) * y_pred.mean()
+    with pytest.raises(TypeError, match="measured after the step, without predictions"):
+        learner(metrics={"mixed": mixed}).fit(*data(), verbose=0)

@@ -141,6 +141,8 @@ def named_sets(validation_data: Any) -> dict[str, ArraySource]:
         or a dict of them, logged as `val_<name>_...`.
     """
     if isinstance(validation_data, Mapping):
+        if not validation_data:
+            raise ValueError("`validation_data` is an empty dict: give it sets, or None.")
         return {
             f"val_{name}_": _validation(data, f"validation_data[{name!r}]")
             for name, data in validation_data.items()

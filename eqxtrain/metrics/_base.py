@@ -118,7 +118,7 @@ def examples(available: Mapping[str, Any]) -> int:
         for leaf in jax.tree.leaves(available.get(name)):
             if np.ndim(leaf) > 0:
                 return np.shape(leaf)[0]
-    raise TypeError("`measure` can't tell how many examples there are: give it `y_pred` or `x`.")
+    raise TypeError("There is no telling how many examples there are: give `y_pred` or `x`.")
 
 
 def same_shape(who: str, y_pred: Any, y_true: Any) -> None:

@@ -52,6 +52,8 @@ class FunctionMetric(Metric):
 
     def _mean(self, value: Any, available: Mapping[str, Any]) -> Mean:
         value = jnp.asarray(value)
+        if value.ndim == 0 and not available.keys() & {"x", "batch", "y_pred", "y_true"}:
+            return Mean.of(value)  # `apply_gradients` was not told of the batch
         mask, count = available.get("mask"), examples(available)
         if value.ndim > 0:
             if value.shape[0] != count:

@@ -91,6 +91,8 @@ def test_errors_in_validation_data_say_where() -> None:
     x = np.ones((3, 2))
     with pytest.raises(ValueError, match=r"In `validation_data`: .*`y` has 2"):
         data.named_sets((x, np.ones(2)))
+    with pytest.raises(ValueError, match="empty dict"):
+        data.named_sets({})
     with pytest.raises(ValueError, match="got 4 parts"):
         data.named_sets((x, x, x, x))
     with pytest.raises(TypeError, match=r"In `validation_data\['image'\]`.*wrap it"):

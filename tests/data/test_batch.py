@@ -42,3 +42,8 @@ def test_a_mapping_alone_stays_a_mapping() -> None:
     assert pack({"a": X}, Y) == ({"a": X}, Y)
     assert pack(X, None, W) == (X, None, W)
     assert pack({"a": X}, None, W) == {"a": X, "sample_weight": W}
+
+
+def test_weights_given_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="given twice"):
+        pack({"a": X, "sample_weight": W}, None, W)
