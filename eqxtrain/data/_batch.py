@@ -18,7 +18,8 @@ def pack(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
     if y is None and isinstance(x, Mapping):
         if sample_weight is not None and "sample_weight" in x:
             raise ValueError(
-                "`sample_weight` is given twice, as an argument and as a key of the mapping: drop one."
+                "`sample_weight` is given twice, as an argument and as a key of the mapping: "
+                "drop one."
             )
         return x if sample_weight is None else {**x, "sample_weight": sample_weight}
     if y is None and sample_weight is None:
