@@ -141,12 +141,14 @@ def test_a_step_returns_while_the_device_still_works() -> None:
     running = Pass(Slow(jnp.ones((256, 256)), None).init(), "train")
     running((x,))
     running.logs()
-    began = time.perf_counter()
-    running((x,))
-    returned = time.perf_counter() - began
-    running.logs()
-    finished = time.perf_counter() - began
-    assert returned < finished / 2
+    shares: list[float] = []
+    for _ in range(5):  # the machine may be busy with something else, but not each time
+        began = time.perf_counter()
+        running((x,))
+        returned = time.perf_counter() - began
+        running.logs()
+        shares.append(returned / (time.perf_counter() - began))
+    assert min(shares) < 0.5
 
 
 def test_at_most_two_calls_are_in_flight() -> None:

@@ -54,7 +54,10 @@ def test_clocks_and_numbers_are_short() -> None:
     assert [_progress._number(v) for v in (0.5, 0.0, 1e-5)] == ["0.5000", "0.0000", "1.00e-05"]
 
 
-def test_a_notebook_has_one_cell_that_is_updated_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("interval", "updates"), [(0.0, 121), (1e9, 1)])
+def test_a_notebook_has_one_cell_that_is_updated_and_kept(
+    interval: float, updates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown: list[str] = []
     handle = types.SimpleNamespace(update=shown.append)
     fake: Any = types.SimpleNamespace(
@@ -62,7 +65,8 @@ def test_a_notebook_has_one_cell_that_is_updated_and_kept(monkeypatch: pytest.Mo
     )
     monkeypatch.setitem(sys.modules, "IPython.display", fake)
     monkeypatch.setattr(_progress, "_choose", lambda verbose: _progress._Cell())
+    monkeypatch.setattr(_progress._Cell, "interval", interval)
     learner().fit(*data(), epochs=40, batch_size=7)
     last = shown[-1].splitlines()
     assert last[0].endswith("(10 lines above)") and last[-1].startswith("Epoch 40/40")
-    assert len(last) == 31 and len(shown) < 40
+    assert len(last) == 31 and len(shown) == updates
