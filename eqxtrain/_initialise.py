@@ -51,9 +51,9 @@ def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState
             f"`{type(learner).__name__}` has no model: give one, or override `init_step` to "
             "build it."
         )
-    if state.model_state is None and (where := _stateful(model)):
+    if state.model_state is None and (found := _state_indices(model)):
         raise ValueError(
-            f"`{where}` is stateful, but there is no `model_state`: build the model with "
+            f"`{found[0][0]}` is stateful, but there is no `model_state`: build the model with "
             "`model, model_state = eqx.nn.make_with_state(Model)(...)` and give both, "
             "`Learner(model, optimizer, model_state=model_state)`; an overridden `init_step` "
             "passes it on to `self.states_step(..., model_state=model_state)`."
@@ -66,13 +66,29 @@ def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState
             )
 
 
-def _stateful(model: PyTree) -> str | None:
-    """The path of the first stateful layer of `model`."""
+def _state_indices(model: PyTree) -> list[tuple[str, eqx.nn.StateIndex[Any]]]:
+    """Where the stateful layers of `model` look up their states, with their paths."""
     is_index = lambda node: isinstance(node, eqx.nn.StateIndex)
     leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_index)[0]
-    return next(
-        ("model" + jax.tree_util.keystr(path[:-1]) for path, leaf in leaves if is_index(leaf)), None
-    )
+    return [
+        ("model" + jax.tree_util.keystr(path[:-1]), leaf) for path, leaf in leaves if is_index(leaf)
+    ]
+
+
+def _check_model_state(model: PyTree, model_state: eqx.nn.State | None) -> None:
+    """Refuse a model state that lacks what the stateful layers of `model` look up."""
+    for where, index in _state_indices(model):
+        try:
+            if model_state is not None:
+                model_state.get(index)
+                continue
+        except KeyError:
+            pass
+        raise ValueError(
+            f"The `state` of this learner belongs to another model: it holds no `model_state` for "
+            f"`{where}`. Change both together, `learner.replace(model=model, "
+            "model_state=model_state)`, or make a new state with `.init()`."
+        )
 
 
 def overrides(learner: AbstractLearner[Any], step: str) -> bool:
@@ -97,6 +113,8 @@ def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ())
             f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
         )
     made = initialised(learner, batch) if learner.state is None else learner
+    assert made.state is not None
+    _check_model_state(made.model, made.state.model_state)
     checked = kind == "train" and not own_updates and not _makes_own_states(made)
     if checked and (bad := foreign(made)):
         raise ValueError(

@@ -194,3 +194,24 @@ def test_weights_that_a_step_would_lose_are_warned_of() -> None:
     batch = {"x": x, "y_true": y, "sample_weight": np.ones(21, np.float32)}
     with pytest.warns(UserWarning, match=r"does not ask for `sample_weight`"):
         made.evaluate(batch)
+
+
+def test_a_model_state_of_another_model_is_refused_by_path() -> None:
+    class Wrapped(eqx.Module):
+        inner: Normed
+
+        def __init__(self, key: Any) -> None:
+            self.inner = Normed(key)
+
+        def __call__(self, x: Any, state: Any) -> Any:
+            return self.inner(x, state)
+
+    x, y = data()
+    fitted, _ = normed().fit(x, y, verbose=0)
+    model, model_state = eqx.nn.make_with_state(Wrapped)(jr.key(1))
+    stateless, _ = learner().fit(x, y, verbose=0)
+    for foreign in (fitted.replace(model=model), stateless.replace(model=model)):
+        for call in (foreign.fit, foreign.evaluate):
+            with pytest.raises(ValueError, match=r"no `model_state` for `model\.inner\.norm"):
+                call(x, y, verbose=0)
+        foreign.replace(model_state=model_state).fit(x, y, verbose=0)
