@@ -230,7 +230,7 @@ class Pass:
     def outputs(self) -> PyTree:
         """Of a `predict` pass: what the step gave, one row an example, as NumPy arrays."""
         metrics = self._with_emitted(self._metrics_static.merge(self._metrics))
-        return jax.tree.map(np.asarray, metrics[Y_PRED].values)
+        return jax.tree.map(np.asarray, metrics[Y_PRED].compute())
 
     def _with_emitted(self, metrics: PyTree) -> PyTree:
         self._finish_all()

@@ -47,3 +47,43 @@ def unique(name: str, taken: Collection[str]) -> str:
     while f"{name}_{count}" in taken:
         count += 1
     return f"{name}_{count}"
+
+
+def pick(available: Mapping[str, Any], on: Any, *, who: str) -> dict[str, Any]:
+    """The parts of predictions, labels and weights that a loss or a metric is on.
+
+    Labels and weights that have no parts are for all of them.
+
+    **Arguments:**
+
+    - `on`: a key, or several one after the other.
+    - `who`: for the sentences: "The loss `a`".
+
+    **Raises:** `KeyError` where there is no such part.
+    """
+    picked = {"y_pred": _part(available.get("y_pred"), on, "y_pred", who)}
+    for name in ("y_true", "sample_weight"):
+        if isinstance(available.get(name), Mapping | tuple | list):
+            picked[name] = _part(available[name], on, name, who)
+    return picked
+
+
+def _part(tree: Any, on: Any, what: str, who: str) -> Any:
+    for key in (on,) if isinstance(on, str | int) else on:
+        if tree is None:
+            return None
+        try:
+            tree = _member(tree, key)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            known = f"; it has {sorted(tree)}" if isinstance(tree, Mapping) else ""
+            raise KeyError(f"{who} is on {key!r}, which `{what}` lacks{known}.") from None
+    return tree
+
+
+def _member(tree: Any, key: str | int) -> Any:
+    """A part by its key, index or attribute. An array has none: its rows are examples."""
+    if isinstance(key, str) and not isinstance(tree, Mapping):
+        return getattr(tree, key)
+    if hasattr(tree, "dtype"):
+        raise TypeError
+    return tree[key]

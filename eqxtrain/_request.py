@@ -155,19 +155,24 @@ def call_on_predictions(
         return fn(y_pred, y_true)
 
 
+class UnlabelledError(TypeError):
+    """Raised where what a metric is on has no labels, `None`, and so can't be measured."""
+
+
 @contextlib.contextmanager
 def hint_at_outputs(y_pred: Any, who: str) -> Iterator[None]:
     """Let an error over predictions that are no single array say how to pick one of them."""
     try:
         yield
     except Exception as error:
-        if hasattr(y_pred, "dtype"):
+        if hasattr(y_pred, "dtype") or isinstance(error, UnlabelledError):
             raise
         parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
         raise TypeError(
             f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "
             "take whole. Names of losses and metrics only name them: to pick an output, write "
-            "`et.Loss(fn, on=...)`, or a function that asks for `y_pred` and `y_true`."
+            "`et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function that asks for "
+            "`y_pred` and `y_true`."
         ) from error
 
 

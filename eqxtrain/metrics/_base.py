@@ -1,18 +1,20 @@
 """`Metric`: what is folded over batches."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
 from .._types import Self
+from ._monoid import Monoid
 
 
-class Metric(eqx.Module):
+class Metric(Monoid):
     """Something measured over a pass, as a monoid: any split of the data gives the same number.
 
     A metric has four operations.
@@ -25,6 +27,10 @@ class Metric(eqx.Module):
       nothing gives nan.
     - `reset() -> Self` is the identity of `merge`.
 
+    `mask` tells how much each row counts: None for 1 each; false where a row is padding; a number
+    where rows are weighted (see `Weighted`), with further axes where their tokens are. A metric
+    that hands it on to its parts is right for all of these.
+
     Subclasses that hold their accumulators in other metrics (the modes `Mean`, `Sum`, ...) write
     `update` and `compute` alone; `merge` and `reset` go through the parts.
 
@@ -35,8 +41,8 @@ class Metric(eqx.Module):
             error: et.metrics.Mean = eqx.field(default_factory=et.metrics.Mean)
 
             def update(self, y_pred, y_true, mask=None):
-                mean = et.metrics.Mean.of(y_pred - y_true, mask=mask)
-                return eqx.tree_at(lambda m: m.error, self, self.error.merge(mean))
+                error = et.metrics.Mean.of(y_pred - y_true, mask=mask)
+                return self.replace(error=self.error.merge(error))
 
             def compute(self):
                 return self.error.compute()
@@ -45,40 +51,21 @@ class Metric(eqx.Module):
 
     update: ClassVar[Callable[..., Any]]
 
-    def merge(self, other: Any) -> Self:
-        """What `self` and then `other` have seen, together."""
-        self._check_has_parts("merge")
-        return jax.tree.map(
-            lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Metric) else theirs,
-            self,
-            other,
-            is_leaf=self._is_part,
-        )
-
-    def reset(self) -> Self:
-        """The same metric, having seen nothing."""
-        self._check_has_parts("reset")
-        return jax.tree.map(
-            lambda part: part.reset() if isinstance(part, Metric) else part,
-            self,
-            is_leaf=self._is_part,
-        )
-
     def compute(self) -> Any:
         """The value of what was seen so far."""
         raise NotImplementedError(f"`{type(self).__name__}` is a metric without a `compute`.")
 
-    def _is_part(self, node: Any) -> bool:
-        return isinstance(node, Metric) and node is not self
+    def results(self, name: str) -> dict[str, Any]:
+        """What `compute` gives, under the names that it is logged by: `name`, or `name/key`."""
+        return _flat(self.compute(), name)
 
-    def _check_has_parts(self, operation: str) -> None:
-        if not any(map(self._is_part, jax.tree.leaves(self, is_leaf=self._is_part))):
-            name = type(self).__name__
-            raise NotImplementedError(
-                f"`{name}` has no accumulators among its fields, so `{operation}` has nothing to "
-                f"go through. Hold what is counted in modes (`total: Sum`), or define "
-                f"`{name}.merge` and `{name}.reset`."
-            )
+    def replace(self, **parts: Any) -> Self:
+        """The same metric with other parts."""
+        return dataclasses.replace(self, **parts)
+
+    def asks(self) -> Callable[..., Any]:
+        """The function whose parameters are what this metric asks for."""
+        return self.update
 
 
 def _update_missing(self: Metric, **available: Any) -> Any:
@@ -88,18 +75,53 @@ def _update_missing(self: Metric, **available: Any) -> Any:
 Metric.update = _update_missing
 
 
-def per_example(values: Any, mask: Any = None) -> tuple[Array, Array]:
-    """Values with a leading batch axis as one float32 number and one weight (0 or 1) an example.
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    parts = [_flat(part, f"{name}/{key}") for key, part in value.items()]
+    return {path: part for flat in parts for path, part in flat.items()}
 
-    Trailing axes are averaged. Masked values are replaced, not multiplied: padding may be nan.
+
+def weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """How much each of the values of a batch counts, as float32 of the given shape.
+
+    **Arguments:**
+
+    - `mask`: None, or a bool or a weight for each row, or for each value of it.
+    - `shape`: of the values, the batch axis first.
+    """
+    if mask is None:
+        return jnp.ones(shape, jnp.float32)
+    mask = jnp.asarray(mask)
+    if mask.ndim == 0 or mask.ndim > len(shape) or mask.shape != shape[: mask.ndim]:
+        raise ValueError(
+            f"`mask` has the shape {mask.shape}, for values of shape {shape}: a mask or a weight "
+            "has one value an example, or one for each of its values."
+        )
+    mask = mask.astype(jnp.float32)
+    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
+
+
+def counted(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Values with a leading batch axis as float32, and how much each counts.
+
+    Axes beyond those of the mask (beyond the first, without one) are averaged. What counts nothing
+    is replaced, not multiplied: padding may be nan.
     """
     values = jnp.asarray(values).astype(jnp.float32)
-    if values.ndim > 1:
-        values = jnp.mean(values, axis=tuple(range(1, values.ndim)))
-    if mask is None:
-        return values, jnp.ones(values.shape, jnp.float32)
-    real = real_rows(mask, len(values))
-    return jnp.where(real, values, jnp.float32(0)), real.astype(jnp.float32)
+    rank = 1 if mask is None else max(jnp.ndim(mask), 1)
+    weight = weights(mask, values.shape)
+    if values.ndim > rank:
+        axes = tuple(range(rank, values.ndim))
+        values, weight = jnp.mean(values, axis=axes), weight[(...,) + (0,) * len(axes)]
+    return jnp.where(weight == 0, 0, values), weight
+
+
+def combined(weight: Any, mask: Any) -> Float[Array, "..."]:
+    """A weight and a mask (or None) as one weight, of the higher of their ranks."""
+    shape = max(jnp.shape(weight), () if mask is None else jnp.shape(mask), key=len)
+    counts = weights(mask, shape)
+    return jnp.where(counts == 0, 0, counts * weights(weight, shape))
 
 
 def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
@@ -129,3 +151,8 @@ def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
             f"and `y_true` {np.shape(y_true)}: reshape one of them to match (`y[:, None]` adds "
             "the axis of a single output)."
         )
+
+
+def is_known(*arrays: Any) -> bool:
+    """Whether the values of arrays can be looked at: nothing is traced."""
+    return not any(isinstance(array, Tracer) for array in arrays)

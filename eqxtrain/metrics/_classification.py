@@ -1,13 +1,14 @@
-"""Classification."""
+"""Classification: how often the prediction is right."""
 
 from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric, same_shape
+from ._base import Metric
+from ._decisions import decide, known_classes, need_scores
 from ._modes import Mean
 
 
@@ -19,40 +20,71 @@ class Accuracy(Metric):
 
     - `y_pred` `(batch, ..., classes)` and integer `y_true` `(batch, ...)`: the largest score
       against the label (scores may be logits or probabilities);
+    - both integers of one shape: predicted against true class;
     - `y_true` one-hot, of the shape of `y_pred` with at least two classes on the last axis: the
       largest of each;
-    - otherwise both of one shape, `(batch,)` or `(batch, 1)`: `y_pred > threshold` against
-      `y_true`.
+    - otherwise both of one shape, `(batch,)` or `(batch, ..., 1)`, or with `multilabel` of any:
+      `y_pred > threshold` against `y_true`.
 
-    Axes between batch and classes (tokens, pixels) are averaged within their example.
+    What stands between batch and classes (tokens, pixels) is counted one by one: with
+    `ignore_index` this is the accuracy of tokens. Several labels are counted one by one too, as in
+    Keras's `BinaryAccuracy` and torchmetrics, where scikit-learn asks that all be right.
 
     **Arguments:**
 
     - `threshold`: above it, a binary prediction counts as class 1. The default fits
         probabilities; for logits, give 0.
+    - `multilabel`: whether the last axis holds labels of their own, and not the classes of one.
+    - `ignore_index`: a label that is not counted.
     """
 
-    threshold: float = 0.5
+    threshold: float = eqx.field(default=0.5, static=True)
+    multilabel: bool = eqx.field(default=False, static=True, kw_only=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
     correct: Mean = eqx.field(default_factory=Mean)
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        right = self._right(jnp.asarray(y_pred), jnp.asarray(y_true))
-        new = self.correct.merge(Mean.of(right, mask=mask))
-        return eqx.tree_at(lambda m: m.correct, self, new)
+        d = decide(
+            "Accuracy",
+            y_pred,
+            y_true,
+            mask,
+            threshold=self.threshold,
+            multilabel=self.multilabel,
+            ignore_index=self.ignore_index,
+        )
+        right = (d.predicted == d.true).reshape(-1)
+        return self.replace(correct=self.correct.merge(Mean.of(right, d.weight.reshape(-1))))
 
     def compute(self) -> Float[Array, ""]:
         return self.correct.compute()
 
-    def _right(self, y_pred: Array, y_true: Array) -> Bool[Array, "batch *rest"]:
-        if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] > 1:
-            if not jnp.issubdtype(y_true.dtype, jnp.integer):
-                raise ValueError(
-                    f"`Accuracy` compares {y_pred.shape[-1]} scores with the index of a class, but "
-                    f"`y_true` is {y_true.dtype}: cast the labels to int32."
-                )
-            if y_pred.shape[:-1] == y_true.shape:
-                return jnp.argmax(y_pred, axis=-1).astype(jnp.int32) == y_true.astype(jnp.int32)
-        same_shape("Accuracy", y_pred, y_true)
-        if y_pred.ndim > 1 and y_pred.shape[-1] > 1:
-            return jnp.argmax(y_pred, axis=-1) == jnp.argmax(y_true, axis=-1)
-        return (y_pred.astype(jnp.float32) > self.threshold) == (y_true.astype(jnp.float32) > 0.5)
+
+@final
+class TopKAccuracy(Metric):
+    """The share of examples whose class is among the `k` with the largest scores.
+
+    A class is among them if fewer than `k` have a larger score, so ties count as right, as in
+    Keras's `TopKCategoricalAccuracy`. Labels are indices or one-hot.
+
+    **Arguments:**
+
+    - `k`: how many guesses are allowed.
+    - `ignore_index`: a label that is not counted.
+    """
+
+    k: int = eqx.field(default=5, static=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
+    correct: Mean = eqx.field(default_factory=Mean)
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        d = decide("TopKAccuracy", y_pred, y_true, mask, ignore_index=self.ignore_index)
+        d = known_classes("TopKAccuracy", need_scores("TopKAccuracy", d))
+        if d.classes is None or d.scores is None:
+            raise ValueError("`TopKAccuracy` needs a score for each of several classes.")
+        mine = jnp.take_along_axis(d.scores, d.true[:, None], axis=-1, mode="clip")
+        right = jnp.sum((d.scores > mine).astype(jnp.int32), axis=-1) < self.k
+        return self.replace(correct=self.correct.merge(Mean.of(right, d.weight)))
+
+    def compute(self) -> Float[Array, ""]:
+        return self.correct.compute()

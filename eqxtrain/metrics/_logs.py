@@ -11,7 +11,8 @@ from jaxtyping import PyTree
 from .._naming import unique
 from .._tree import differences, is_typed_key, shapes, strong
 from ._base import Metric
-from ._modes import Gather, Mean
+from ._modes import Mean
+from ._ordered import Gather
 
 
 def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
@@ -109,20 +110,20 @@ def is_gather(node: Any) -> bool:
     return isinstance(node, Gather)
 
 
-def take_out(metrics: PyTree) -> tuple[PyTree, list[PyTree]]:
-    """Take the values of every `Gather` out of accumulators, leaving it empty in its place."""
+def take_out(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
+    """Take every `Gather` out of accumulators, leaving an empty one in its place."""
     nodes = [node for node in jax.tree.leaves(metrics, is_leaf=is_gather) if is_gather(node)]
     emptied = jax.tree.map(
         lambda node: node.reset() if is_gather(node) else node, metrics, is_leaf=is_gather
     )
-    return emptied, [node.values for node in nodes]
+    return emptied, nodes
 
 
-def put_back(metrics: PyTree, emitted: Sequence[PyTree]) -> PyTree:
+def put_back(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
     """Undo `take_out`."""
     rest = iter(emitted)
     return jax.tree.map(
-        lambda node: Gather(next(rest)) if is_gather(node) else node, metrics, is_leaf=is_gather
+        lambda node: next(rest) if is_gather(node) else node, metrics, is_leaf=is_gather
     )
 
 
@@ -132,15 +133,11 @@ def has_gather(metric: Metric) -> bool:
 
 
 def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The value of every accumulator; a dict of values is flattened into `name/key`."""
+    """The value of every accumulator, those that give several under names of their own."""
     values: dict[str, Any] = {}
     for name, metric in metrics.items():
-        value = metric.compute()
-        if isinstance(value, Mapping) and not is_gather(metric):
-            for key, part in value.items():
-                values[unique(f"{name}/{key}", {*values, *metrics})] = part
-        else:
-            values[name] = value
+        for path, value in metric.results(name).items():
+            values[path if path == name else unique(path, {*values, *metrics})] = value
     return values
 
 

@@ -1,16 +1,20 @@
-"""The seven modes: the accumulators that everything else is measured with."""
+"""The modes that fold numbers: the accumulators that everything else is measured with."""
 
-from typing import Any, final
+from typing import Any, Literal, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
+from .._naming import unique
+from .._request import snake_case
 from .._types import Self
-from ._base import Metric, per_example, real_rows
-from ._sums import CompensatedSum, Scalar32
+from ._base import Metric, combined, counted, weights
+from ._sums import CompensatedSum, Moments
+
+Flag = Bool[Array, ""] | Bool[np.ndarray, ""]
+Number = Float[Array, ""] | Float[np.ndarray, ""]
 
 
 def _zero() -> np.ndarray:
@@ -19,19 +23,6 @@ def _zero() -> np.ndarray:
 
 def _false() -> np.ndarray:
     return np.zeros((), np.bool_)
-
-
-def _rows(mask: Any, value: Array) -> Bool[Array, "rows *ones"]:
-    """A mask of rows in the rank of `value`."""
-    real = real_rows(mask, value.shape[0] if value.ndim else 1)
-    return real.reshape(real.shape + (1,) * (value.ndim - 1)) if value.ndim else real[0]
-
-
-def _scalar(who: str, value: Any, remedy: str) -> Array:
-    array = jnp.asarray(value)
-    if array.ndim != 0:
-        raise ValueError(f"`{who}` was given an array of shape {array.shape} {remedy}")
-    return array.astype(jnp.float32)
 
 
 @final
@@ -50,36 +41,37 @@ class Mean(Metric):
         - `value`: a scalar that is itself a mean, or values with a leading batch axis (trailing
             axes are averaged).
         - `weight`: what it stands for. For a scalar, how many examples (or tokens), 1 by default;
-            for a batch, a weight for each example.
-        - `mask`: false for rows that are padding.
+            for a batch, a weight for each example, or for each value.
+        - `mask`: false for rows that are padding, or a weight for each.
         """
         value = jnp.asarray(value)
         if value.ndim == 0:
             if mask is not None:
                 raise ValueError("`Mean.of` of a scalar can't use a `mask`: give its `weight`.")
-            weight = _scalar("Mean.of", 1 if weight is None else weight, "as weight of a scalar.")
+            weight = jnp.asarray(1 if weight is None else weight).astype(jnp.float32)
+            if weight.ndim != 0:
+                raise ValueError(
+                    f"`Mean.of` was given an array of shape {weight.shape} as weight of a scalar."
+                )
             value = jnp.where(weight == 0, jnp.float32(0), value.astype(jnp.float32))
             return Mean(CompensatedSum.of(value * weight), CompensatedSum.of(weight))
-        values, real = per_example(value, mask)
         if weight is not None:
-            weight = jnp.asarray(weight).astype(jnp.float32)
-            if weight.shape != values.shape:
+            given = jnp.asarray(weight)
+            if (
+                given.ndim == 0
+                or given.ndim > value.ndim
+                or given.shape != value.shape[: given.ndim]
+            ):
                 raise ValueError(
-                    f"`Mean.of` was given {values.shape[0]} examples and weights of shape "
-                    f"{weight.shape}: give one weight an example."
+                    f"`Mean.of` was given {value.shape[0]} examples and weights of shape "
+                    f"{given.shape}: give one weight an example."
                 )
-            real = jnp.where(real > 0, weight, jnp.float32(0))
-            values = jnp.where(real != 0, values, jnp.float32(0))
-        return Mean(CompensatedSum.of(jnp.sum(values * real)), CompensatedSum.of(jnp.sum(real)))
+            mask = combined(given, mask)
+        values, weight = counted(value, mask)
+        return Mean(CompensatedSum.of(jnp.sum(values * weight)), CompensatedSum.of(jnp.sum(weight)))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Mean.of(y_pred, mask=mask))
-
-    def merge(self, other: "Mean") -> Self:
-        return type(self)(self.total + other.total, self.weight + other.weight)
-
-    def reset(self) -> Self:
-        return type(self)(self.total.zero(), self.weight.zero())
 
     def compute(self) -> Float[Array, ""]:
         return self.total.total() / self.weight.total()
@@ -87,7 +79,7 @@ class Mean(Metric):
 
 @final
 class Sum(Metric):
-    """The sum over examples and trailing axes. The sum of nothing is 0."""
+    """The sum over examples and trailing axes, `Σ(w·v)`. The sum of nothing is 0."""
 
     total: CompensatedSum = eqx.field(default_factory=CompensatedSum)
 
@@ -95,53 +87,35 @@ class Sum(Metric):
     def of(value: Any, *, mask: Any = None) -> "Sum":
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
         value = jnp.asarray(value).astype(jnp.float32)
-        if mask is not None:
-            value = jnp.where(_rows(mask, value), value, jnp.float32(0))
-        return Sum(CompensatedSum.of(jnp.sum(value)))
+        weight = weights(mask, value.shape)
+        return Sum(CompensatedSum.of(jnp.sum(jnp.where(weight == 0, 0, value * weight))))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Sum.of(y_pred, mask=mask))
-
-    def merge(self, other: "Sum") -> Self:
-        return type(self)(self.total + other.total)
-
-    def reset(self) -> Self:
-        return type(self)(self.total.zero())
 
     def compute(self) -> Float[Array, ""]:
         return self.total.total()
 
 
-class _Extreme(Metric):
-    """The part that `Min` and `Max` share. `sign` is +1 for the maximum, -1 for the minimum."""
-
-    value: Scalar32 = eqx.field(default_factory=_zero)
-    seen: Bool[Array, ""] | Bool[np.ndarray, ""] = eqx.field(default_factory=_false)
-
-    @classmethod
-    def _of(cls, value: Any, mask: Any, worst: float) -> Self:
-        value = jnp.asarray(value).astype(jnp.float32)
-        if mask is None:
-            seen = jnp.asarray(value.size > 0)
-        else:
-            real = _rows(mask, value)
-            seen = jnp.any(real) & (value.size > 0)
-            value = jnp.where(real, value, worst)
-        reduce = jnp.max if worst < 0 else jnp.min
-        return cls(reduce(value, initial=worst), seen)
-
-    def compute(self) -> Float[Array, ""]:
-        return jnp.where(self.seen, self.value, jnp.nan)
+def _extreme(value: Any, mask: Any, worst: float) -> tuple[Array, Array]:
+    """The extreme of a batch, and whether there was any value."""
+    value = jnp.asarray(value).astype(jnp.float32)
+    real = weights(mask, value.shape) != 0
+    reduce = jnp.max if worst < 0 else jnp.min
+    return reduce(jnp.where(real, value, worst), initial=worst), jnp.any(real)
 
 
 @final
-class Min(_Extreme):
+class Min(Metric):
     """The smallest value, over examples and trailing axes."""
+
+    value: Number = eqx.field(default_factory=_zero)
+    seen: Flag = eqx.field(default_factory=_false)
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Min":
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
-        return Min._of(value, mask, np.inf)
+        return Min(*_extreme(value, mask, np.inf))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Min.of(y_pred, mask=mask))
@@ -154,15 +128,21 @@ class Min(_Extreme):
     def reset(self) -> Self:
         return type(self)(jnp.full((), jnp.inf, jnp.float32), jnp.zeros((), bool))
 
+    def compute(self) -> Float[Array, ""]:
+        return jnp.where(self.seen, self.value, jnp.nan)
+
 
 @final
-class Max(_Extreme):
+class Max(Metric):
     """The largest value, over examples and trailing axes."""
+
+    value: Number = eqx.field(default_factory=_zero)
+    seen: Flag = eqx.field(default_factory=_false)
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Max":
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
-        return Max._of(value, mask, -np.inf)
+        return Max(*_extreme(value, mask, -np.inf))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Max.of(y_pred, mask=mask))
@@ -175,123 +155,90 @@ class Max(_Extreme):
     def reset(self) -> Self:
         return type(self)(jnp.full((), -jnp.inf, jnp.float32), jnp.zeros((), bool))
 
+    def compute(self) -> Float[Array, ""]:
+        return jnp.where(self.seen, self.value, jnp.nan)
+
 
 @final
 class Std(Metric):
-    """The standard deviation over examples (of the population: divided by n).
+    """The standard deviation (of the population: divided by n, not by n - 1).
 
-    Each example counts once: its trailing axes are averaged first.
+    **Arguments:**
 
-    Merged as Chan, Golub and LeVeque do (*Updating Formulae and a Pairwise Algorithm for Computing
-    Sample Variances*, 1979): no difference of large squares.
+    - `over`: `"examples"`, each of which counts once, its trailing axes averaged first; or
+        `"steps"`, where each step's mean counts once. That is how much a measure of a step varies,
+        which depends on how the data are split.
     """
 
-    weight: CompensatedSum = eqx.field(default_factory=CompensatedSum)
-    mean: Scalar32 = eqx.field(default_factory=_zero)
-    squares: CompensatedSum = eqx.field(default_factory=CompensatedSum)
+    over: Literal["examples", "steps"] = eqx.field(default="examples", static=True)
+    moments: Moments = eqx.field(default_factory=Moments)
+
+    def __check_init__(self) -> None:
+        if self.over not in ("examples", "steps"):
+            raise ValueError(f'`Std(over={self.over!r})` is not known: "examples" or "steps".')
 
     @staticmethod
-    def of(value: Any, *, mask: Any = None) -> "Std":
+    def of(
+        value: Any, *, mask: Any = None, over: Literal["examples", "steps"] = "examples"
+    ) -> "Std":
         """A contribution made by hand: a scalar, or values with a leading batch axis."""
-        values, real = per_example(jnp.atleast_1d(jnp.asarray(value)), mask)
-        weight = jnp.sum(real)
-        mean = jnp.sum(values) / jnp.maximum(weight, 1)
-        squares = jnp.sum(jnp.where(real > 0, jnp.square(values - mean), 0))
-        return Std(CompensatedSum.of(weight), mean, CompensatedSum.of(squares))
+        values, weight = counted(jnp.atleast_1d(jnp.asarray(value)), mask)
+        values, weight = values.reshape(-1), weight.reshape(-1)
+        if over == "steps":
+            total = jnp.sum(weight)
+            mean = jnp.sum(values * weight) / jnp.where(total == 0, 1, total)
+            values, weight = mean[None], (total != 0).astype(jnp.float32)[None]
+        return Std(over, Moments.of(values[:, None], weight))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
-        return self.merge(Std.of(y_pred, mask=mask))
-
-    def merge(self, other: "Std") -> Self:
-        mine, theirs = self.weight.total(), other.weight.total()
-        weight = self.weight + other.weight
-        share = jnp.where(theirs > 0, theirs / jnp.maximum(weight.total(), 1), 0)
-        delta = jnp.asarray(other.mean) - self.mean
-        between = CompensatedSum.of(jnp.square(delta) * mine * share)
-        mean = jnp.where(mine > 0, self.mean + delta * share, other.mean)
-        return type(self)(weight, mean, self.squares + other.squares + between)
-
-    def reset(self) -> Self:
-        return type(self)(self.weight.zero(), jnp.zeros((), jnp.float32), self.squares.zero())
+        return self.merge(Std.of(y_pred, mask=mask, over=self.over))
 
     def compute(self) -> Float[Array, ""]:
-        return jnp.sqrt(self.squares.total() / self.weight.total())
+        products = self.moments.products.total().reshape(())
+        return jnp.sqrt(products / self.moments.weight.total())
 
 
 @final
-class Last(Metric):
-    """The last value seen, in the order of the pass."""
+class Modes(Metric):
+    """Several modes of one value, told apart by a suffix: `norm_mean`, `norm_max`.
 
-    value: Any = eqx.field(default_factory=_zero)
-    seen: Bool[Array, ""] | Bool[np.ndarray, ""] = eqx.field(default_factory=_false)
+    !!! example
 
-    @staticmethod
-    def of(value: Any) -> "Last":
-        """A contribution made by hand: the value itself, an array of any shape."""
-        return Last(jnp.asarray(value), jnp.ones((), bool))
+        ```python
+        et.metrics.Modes(et.metrics.Mean(), et.metrics.Std())  # in `metrics=`: of `y_pred`
+        et.metrics.Modes.of(norm, et.metrics.Mean(), et.metrics.Max())  # in the logs of a step
+        ```
 
-    def update(self, y_pred: Any, mask: Any = None) -> Self:
-        """Take the last row of `y_pred` that is not padding."""
-        rows = jnp.asarray(y_pred)
-        if mask is None:
-            return type(self)(rows[-1], jnp.ones((), bool))
-        real = real_rows(mask, len(rows))
-        index = jnp.max(jnp.where(real, jnp.arange(len(rows)), -1))
-        new = type(self)(rows[index], index >= 0)
-        mine = jnp.asarray(self.value)
-        same = (mine.shape, mine.dtype) == (new.value.shape, new.value.dtype)
-        return self.merge(new) if same else new
+    **Arguments:**
 
-    def merge(self, other: "Last") -> Self:
-        value = jnp.where(other.seen, other.value, self.value)
-        return type(self)(value, jnp.asarray(self.seen) | other.seen)
-
-    def reset(self) -> Self:
-        return type(self)(jnp.zeros_like(self.value), jnp.zeros((), bool))
-
-    def compute(self) -> Array:
-        value = jnp.asarray(self.value)
-        if jnp.issubdtype(value.dtype, jnp.inexact):
-            return jnp.where(self.seen, value, jnp.nan)
-        return jnp.where(self.seen, value.astype(jnp.float32), jnp.nan)
-
-
-@final
-class Gather(Metric):
-    """The values of every example of a pass, in order, padding removed.
-
-    An *emission*: its values leave the device as they come and are joined once, on the host.
+    - `modes`: any number of `Mean()`, `Sum()`, `Min()`, `Max()`, `Std()`, `Last()`, `Gather()`.
     """
 
-    values: PyTree = None
+    modes: tuple[Metric, ...]
+
+    def __init__(self, *modes: Metric) -> None:
+        if not modes or not all(isinstance(mode, Metric) for mode in modes):
+            raise TypeError(f"`Modes` takes modes, `Modes(Mean(), Max())`; got {modes!r}.")
+        self.modes = modes
 
     @staticmethod
-    def of(values: PyTree) -> "Gather":
-        """A contribution made by hand: an array, or a tree of them, with a leading batch axis."""
-        for leaf in jax.tree.leaves(values):
-            if np.ndim(leaf) == 0:
-                raise ValueError(
-                    "`Gather.of` joins values along their batch axis, and a scalar has none: "
-                    "give it one number an example, or use `Mean` or `Last`."
-                )
-        return Gather(values)
+    def of(value: Any, *modes: Metric, mask: Any = None) -> "Modes":
+        """A contribution made by hand, to each of `modes`."""
+        return Modes(*modes).reset().update(value, mask=mask)
 
-    def update(self, y_pred: Any) -> Self:
-        return self.merge(Gather.of(y_pred))
+    def update(self, y_pred: Any, mask: Any = None) -> Self:
+        return type(self)(*(mode.update(y_pred, mask=mask) for mode in self.modes))
 
-    def merge(self, other: "Gather") -> Self:
-        if other.values is None:
-            return self
-        if self.values is None:
-            return type(self)(other.values)
-        if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((self, other))):
-            join = jnp.concatenate
-        else:
-            join = np.concatenate
-        return type(self)(jax.tree.map(lambda a, b: join([a, b]), self.values, other.values))
+    def compute(self) -> dict[str, Any]:
+        return dict(zip(self._suffixes(), (mode.compute() for mode in self.modes), strict=True))
 
-    def reset(self) -> Self:
-        return type(self)(None)
+    def results(self, name: str) -> dict[str, Any]:
+        parts = zip(self._suffixes(), self.modes, strict=True)
+        flat = [mode.results(f"{name}_{suffix}") for suffix, mode in parts]
+        return {path: value for part in flat for path, value in part.items()}
 
-    def compute(self) -> PyTree:
-        return np.zeros((0,), np.float32) if self.values is None else self.values
+    def _suffixes(self) -> list[str]:
+        names: list[str] = []
+        for mode in self.modes:
+            names.append(unique(snake_case(type(mode).__name__), names))
+        return names

@@ -1,44 +1,140 @@
-"""Regression."""
+"""Regression: means of errors."""
 
+import abc
 from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, same_shape
 from ._modes import Mean
 
+Values = Float[Array, "batch *outputs"]
 
-def _difference(who: str, y_pred: Any, y_true: Any) -> Float[Array, "batch *rest"]:
+
+def as_pair(who: str, y_pred: Any, y_true: Any) -> tuple[Values, Values]:
+    """Predictions and labels of one shape, in float32."""
     same_shape(who, y_pred, y_true)
-    return jnp.asarray(y_pred).astype(jnp.float32) - jnp.asarray(y_true).astype(jnp.float32)
+    return jnp.asarray(y_pred).astype(jnp.float32), jnp.asarray(y_true).astype(jnp.float32)
+
+
+class _ErrorMetric(Metric):
+    """The mean over examples and outputs of an error."""
+
+    mean: Mean = eqx.field(default_factory=Mean, kw_only=True)
+
+    @abc.abstractmethod
+    def error(self, y_pred: Values, y_true: Values) -> Float[Array, "batch ..."]:
+        """The formula, value by value."""
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        error = self.error(*as_pair(type(self).__name__, y_pred, y_true))
+        return self.replace(mean=self.mean.merge(Mean.of(error, mask=mask)))
+
+    def compute(self) -> Float[Array, ""]:
+        return self.mean.compute()
 
 
 @final
-class MeanSquaredError(Metric):
+class MeanSquaredError(_ErrorMetric):
     """The mean of `(y_pred - y_true)²` over examples and outputs, as in scikit-learn."""
 
-    error: Mean = eqx.field(default_factory=Mean)
-
-    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        error = jnp.square(_difference("MeanSquaredError", y_pred, y_true))
-        return type(self)(self.error.merge(Mean.of(error, mask=mask)))
-
-    def compute(self) -> Float[Array, ""]:
-        return self.error.compute()
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        return jnp.square(y_pred - y_true)
 
 
 @final
-class MeanAbsoluteError(Metric):
-    """The mean of `|y_pred - y_true|` over examples and outputs, as in scikit-learn."""
+class RootMeanSquaredError(_ErrorMetric):
+    """The root of the mean of `(y_pred - y_true)²` over examples and outputs.
 
-    error: Mean = eqx.field(default_factory=Mean)
+    As in Keras and torchmetrics; of several outputs, scikit-learn averages their roots.
+    """
 
-    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        error = jnp.abs(_difference("MeanAbsoluteError", y_pred, y_true))
-        return type(self)(self.error.merge(Mean.of(error, mask=mask)))
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        return jnp.square(y_pred - y_true)
 
     def compute(self) -> Float[Array, ""]:
-        return self.error.compute()
+        return jnp.sqrt(self.mean.compute())
+
+
+@final
+class MeanAbsoluteError(_ErrorMetric):
+    """The mean of `|y_pred - y_true|` over examples and outputs, as in scikit-learn."""
+
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        return jnp.abs(y_pred - y_true)
+
+
+@final
+class MeanAbsolutePercentageError(_ErrorMetric):
+    """The mean of `|y_pred - y_true| / |y_true|`, a share and no percentage, as in scikit-learn.
+
+    The denominator is kept at float32's `eps` or more.
+    """
+
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        return jnp.abs(y_pred - y_true) / jnp.maximum(jnp.abs(y_true), jnp.finfo(jnp.float32).eps)
+
+
+@final
+class MeanSquaredLogError(_ErrorMetric):
+    """The mean of `(log(1 + y_pred) - log(1 + y_true))²`, as in scikit-learn.
+
+    It is nan where there are values below -1.
+    """
+
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        return jnp.square(jnp.log1p(y_pred) - jnp.log1p(y_true))
+
+
+@final
+class HuberLoss(_ErrorMetric):
+    """The mean of `½·e²` where `|e| ≤ δ` and of `δ·(|e| - ½·δ)` beyond, as Keras's `Huber`.
+
+    Huber, *Robust Estimation of a Location Parameter*, 1964.
+
+    **Arguments:**
+
+    - `delta`: δ, from which on the error counts linearly.
+    """
+
+    delta: float = eqx.field(default=1.0, static=True)
+
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        return optax.huber_loss(y_pred, y_true, delta=float(self.delta))
+
+
+@final
+class PinballLoss(_ErrorMetric):
+    """The mean of `α·max(e, 0) + (1 - α)·max(-e, 0)`, with `e = y_true - y_pred`.
+
+    As scikit-learn's `mean_pinball_loss`.
+
+    **Arguments:**
+
+    - `alpha`: α, the quantile that is predicted.
+    """
+
+    alpha: float = eqx.field(default=0.5, static=True)
+
+    def error(self, y_pred: Values, y_true: Values) -> Values:
+        error, alpha = y_true - y_pred, float(self.alpha)
+        return alpha * jnp.maximum(error, 0) + (1 - alpha) * jnp.maximum(-error, 0)
+
+
+@final
+class CosineSimilarity(_ErrorMetric):
+    """The mean over examples of the cosine between `y_pred` and `y_true` along the last axis.
+
+    As in Keras; that of a vector of zeros is 0.
+    """
+
+    def error(self, y_pred: Values, y_true: Values) -> Float[Array, "batch ..."]:
+        if y_pred.ndim < 2:
+            raise ValueError(
+                f"`CosineSimilarity` compares vectors, `(batch, ..., size)`; got {y_pred.shape}."
+            )
+        return optax.cosine_similarity(y_pred, y_true, epsilon=1e-12)

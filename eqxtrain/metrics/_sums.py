@@ -1,47 +1,105 @@
 """Sums that keep their digits: a float32 total with the error of its roundings beside it."""
 
+from typing import final
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Scalar32 = Float[Array, ""] | Float[np.ndarray, ""]
+from .._types import Self
+from ._monoid import Monoid
+
+Floats = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 
-class CompensatedSum(eqx.Module):
-    """A float32 sum as an unevaluated pair `value + error`.
+@final
+class CompensatedSum(Monoid):
+    """A float32 sum as an unevaluated pair `value + error`, of a number or of each of an array.
 
     Adding 0.1 a hundred million times in plain float32 stops at 2097152; the pair keeps about 48
     bits. Each addition is Knuth's exact TwoSum (*The Art of Computer Programming*, vol. 2, 4.2.2),
     which is symmetric, so `a + b` and `b + a` are the same bits, and adding zero changes nothing.
+
+    A sum of no shape yet, a scalar zero, takes the shape of the first that is added.
     """
 
-    value: Scalar32 = eqx.field(default_factory=lambda: np.zeros((), np.float32))
-    error: Scalar32 = eqx.field(default_factory=lambda: np.zeros((), np.float32))
+    value: Floats = eqx.field(default_factory=lambda: np.zeros((), np.float32))
+    error: Floats = eqx.field(default_factory=lambda: np.zeros((), np.float32))
 
     @staticmethod
     def of(value: Array) -> "CompensatedSum":
-        """The sum of one number."""
+        """The sum of one term."""
         value = jnp.asarray(value).astype(jnp.float32)
         return CompensatedSum(value, jnp.zeros_like(value))
 
-    def __add__(self, other: "CompensatedSum") -> "CompensatedSum":
-        total, lost = _two_sum(self.value, other.value)
-        value, error = _two_sum(total, lost + (self.error + other.error))
-        return CompensatedSum(value, error)
+    @staticmethod
+    def zeros(shape: tuple[int, ...] = ()) -> "CompensatedSum":
+        """The empty sum."""
+        return CompensatedSum(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
-    def total(self) -> Float[Array, ""]:
+    def merge(self, other: "CompensatedSum") -> Self:
+        total, lost = _two_sum(self.value, other.value)
+        value, error = _two_sum(total, lost + (jnp.asarray(self.error) + other.error))
+        return type(self)(value, error)
+
+    def reset(self) -> Self:
+        zeros = jnp.zeros(jnp.shape(self.value), jnp.float32)
+        return type(self)(zeros, zeros)
+
+    def total(self) -> Float[Array, "..."]:
         """The sum, in float32."""
         return jnp.asarray(self.value) + self.error
 
-    def zero(self) -> "CompensatedSum":
-        """The empty sum."""
-        return CompensatedSum(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
 
-
-def _two_sum(a: Scalar32, b: Scalar32) -> tuple[Array, Array]:
+def _two_sum(a: Floats, b: Floats) -> tuple[Array, Array]:
     total = jnp.asarray(a) + b
     shadow = total - a
     lost = (a - (total - shadow)) + (b - shadow)
     # An infinite total has lost nothing: `inf - inf` must not make it nan.
     return total, jnp.where(jnp.isfinite(total), lost, 0.0)
+
+
+@final
+class Moments(Monoid):
+    """The weight, means and centred products of one or several variables.
+
+    Merged as Chan, Golub and LeVeque do (*Updating Formulae and a Pairwise Algorithm for Computing
+    Sample Variances*, 1979): no difference of large squares.
+
+    **Arguments:**
+
+    - `weight`: `Σw`.
+    - `mean`: of each variable, `(*outputs, variables)`.
+    - `products`: `Σ w·(u - ū)·(v - v̄)` for each two of them, `(*outputs, variables, variables)`.
+    """
+
+    weight: CompensatedSum = eqx.field(default_factory=CompensatedSum)
+    mean: Floats = eqx.field(default_factory=lambda: np.zeros((), np.float32))
+    products: CompensatedSum = eqx.field(default_factory=CompensatedSum)
+
+    @staticmethod
+    def of(values: Float[Array, "rows *outputs n"], weight: Float[Array, "rows"]) -> "Moments":
+        """Those of one batch. What has the weight 0 must be finite."""
+        total = jnp.sum(weight)
+        each = weight.reshape(weight.shape + (1,) * (values.ndim - 1))
+        mean = jnp.sum(each * values, axis=0) / jnp.where(total > 0, total, 1)
+        centred = jnp.where(each > 0, values - mean[None], 0)
+        products = (each * centred)[..., :, None] * centred[..., None, :]
+        return Moments(CompensatedSum.of(total), mean, CompensatedSum.of(jnp.sum(products, axis=0)))
+
+    def merge(self, other: "Moments") -> Self:
+        mine, theirs = self.weight.total(), other.weight.total()
+        weight = self.weight.merge(other.weight)
+        both = weight.total()
+        share = jnp.where(theirs > 0, theirs / jnp.where(both > 0, both, 1), 0)
+        delta = jnp.where((mine > 0) & (theirs > 0), jnp.asarray(other.mean) - self.mean, 0)
+        outer = delta[..., :, None] * delta[..., None, :] if delta.ndim else delta
+        between = CompensatedSum.of(outer * mine * share)
+        mean = jnp.where(mine > 0, self.mean + delta * share, other.mean)
+        products = self.products.merge(other.products).merge(between)
+        return type(self)(weight, mean, products)
+
+    def reset(self) -> Self:
+        mean = jnp.zeros(jnp.shape(self.mean), jnp.float32)
+        return type(self)(self.weight.reset(), mean, self.products.reset())

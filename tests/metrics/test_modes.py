@@ -54,7 +54,7 @@ def test_a_mask_leaves_out_whole_rows(of: Callable[..., Metric], expected: float
 def test_a_mask_that_is_not_one_bool_a_row_is_refused(
     of: Callable[..., Metric], numpy: Callable[..., Any]
 ) -> None:
-    for mask in (jnp.array([True]), jnp.array([[True, False], [True, True], [True, True]])):
+    for mask in (jnp.array([True]), jnp.array([[True], [True], [True]]), jnp.array(True)):
         with pytest.raises(ValueError, match="mask"):
             of(jnp.ones((3, 2)), mask=mask)
 

@@ -1,0 +1,134 @@
+"""Classification: the confusion matrix, and what follows from the whole of it."""
+
+from typing import Any, Literal, final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Self
+from ._base import Metric
+from ._counts import ratio
+from ._decisions import decide, known_classes, tally
+from ._sums import CompensatedSum
+
+
+class _MatrixMetric(Metric):
+    """The counts of each true class and each predicted one.
+
+    Scores of a single class count as two classes.
+    """
+
+    num_classes: int | None = eqx.field(default=None, static=True, kw_only=True)
+    threshold: float = eqx.field(default=0.5, static=True, kw_only=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
+    counts: Any = eqx.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.counts is None:
+            shape = () if self.num_classes is None else (self.num_classes,) * 2
+            self.counts = CompensatedSum.zeros(shape)
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        who = type(self).__name__
+        options: dict[str, Any] = {"threshold": self.threshold, "ignore_index": self.ignore_index}
+        d = decide(who, y_pred, y_true, mask, num_classes=self.num_classes, **options)
+        d = known_classes(who, d)
+        classes = d.classes or 2
+        pair = d.true.astype(jnp.int32) * classes + d.predicted.astype(jnp.int32)
+        matrix = tally(pair, d.weight, classes**2).reshape(classes, classes)
+        return self.replace(counts=self.counts.merge(CompensatedSum.of(matrix)))
+
+    def _matrix(self) -> Float[Array, "true predicted"]:
+        counts = self.counts.total()
+        return counts if counts.ndim else jnp.zeros((1, 1), jnp.float32)
+
+
+@final
+class ConfusionMatrix(_MatrixMetric):
+    """How often each class is taken for each: rows are true, columns predicted classes.
+
+    As scikit-learn's `confusion_matrix`. Of nothing, it is zeros.
+
+    **Arguments:**
+
+    - `normalize`: None for counts; `"true"`, over rows; `"pred"`, over columns; `"all"`.
+    - `num_classes`: needed where `y_pred` holds the indices of classes.
+    - `threshold`: above it, a binary score counts as class 1.
+    - `ignore_index`: a label that is not counted.
+    """
+
+    normalize: Literal["true", "pred", "all"] | None = eqx.field(
+        default=None, static=True, kw_only=True
+    )
+
+    def __check_init__(self) -> None:
+        if self.normalize not in (None, "true", "pred", "all"):
+            raise ValueError(
+                f"`ConfusionMatrix(normalize={self.normalize!r})` is not known: it is None, "
+                "`'true'`, `'pred'` or `'all'`."
+            )
+
+    def compute(self) -> Float[Array, "true predicted"]:
+        matrix = self._matrix()
+        if self.normalize is None:
+            return matrix
+        axis = {"true": 1, "pred": 0, "all": None}[self.normalize]
+        return ratio(matrix, jnp.broadcast_to(matrix.sum(axis, keepdims=True), matrix.shape))
+
+
+@final
+class CohenKappa(_MatrixMetric):
+    """Agreement beyond chance, `1 - Σ w·observed / Σ w·expected`, as in scikit-learn.
+
+    **Arguments:**
+
+    - `weights`: None, where all mistakes are alike; `"linear"` or `"quadratic"` in the distance of
+        the classes, for ordered ones.
+    - `num_classes`, `threshold`, `ignore_index`: as for `ConfusionMatrix`.
+    """
+
+    weights: Literal["linear", "quadratic"] | None = eqx.field(
+        default=None, static=True, kw_only=True
+    )
+
+    def __check_init__(self) -> None:
+        if self.weights not in (None, "linear", "quadratic"):
+            raise ValueError(
+                f"`CohenKappa(weights={self.weights!r})` is not known: it is None, `'linear'` or "
+                "`'quadratic'`."
+            )
+
+    def compute(self) -> Float[Array, ""]:
+        matrix = self._matrix() / jnp.sum(self._matrix())
+        index = jnp.arange(len(matrix), dtype=jnp.float32)
+        distance = jnp.abs(index[:, None] - index[None, :])
+        if self.weights is None:
+            distance = (distance > 0).astype(jnp.float32)
+        elif self.weights == "quadratic":
+            distance = jnp.square(distance)
+        expected = matrix.sum(1)[:, None] * matrix.sum(0)[None, :]
+        return 1 - jnp.sum(distance * matrix) / jnp.sum(distance * expected)
+
+
+@final
+class MatthewsCorrCoef(_MatrixMetric):
+    """The correlation of labels and predictions, for any number of classes, as in scikit-learn.
+
+    Gorodkin, *Comparing two K-category assignments by a K-category correlation coefficient*, 2004.
+    It is 0 where all labels, or all predictions, are of one class.
+
+    **Arguments:**
+
+    - `num_classes`, `threshold`, `ignore_index`: as for `ConfusionMatrix`.
+    """
+
+    def compute(self) -> Float[Array, ""]:
+        matrix = self._matrix() / jnp.sum(self._matrix())
+        true, predicted = matrix.sum(1), matrix.sum(0)
+        covariance = lambda joint, a, b: jnp.sum(joint) - jnp.sum(a * b)
+        both = covariance(jnp.diagonal(matrix), true, predicted)
+        spread = covariance(true, true, true) * covariance(predicted, predicted, predicted)
+        # what float32 leaves of 1 - 1 is no spread
+        spread = jnp.where(jnp.max(true) * jnp.max(predicted) == 0, jnp.nan, spread)
+        return jnp.where(spread < 1e-12, 0, both / jnp.sqrt(jnp.where(spread < 1e-12, 1, spread)))

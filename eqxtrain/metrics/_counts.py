@@ -1,0 +1,248 @@
+"""Classification: what follows from the counts of right and wrong decisions, class by class."""
+
+import abc
+from typing import Any, ClassVar, final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Self
+from ._base import Metric
+from ._decisions import Average, Decisions, decide, known_classes, tally
+from ._sums import CompensatedSum
+
+Rates = Float[Array, "..."]
+
+
+def ratio(a: Array, b: Array) -> Rates:
+    """`a / b`, and 0 where both are 0, as with scikit-learn's default `zero_division`."""
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def average_over(
+    average: Average | None, score: Rates, support: Rates, defined: Array
+) -> Float[Array, "..."]:
+    """Scores of classes as one; nan for `"none"` and for no classes.
+
+    **Arguments:**
+
+    - `defined`: which classes have a score at all; the others are left out, and nan by themselves.
+    """
+    if average == "none":
+        return jnp.where(defined, score, jnp.nan)
+    weight = jnp.where(defined, support if average == "weighted" else 1.0, 0)
+    return jnp.sum(jnp.where(defined, score, 0) * weight) / jnp.sum(weight)
+
+
+def by_class(values: Rates, class_names: tuple[str, ...] | None) -> dict[str, Float[Array, ""]]:
+    """A vector of one value a class as a dict by their names, or by their indices."""
+    names = class_names or tuple(map(str, range(len(values))))
+    return {name: values[index] for index, name in enumerate(names)}
+
+
+class ClassMetric(Metric):
+    """The options that the metrics of classification share.
+
+    **Arguments:**
+
+    - `num_classes`: how many classes there are. It follows from the shape of scores; where `y_pred`
+        holds the indices of classes, it must be given.
+    - `average`: `"macro"`, the mean over classes, by default; `"micro"`, over all decisions
+        together; `"weighted"`, by how often each class is the true one; or `"none"`, each class by
+        itself. Scores of a single class give that of the class 1, as long as it is not given.
+    - `threshold`: above it, a binary score counts as class 1.
+    - `multilabel`: whether the last axis holds labels of their own, and not the classes of one.
+    - `ignore_index`: a label that is not counted.
+    - `class_names`: under which classes are logged with `average="none"`; else their indices are.
+    """
+
+    num_classes: int | None = eqx.field(default=None, static=True, kw_only=True)
+    average: Average | None = eqx.field(default=None, static=True, kw_only=True)
+    threshold: float = eqx.field(default=0.5, static=True, kw_only=True)
+    multilabel: bool = eqx.field(default=False, static=True, kw_only=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
+    class_names: tuple[str, ...] | None = eqx.field(
+        default=None, static=True, kw_only=True, converter=lambda n: None if n is None else tuple(n)
+    )
+
+    def __check_init__(self) -> None:
+        who = type(self).__name__
+        if self.average not in (None, "micro", "macro", "weighted", "none"):
+            raise ValueError(
+                f"`{who}(average={self.average!r})` is not known: it is one of `'micro'`, "
+                "`'macro'`, `'weighted'`, `'none'`."
+            )
+        named = None if self.class_names is None else len(self.class_names)
+        if named is not None and len(set(self.class_names or ())) != named:
+            raise ValueError(f"`{who}(class_names={self.class_names})` names two classes alike.")
+        if named is not None and self.num_classes not in (None, named):
+            raise ValueError(
+                f"`{who}` was given {named} `class_names`, but `num_classes={self.num_classes}`."
+            )
+
+    def _decide(self, y_pred: Any, y_true: Any, mask: Any) -> Decisions:
+        who = type(self).__name__
+        decisions = decide(
+            who,
+            y_pred,
+            y_true,
+            mask,
+            num_classes=self.num_classes,
+            threshold=self.threshold,
+            multilabel=self.multilabel,
+            ignore_index=self.ignore_index,
+        )
+        decisions = known_classes(who, decisions)
+        classes = decisions.classes or (decisions.true.shape[1:] or (2,))[0]
+        if self.class_names is not None and len(self.class_names) != classes:
+            raise ValueError(
+                f"`{who}` was given {len(self.class_names)} `class_names` for {classes} classes."
+            )
+        return decisions
+
+
+class _CountMetric(ClassMetric):
+    """A ratio of true and false positives and negatives, for each class."""
+
+    mirrors: ClassVar[bool] = False
+    """Whether scores of a single class give that of both classes."""
+
+    counts: Any = eqx.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.counts is None:
+            shape = () if self.num_classes is None else (4, self.num_classes)
+            self.counts = CompensatedSum.zeros(shape)
+
+    @abc.abstractmethod
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        """The formula, class by class."""
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        new = CompensatedSum.of(_count(self._decide(y_pred, y_true, mask)))
+        return self.replace(counts=self.counts.merge(new))
+
+    def compute(self) -> Any:
+        counts = self.counts.total()
+        seen = jnp.sum(counts) != 0
+        if counts.ndim == 0:  # not even a shape was seen
+            counts = jnp.zeros((4,), jnp.float32)
+        if counts.ndim == 1:  # of one class; the other is its mirror image
+            if self.average is None and not self.mirrors:
+                return jnp.where(seen, self.score(*counts), jnp.nan)
+            counts = jnp.stack([counts[::-1], counts], axis=1)
+        tp, fp, fn, tn = counts
+        if self.average == "micro":
+            counts = jnp.sum(counts, axis=1)
+            return jnp.where(seen, self.score(*counts), jnp.nan)
+        result = average_over(
+            self.average, self.score(tp, fp, fn, tn), tp + fn, seen & self._defined(tp, fp, fn)
+        )
+        return by_class(result, self.class_names) if self.average == "none" else result
+
+    def _defined(self, tp: Rates, fp: Rates, fn: Rates) -> Array:
+        """Which classes occur: among labels or predictions, as in scikit-learn; a label always."""
+        return jnp.full(tp.shape, True) if self.multilabel else tp + fp + fn != 0
+
+
+def _count(d: Decisions) -> Float[Array, "4 *classes"]:
+    """True positives, false positives, false negatives and true negatives of each class."""
+    if d.classes is None:
+        p, t = d.predicted, d.true
+        cases = (p & t, p & ~t, ~p & t, ~p & ~t)
+        return jnp.stack([jnp.sum(jnp.where(case, d.weight, 0), axis=0) for case in cases])
+    tp = tally(d.true, jnp.where(d.predicted == d.true, d.weight, 0), d.classes)
+    fp = tally(d.predicted, d.weight, d.classes) - tp
+    fn = tally(d.true, d.weight, d.classes) - tp
+    return jnp.stack([tp, fp, fn, jnp.sum(d.weight) - tp - fp - fn])
+
+
+@final
+class Precision(_CountMetric):
+    """`TP / (TP + FP)`, how many of those predicted are right, as in scikit-learn.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
+    """
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        return ratio(tp, tp + fp)
+
+
+@final
+class Recall(_CountMetric):
+    """`TP / (TP + FN)`, how many of the true ones are found, as in scikit-learn.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
+    """
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        return ratio(tp, tp + fn)
+
+
+@final
+class Specificity(_CountMetric):
+    """`TN / (TN + FP)`, how many of the others are left alone, as in torchmetrics.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
+    """
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        return ratio(tn, tn + fp)
+
+
+@final
+class FBeta(_CountMetric):
+    """`(1 + β²)·TP / ((1 + β²)·TP + β²·FN + FP)`, as in scikit-learn.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
+
+    **Arguments:**
+
+    - `beta`: how many times recall counts more than precision.
+    """
+
+    beta: float = eqx.field(static=True)
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        squared = float(self.beta) ** 2
+        return ratio((1 + squared) * tp, (1 + squared) * tp + squared * fn + fp)
+
+
+@final
+class F1(_CountMetric):
+    """`2·TP / (2·TP + FN + FP)`, the harmonic mean of precision and recall, as in scikit-learn.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
+    """
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        return ratio(2 * tp, 2 * tp + fn + fp)
+
+
+@final
+class Jaccard(_CountMetric):
+    """`TP / (TP + FP + FN)`, intersection over union (IoU), as scikit-learn's `jaccard_score`.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
+    """
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        return ratio(tp, tp + fp + fn)
+
+
+@final
+class BalancedAccuracy(_CountMetric):
+    """The mean recall of the classes that occur among the labels, as in scikit-learn.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric]; scores of a single class are
+    averaged over both.
+    """
+
+    mirrors: ClassVar[bool] = True
+
+    def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
+        return ratio(tp, tp + fn)
+
+    def _defined(self, tp: Rates, fp: Rates, fn: Rates) -> Array:
+        return tp + fn != 0

@@ -1,0 +1,239 @@
+"""Classification: what follows from the ranking of scores, over all thresholds.
+
+Scores are counted in bins, or gathered and then sorted. Either way a curve is a row of positives
+and one of negatives, from the highest score to the lowest; those in one place are tied.
+"""
+
+import abc
+from typing import Any, final
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .._types import Self
+from ._counts import ClassMetric, average_over, by_class
+from ._decisions import need_scores, probabilities, tally
+from ._ordered import Gather
+from ._sums import CompensatedSum
+
+Curves = Float[Array, "*classes thresholds"] | Float[np.ndarray, "*classes thresholds"]
+
+
+class _CurveMetric(ClassMetric):
+    """A score of each class's curve; of several classes, each against the rest."""
+
+    bins: int | None = eqx.field(default=200, static=True, kw_only=True)
+    from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
+    seen: Any = eqx.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.bins is not None and self.bins < 2:
+            raise ValueError(
+                f"`{type(self).__name__}(bins={self.bins})`: give two or more, or None for the "
+                "exact value."
+            )
+        if self.seen is None and self.bins is None:
+            self.seen = Gather()
+        elif self.seen is None:
+            known = self.num_classes is not None
+            self.seen = CompensatedSum.zeros((2, self.num_classes, self.bins) if known else ())  # pyright: ignore[reportArgumentType]
+
+    @abc.abstractmethod
+    def score(self, positives: Curves, negatives: Curves) -> Any:
+        """The formula, from the weight of both at each threshold; nan where there is no curve."""
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        d = need_scores(type(self).__name__, self._decide(y_pred, y_true, mask))
+        p, true, weight = probabilities(d, from_logits=self.from_logits), d.true, d.weight
+        if d.classes:
+            true = true[:, None] == jnp.arange(d.classes)[None, :]
+            weight = jnp.broadcast_to(weight[:, None], p.shape)
+        weight = jnp.where(jnp.isnan(p), jnp.nan, weight)
+        if self.bins is None:
+            by_row = lambda a: a.reshape(len(y_pred), -1, *a.shape[1:])
+            new: Any = Gather.of((by_row(p), by_row(true), by_row(weight)))
+        else:
+            new = CompensatedSum.of(_histograms(p, true, weight, self.bins))
+        return self.replace(seen=self.seen.merge(new))
+
+    def compute(self) -> Any:
+        micro = self.average == "micro"
+        curves = _binned(self.seen, micro) if self.bins else _sorted(self.seen, micro)
+        if curves is None:
+            return jnp.full((), jnp.nan)
+        positives, negatives = curves
+        scores = jnp.asarray(self.score(positives, negatives)).astype(jnp.float32)
+        support = jnp.asarray(positives.sum(-1)).astype(jnp.float32)
+        if scores.ndim == 0:
+            return scores
+        is_known = ~jnp.isnan(jnp.asarray(positives.sum() + negatives.sum()))
+        defined = ~(jnp.isnan(scores) & is_known)
+        result = average_over(self.average, scores, support, defined)
+        return by_class(result, self.class_names) if self.average == "none" else result
+
+
+def _histograms(
+    p: Float[Array, "rows *classes"],
+    true: Bool[Array, "rows *classes"],
+    weight: Float[Array, "rows *classes"],
+    bins: int,
+) -> Float[Array, "2 *classes bins"]:
+    """The weight of positives, and of all, in bins of equal width over [0, 1]."""
+    classes = p.shape[1:]
+    index = jnp.clip((jnp.where(jnp.isnan(p), 0, p) * bins).astype(jnp.int32), 0, bins - 1)
+    if classes:
+        index = index + bins * jnp.arange(classes[0], dtype=jnp.int32)[None, :]
+    count = lambda w: tally(index.reshape(-1), w.reshape(-1), bins * int(np.prod(classes)))
+    counts = jnp.stack([count(jnp.where(true, weight, 0)), count(weight)])
+    return counts.reshape(2, *classes, bins)
+
+
+def _binned(seen: CompensatedSum, micro: bool) -> tuple[Curves, Curves] | None:
+    counts = seen.total()
+    if counts.ndim == 0:
+        return None
+    positives, everything = counts[..., ::-1]
+    negatives = jnp.maximum(everything - positives, 0)
+    if micro and positives.ndim > 1:
+        return positives.sum(0), negatives.sum(0)
+    return positives, negatives
+
+
+def _sorted(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
+    """The exact curves, on the host, in float64; shorter ones end in zeros."""
+    if seen.values is None:
+        return None
+    p, true, weight = (np.asarray(leaf) for leaf in seen.compute())
+    p, true, weight = (a.reshape(-1, *a.shape[2:]) for a in (p, true, weight.astype(np.float64)))
+    if micro:
+        p, true, weight = (a.reshape(-1) for a in (p, true, weight))
+    curves = [_curve(*column) for column in zip(*map(_columns, (p, true, weight)), strict=True)]
+    length = max(len(positives) for positives, _ in curves)
+    pad = lambda row: np.pad(row, (0, length - len(row)))
+    positives, negatives = (
+        np.stack([pad(row) for row in rows]) for rows in zip(*curves, strict=True)
+    )
+    return (positives, negatives) if p.ndim > 1 else (positives[0], negatives[0])
+
+
+def _columns(a: np.ndarray) -> list[np.ndarray]:
+    return list(a.T) if a.ndim > 1 else [a]
+
+
+def _curve(p: np.ndarray, true: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(-p, kind="stable")
+    p, true, weight = p[order], true[order], weight[order]
+    starts = np.flatnonzero(np.concatenate([[True], p[1:] != p[:-1]])[: len(p)])
+    if not len(starts):
+        return np.zeros(1), np.zeros(1)
+    both = (np.where(true, weight, 0), np.where(true, 0, weight))
+    return np.add.reduceat(both[0], starts), np.add.reduceat(both[1], starts)
+
+
+def _divided(a: Any, b: Any) -> Any:
+    """`a / b`, and nan where `b` is 0, in the library and the digits of `b`."""
+    xp = b.__array_namespace__()
+    return xp.where(b == 0, xp.nan, a / xp.where(b == 0, 1, b))
+
+
+@final
+class AUROC(_CurveMetric):
+    """The area under the receiver operating characteristic, as in scikit-learn's `roc_auc_score`.
+
+    It is the probability that a positive has a higher score than a negative; ties count half. Those
+    in one bin are tied, so it differs from the exact value by at most half the share of the pairs
+    of a positive and a negative that are in one bin. Of several classes, each is held against the
+    rest; those of which there are only positives or only negatives have no curve, and are left out.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric], and:
+
+    **Arguments:**
+
+    - `bins`: into how many of equal width probabilities are counted. None gathers them all, and
+        gives the exact value.
+    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: with what lies
+        outside of [0, 1], the result is nan.
+    """
+
+    def score(self, positives: Curves, negatives: Curves) -> Any:
+        above = positives.cumsum(-1) - positives
+        pairs = (negatives * (above + positives / 2)).sum(-1)
+        return _divided(pairs, positives.sum(-1) * negatives.sum(-1))
+
+
+@final
+class AveragePrecision(_CurveMetric):
+    """The mean of precision over positives, `Σ ΔR·P`, as in scikit-learn.
+
+    Those in one bin are tied, so it differs from the exact value by at most
+    `Σ (p/P)·max(n, p - 1) / (TP + FP)` over bins of p positives and n negatives, with TP and FP
+    those in this bin and above. A class without positives has no curve, and is left out.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric], and:
+
+    **Arguments:**
+
+    - `bins`, `from_logits`: as for [`AUROC`][eqxtrain.metrics.AUROC].
+    """
+
+    def score(self, positives: Curves, negatives: Curves) -> Any:
+        return _divided((positives * _precision(positives, negatives)).sum(-1), positives.sum(-1))
+
+
+def _precision(positives: Curves, negatives: Curves) -> Any:
+    """At each threshold; 0 where nothing is above it."""
+    tp, fp = positives.cumsum(-1), negatives.cumsum(-1)
+    xp = tp.__array_namespace__()
+    return tp / xp.where(tp + fp == 0, 1, tp + fp)
+
+
+def _recall(positives: Curves) -> Any:
+    return _divided(positives.cumsum(-1), positives.sum(-1)[..., None])
+
+
+@final
+class PrecisionAtRecall(_CurveMetric):
+    """The highest precision at a threshold that finds at least the share `recall`.
+
+    As torchmetrics' `PrecisionAtFixedRecall`. (Keras takes the threshold whose recall is nearest.)
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric], and:
+
+    **Arguments:**
+
+    - `recall`: the share of positives to be found.
+    - `bins`, `from_logits`: as for [`AUROC`][eqxtrain.metrics.AUROC].
+    """
+
+    recall: float = eqx.field(static=True)
+
+    def score(self, positives: Curves, negatives: Curves) -> Any:
+        recall = _recall(positives)
+        xp = recall.__array_namespace__()
+        best = xp.where(recall >= self.recall, _precision(positives, negatives), 0).max(-1)
+        return xp.where(xp.isnan(recall[..., 0]), xp.nan, best)
+
+
+@final
+class RecallAtPrecision(_CurveMetric):
+    """The highest recall at a threshold where at least the share `precision` is right; else 0.
+
+    As Keras's metric of this name, and torchmetrics' `RecallAtFixedPrecision`.
+
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric], and:
+
+    **Arguments:**
+
+    - `precision`: the share of those above the threshold that is to be right.
+    - `bins`, `from_logits`: as for [`AUROC`][eqxtrain.metrics.AUROC].
+    """
+
+    precision: float = eqx.field(static=True)
+
+    def score(self, positives: Curves, negatives: Curves) -> Any:
+        recall = _recall(positives)
+        xp = recall.__array_namespace__()
+        best = xp.where(_precision(positives, negatives) >= self.precision, recall, 0).max(-1)
+        return xp.where(xp.isnan(recall[..., 0]), xp.nan, best)

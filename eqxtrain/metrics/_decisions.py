@@ -1,0 +1,164 @@
+"""What is compared in classification: predictions and labels of any form, as rows of classes."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+
+from ._base import is_known, same_shape, weights
+
+Average = Literal["micro", "macro", "weighted", "none"]
+
+
+class Decisions(NamedTuple):
+    """One batch, with a row for each thing that was classified: example, token, pixel.
+
+    **Arguments:**
+
+    - `predicted`, `true`: of several classes, their indices `(rows,)`; of one class or several
+        labels, booleans `(rows,)` or `(rows, labels)`.
+    - `weight`: how much each of them counts.
+    - `scores`: `(rows, classes)`, `(rows,)` or `(rows, labels)`; None where classes were predicted.
+    - `classes`: how many, where there are indices; else None.
+    """
+
+    predicted: Array
+    true: Array
+    weight: Float[Array, "..."]
+    scores: Array | None
+    classes: int | None
+
+
+def decide(
+    who: str,
+    y_pred: Any,
+    y_true: Any,
+    mask: Any = None,
+    *,
+    num_classes: int | None = None,
+    threshold: float = 0.5,
+    multilabel: bool = False,
+    ignore_index: int | None = None,
+) -> Decisions:
+    """Bring predictions and labels into one form. What is compared follows from the shapes.
+
+    - `multilabel`: both `(batch, ..., labels)`, `y_pred > threshold` against `y_true`;
+    - `y_pred` `(batch, ..., classes)` and integer `y_true` `(batch, ...)`: the largest score
+      against the index;
+    - both integers of one shape: indices of classes;
+    - `y_true` one-hot, of the shape of `y_pred` with at least two classes on the last axis: the
+      largest of each;
+    - otherwise both of one shape, `(batch,)` or `(batch, ..., 1)`: `y_pred > threshold` against
+      `y_true`.
+    """
+    p, t = jnp.asarray(y_pred), jnp.asarray(y_true)
+    form = _form(who, p, t, multilabel)
+    scores: Array | None = None if form == "indices" else p
+    shaped = None if form == "one class" else p.shape[-1]
+    classes = num_classes if form == "indices" else shaped
+    if num_classes not in (None, classes):
+        has = "scores of a single class" if classes is None else f"{classes} classes"
+        raise ValueError(
+            f"`{who}(num_classes={num_classes})` was given {has}, `y_pred` of shape {p.shape}: "
+            "they must agree, so leave `num_classes` out."
+        )
+    if form == "one-hot" and ignore_index is not None:
+        raise ValueError(
+            f"`{who}(ignore_index={ignore_index})` is for labels that are indices, but these are "
+            "one-hot: give `y_true.argmax(-1)`."
+        )
+    p = jnp.argmax(p, axis=-1) if form in ("scores", "one-hot") else p
+    t = jnp.argmax(t, axis=-1) if form == "one-hot" else t
+    weight = weights(mask, t.shape)
+    if ignore_index is not None:
+        weight = jnp.where(t == jnp.asarray(ignore_index).astype(t.dtype), 0, weight)
+    several = form != "one class"
+    if scores is not None:
+        scores = scores.reshape(-1, scores.shape[-1]) if several else scores.reshape(-1)
+    if form in ("one class", "labels"):
+        shape = (-1, p.shape[-1]) if form == "labels" else (-1,)
+        p = p if p.dtype == jnp.bool_ else p.astype(jnp.float32) > float(threshold)
+        t = (t.astype(jnp.float32) > 0.5) & (weight != 0)
+        return Decisions(p.reshape(shape), t.reshape(shape), weight.reshape(shape), scores, None)
+    t = jnp.where(weight == 0, 0, t.astype(jnp.int32)).reshape(-1)
+    return Decisions(p.astype(jnp.int32).reshape(-1), t, weight.reshape(-1), scores, classes)
+
+
+def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
+    """Which of the cases of `decide` it is."""
+    if multilabel:
+        same_shape(who, p, t)
+        if p.ndim < 2:
+            raise ValueError(
+                f"`{who}(multilabel=True)` compares `(batch, labels)`, but got {p.shape}."
+            )
+        return "labels"
+    if p.ndim == t.ndim + 1 and p.shape[-1] > 1:
+        if not _are_integers(t):
+            raise ValueError(
+                f"`{who}` compares {p.shape[-1]} scores with the index of a class, but `y_true` is "
+                f"{t.dtype}: cast the labels to int32."
+            )
+        if p.shape[:-1] == t.shape:
+            return "scores"
+    same_shape(who, p, t)
+    if _are_integers(p, t):
+        return "indices"
+    return "one-hot" if p.ndim > 1 and p.shape[-1] > 1 else "one class"
+
+
+def _are_integers(*arrays: Array) -> bool:
+    return all(jnp.issubdtype(array.dtype, jnp.integer) for array in arrays)
+
+
+def known_classes(who: str, d: Decisions) -> Decisions:
+    """Refuse labels that are no class; in a compiled program, which can't, they count as nan."""
+    if d.classes is None:
+        if jnp.issubdtype(d.predicted.dtype, jnp.integer):
+            raise ValueError(
+                f"`{who}` was given the indices of classes, but not how many there are: give "
+                f"`{who}(num_classes=...)` (or booleans, where there is only one class)."
+            )
+        return d
+    outside = (d.true < 0) | (d.true >= d.classes) | (d.predicted < 0) | (d.predicted >= d.classes)
+    outside = outside & (d.weight != 0)
+    if is_known(outside) and bool(jnp.any(outside)):
+        both = np.concatenate([np.asarray(d.true)[outside], np.asarray(d.predicted)[outside]])
+        wrong = next(int(c) for c in both if not 0 <= c < d.classes)
+        raise ValueError(
+            f"`{who}` was given the class {wrong}, but there are {d.classes}, 0 to "
+            f"{d.classes - 1}: see how the labels are made, or leave it out by "
+            f"`ignore_index={wrong}`."
+        )
+    return d._replace(weight=jnp.where(outside, jnp.nan, d.weight))
+
+
+def tally(
+    index: Integer[Array, "rows"], weight: Float[Array, "rows"], bins: int
+) -> Float[Array, "bins"]:
+    """The total weight that falls on each index. Indices outside are dropped."""
+    index = jnp.where(index < 0, bins, index)
+    return jnp.zeros(bins, jnp.float32).at[index].add(weight, mode="drop")
+
+
+def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
+    """The scores as probabilities in float32; nan where they are given as such, but are none."""
+    assert d.scores is not None
+    scores = d.scores.astype(jnp.float32)
+    real = (d.weight != 0).reshape(d.weight.shape + (1,) * (scores.ndim - d.weight.ndim))
+    scores = jnp.where(real, scores, 0)
+    if from_logits:
+        return jax.nn.softmax(scores) if d.classes else jax.nn.sigmoid(scores)
+    return jnp.where((scores >= 0) & (scores <= 1), scores, jnp.nan)
+
+
+def need_scores(who: str, d: Decisions) -> Decisions:
+    """Refuse predictions that are classes already."""
+    if d.scores is None or d.scores.dtype == jnp.bool_:
+        raise ValueError(
+            f"`{who}` looks at scores, but `y_pred` holds decisions of dtype {d.predicted.dtype}: "
+            "give it probabilities or logits."
+        )
+    return d

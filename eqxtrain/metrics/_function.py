@@ -1,0 +1,135 @@
+"""Plain functions as metrics."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from .._request import METRIC_NAMES, call_on_predictions, is_by_name, name_of, request
+from .._types import Self
+from ._base import Metric, examples, weights
+from ._modes import Mean, Modes
+
+
+@final
+class FunctionMetric(Metric):
+    """What a function gives, folded by a mode. Made by `from_function`.
+
+    `fn` is called as losses are: by name if it asks for any of our names, else as
+    `fn(y_pred, y_true)`. It returns per-example values (trailing axes are averaged), a scalar that
+    stands for the batch, or a dict of these.
+    """
+
+    fn: Callable[..., Any]
+    name: str = eqx.field(default="metric", static=True)
+    values: Any = eqx.field(default_factory=Mean)
+
+    def asks(self) -> Callable[..., Any]:
+        return self.fn
+
+    def update(self, **available: Any) -> Self:
+        value = call_on_predictions(
+            self.fn, available, names=METRIC_NAMES, kind="metric", who=self.name
+        )
+        take = lambda mode, part: self._contribution(mode, jnp.asarray(part), available)
+        return self.replace(values=fold(self.values, value, take))
+
+    def compute(self) -> Any:
+        if isinstance(self.values, dict):
+            return {key: part.compute() for key, part in self.values.items()}
+        return self.values.compute()
+
+    def results(self, name: str) -> dict[str, Any]:
+        return results_of(self.values, name)
+
+    def _contribution(self, mode: Metric, value: Any, available: Mapping[str, Any]) -> Metric:
+        if isinstance(mode, Modes):
+            return Modes(*(self._contribution(part, value, available) for part in mode.modes))
+        if value.ndim == 0:
+            weighs = isinstance(mode, Mean)
+            return Mean.of(value, self._count(available)) if weighs else mode.update(y_pred=value)
+        if value.shape[0] != examples(available):
+            raise ValueError(
+                f"The metric `{self.name}` returned an array of shape {value.shape} for a "
+                f"batch of {examples(available)} examples: return one value an example, or a "
+                "scalar."
+            )
+        asked = request(mode.update)
+        takes_mask = asked.everything or "mask" in asked.names
+        given = {"mask": available.get("mask")} if takes_mask else {}
+        return mode.update(y_pred=value, **given)
+
+    def _count(self, available: Mapping[str, Any]) -> Any:
+        """How many examples a scalar stands for."""
+        mask = available.get("mask")
+        if mask is not None and _looks_at_rows(self.fn):
+            raise ValueError(
+                f"The metric `{self.name}` returned a scalar, but some rows of the batch are "
+                "padding or weighted: return one value an example, or ask for `mask`."
+            )
+        if not available.keys() & {"x", "batch", "y_pred", "y_true"}:
+            return 1  # `apply_gradients` was not told of the batch
+        return jnp.sum(weights(mask, (examples(available),) if mask is None else jnp.shape(mask)))
+
+
+def _looks_at_rows(fn: Callable[..., Any]) -> bool:
+    """Whether a function's scalar is of rows, some of which it does not know to be padding."""
+    if not is_by_name(fn, METRIC_NAMES):
+        return True
+    asked = set(request(fn).names)
+    return "mask" not in asked and bool(asked & {"y_pred", "y_true", "x", "batch"})
+
+
+def fold(modes: Any, value: Any, take: Callable[[Metric, Any], Metric]) -> Any:
+    """Accumulators with one more value: a metric, or a dict of them for a dict of values.
+
+    **Arguments:**
+
+    - `modes`: the accumulators; one metric for all, before the first dict of values.
+    - `take`: from an empty accumulator and a value to the contribution.
+    """
+    if isinstance(value, Mapping):
+        each = modes if isinstance(modes, dict) else dict.fromkeys(value, modes)
+        return {key: fold(each[key], part, take) for key, part in value.items()}
+    return modes.merge(take(modes.reset(), value))
+
+
+def results_of(modes: Any, name: str) -> dict[str, Any]:
+    """The results of accumulators as `fold` makes them."""
+    if isinstance(modes, Metric):
+        return modes.results(name)
+    parts = [results_of(part, f"{name}/{key}") for key, part in modes.items()]
+    return {path: value for flat in parts for path, value in flat.items()}
+
+
+def from_function(
+    fn: Callable[..., Any], *modes: Metric, name: str | None = None
+) -> FunctionMetric:
+    """A metric from any function.
+
+    **Arguments:**
+
+    - `fn`: `fn(y_pred, y_true)`, or a function that asks for what it needs by name. It returns
+        per-example values, a scalar that stands for the batch, or a dict of these.
+    - `modes`: how what it returns is folded, `Mean()` by default; several are told apart by a
+        suffix, as in `Modes`.
+    - `name`: what it goes by; by default the function's own name.
+
+    !!! example
+
+        ```python
+        et.metrics.from_function(lambda y_pred: abs(y_pred), et.metrics.Max(), name="peak")
+        ```
+    """
+    folded = modes[0] if len(modes) == 1 else Modes(*modes) if modes else Mean()
+    return FunctionMetric(fn, name or name_of(fn) or "metric", folded)
+
+
+def as_metric(member: Any) -> Metric:
+    """A metric as it is, and a function as one."""
+    if isinstance(member, type) and issubclass(member, Metric):
+        raise TypeError(f"`{member.__name__}` is a class: give an instance, `{member.__name__}()`.")
+    if not isinstance(member, Metric) and not callable(member):
+        raise TypeError(f"{member!r} is no metric and no function: give `Accuracy()`, say.")
+    return member if isinstance(member, Metric) else from_function(member)

@@ -1,0 +1,86 @@
+"""What a step of training does: the norms of its gradients and updates.
+
+They are of steps, so they are means over the steps of a pass, and depend on the batch size.
+"""
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._tree import is_inexact, paths
+from .._types import Self
+from ._base import Metric
+from ._function import fold, results_of
+from ._modes import Mean
+
+
+def _norm(leaves: list[Array]) -> Float[Array, ""]:
+    squares = [jnp.sum(jnp.square(jnp.abs(leaf).astype(jnp.float32))) for leaf in leaves]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares))) if squares else jnp.zeros((), jnp.float32)
+
+
+def _layers(tree: PyTree) -> dict[str, list[Array]]:
+    """The arrays of a tree by the path of the layer that holds them."""
+    layers: dict[str, list[Array]] = {}
+    for path, leaf in paths(tree):
+        if is_inexact(leaf):
+            layer = path.rpartition("." if path.rfind(".") > path.rfind("[") else "[")[0]
+            layers.setdefault(layer.lstrip(".") or "model", []).append(leaf)
+    return layers
+
+
+class _TreeNorm(Metric):
+    """The Euclidean norm of a tree of the model's structure, whole or layer by layer."""
+
+    per_layer: bool = eqx.field(default=False, static=True, kw_only=True)
+    mode: Any = eqx.field(default_factory=Mean, kw_only=True)
+
+    def compute(self) -> Any:
+        if isinstance(self.mode, Mapping):
+            return {layer: part.compute() for layer, part in self.mode.items()}
+        return self.mode.compute()
+
+    def results(self, name: str) -> dict[str, Any]:
+        return results_of(self.mode, name)
+
+    def _updated(self, tree: PyTree) -> Self:
+        layers = _layers(tree)
+        if self.per_layer:
+            norms: Any = {path: _norm(leaves) for path, leaves in layers.items()}
+        else:
+            norms = _norm([leaf for leaves in layers.values() for leaf in leaves])
+        take = lambda mode, norm: mode.update(y_pred=norm)
+        return self.replace(mode=fold(self.mode, norms, take))
+
+
+@final
+class GradientNorm(_TreeNorm):
+    """The Euclidean norm of the gradients of a step, as they come from `grad_step`.
+
+    **Arguments:**
+
+    - `per_layer`: one for each layer, logged by its path, `gradient_norm/layers[0]`.
+    - `mode`: how steps are folded, the `Mean()` over them by default. `Modes(Mean(), Max())` gives
+        several.
+    """
+
+    def update(self, grads: PyTree) -> Self:
+        return self._updated(grads)
+
+
+@final
+class UpdateNorm(_TreeNorm):
+    """The Euclidean norm of what the optimizer adds to the model in a step.
+
+    **Arguments:**
+
+    - `per_layer`: one for each layer, logged by its path, `update_norm/layers[0]`.
+    - `mode`: how steps are folded, the `Mean()` over them by default. `Modes(Mean(), Max())` gives
+        several.
+    """
+
+    def update(self, updates: PyTree) -> Self:
+        return self._updated(updates)

@@ -1,0 +1,47 @@
+"""`Monoid`: something with an associative `merge` and an identity, `reset()`."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from .._types import Self
+
+
+class Monoid(eqx.Module):
+    """A module that is merged with others of its kind, by default part by part.
+
+    The parts are the monoids among its fields. What else it holds is configuration, and the same in
+    all that are merged.
+    """
+
+    def merge(self, other: Any) -> Self:
+        """What `self` and then `other` have seen, together. Associative."""
+        self._check_has_parts("merge")
+        return jax.tree.map(
+            lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Monoid) else theirs,
+            self,
+            other,
+            is_leaf=self._is_part,
+        )
+
+    def reset(self) -> Self:
+        """The same, having seen nothing: the identity of `merge`."""
+        self._check_has_parts("reset")
+        return jax.tree.map(
+            lambda part: part.reset() if isinstance(part, Monoid) else part,
+            self,
+            is_leaf=self._is_part,
+        )
+
+    def _is_part(self, node: Any) -> bool:
+        return isinstance(node, Monoid) and node is not self
+
+    def _check_has_parts(self, operation: str) -> None:
+        if not any(map(self._is_part, jax.tree.leaves(self, is_leaf=self._is_part))):
+            name = type(self).__name__
+            raise NotImplementedError(
+                f"`{name}` has no accumulators among its fields, so `{operation}` has nothing to "
+                f"go through. Hold what is counted in modes (`total: Sum`), or define "
+                f"`{name}.merge` and `{name}.reset`."
+            )

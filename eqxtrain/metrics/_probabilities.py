@@ -1,0 +1,135 @@
+"""Classification: how good the probabilities are."""
+
+from typing import Any, Literal, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Self
+from ._base import Metric
+from ._decisions import Decisions, decide, known_classes, need_scores, probabilities, tally
+from ._modes import Mean
+from ._sums import CompensatedSum
+
+
+class _LikelihoodMetric(Metric):
+    """The mean of `-log p(true class)`."""
+
+    from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
+    loss: Mean = eqx.field(default_factory=Mean, kw_only=True)
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        d = _scored(type(self).__name__, y_pred, y_true, mask, self.ignore_index)
+        log_p = _log_probability(d, self.from_logits)
+        return self.replace(loss=self.loss.merge(Mean.of(-log_p, d.weight)))
+
+
+def _scored(who: str, y_pred: Any, y_true: Any, mask: Any, ignore_index: int | None) -> Decisions:
+    d = decide(who, y_pred, y_true, mask, ignore_index=ignore_index)
+    return need_scores(who, known_classes(who, d))
+
+
+def _log_probability(d: Decisions, from_logits: bool) -> Float[Array, "rows"]:
+    """The logarithm of the probability that was given to the true class."""
+    assert d.scores is not None
+    if from_logits and d.classes:
+        log_p = jax.nn.log_softmax(d.scores.astype(jnp.float32))
+    elif from_logits:
+        signed = jnp.where(d.true, d.scores, -d.scores).astype(jnp.float32)
+        return jax.nn.log_sigmoid(signed)
+    else:
+        p = probabilities(d, from_logits=False)
+        p = p if d.classes else jnp.where(d.true, p, 1 - p)
+        log_p = jnp.log(jnp.clip(p, jnp.finfo(jnp.float32).eps, 1))
+    if not d.classes:
+        return log_p
+    return jnp.take_along_axis(log_p, d.true[:, None], axis=-1, mode="clip")[:, 0]
+
+
+@final
+class LogLoss(_LikelihoodMetric):
+    """The mean of `-log p(true class)` over what is classified, as in scikit-learn.
+
+    Probabilities are kept at float32's `eps` or more. Tokens and pixels are counted one by one.
+
+    **Arguments:**
+
+    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: of what lies
+        outside of [0, 1], the log loss is nan.
+    - `ignore_index`: a label that is not counted.
+    """
+
+    def compute(self) -> Float[Array, ""]:
+        return self.loss.compute()
+
+
+@final
+class Perplexity(_LikelihoodMetric):
+    """`exp` of the mean of `-log p(true token)` over tokens, as in torchmetrics.
+
+    **Arguments:**
+
+    - `from_logits`: whether `y_pred` `(batch, ..., tokens, vocabulary)` are logits. If not, they
+        must be probabilities: of what lies outside of [0, 1], the perplexity is nan.
+    - `ignore_index`: a label that is not counted, that of padding. (Or weigh tokens, by `Weighted`
+        and a `sample_weight` of rank 2.)
+    """
+
+    def compute(self) -> Float[Array, ""]:
+        return jnp.exp(self.loss.compute())
+
+
+@final
+class CalibrationError(Metric):
+    """How far confidence is from accuracy (ECE), over bins of confidence, as in torchmetrics.
+
+    Guo et al., *On Calibration of Modern Neural Networks*, 2017. Confidence is that of the
+    predicted class; of a single class, its probability against how often it is true.
+
+    **Arguments:**
+
+    - `bins`: into how many of equal width confidence is divided.
+    - `norm`: `"l1"`, the mean gap; `"l2"`, the root of the mean square; `"max"`, the largest.
+    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: of what lies
+        outside of [0, 1], the error is nan.
+    - `ignore_index`: a label that is not counted.
+    """
+
+    bins: int = eqx.field(default=15, static=True)
+    norm: Literal["l1", "l2", "max"] = eqx.field(default="l1", static=True, kw_only=True)
+    from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
+    counts: Any = eqx.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("l1", "l2", "max"):
+            raise ValueError(
+                f"`CalibrationError(norm={self.norm!r})` is not known: it is `'l1'`, `'l2'` or "
+                "`'max'`."
+            )
+        if self.counts is None:
+            self.counts = CompensatedSum.zeros((3, self.bins))
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        d = _scored("CalibrationError", y_pred, y_true, mask, self.ignore_index)
+        p = probabilities(d, from_logits=self.from_logits)
+        confidence = jnp.max(p, axis=-1) if d.classes else p
+        right = (d.predicted == d.true if d.classes else d.true).astype(jnp.float32)
+        index = jnp.clip((confidence * self.bins).astype(jnp.int32), 0, self.bins - 1)
+        weight = jnp.where(jnp.isnan(confidence), jnp.nan, d.weight)
+        terms = (weight, weight * confidence, weight * right)
+        counts = jnp.stack([tally(index, term, self.bins) for term in terms])
+        return self.replace(counts=self.counts.merge(CompensatedSum.of(counts)))
+
+    def compute(self) -> Float[Array, ""]:
+        weight, confidence, right = self.counts.total()
+        share = weight / jnp.sum(weight)
+        gap = jnp.abs(confidence - right) / jnp.where(weight == 0, 1, weight)
+        if self.norm == "max":
+            return jnp.where(jnp.isnan(jnp.sum(share)), jnp.nan, jnp.max(gap))
+        if self.norm == "l2":
+            return jnp.sqrt(jnp.sum(share * jnp.square(gap)))
+        return jnp.sum(share * gap)

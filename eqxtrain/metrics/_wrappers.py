@@ -1,0 +1,91 @@
+"""Metrics around metrics: with sample weights, or on one of several outputs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from .._naming import pick
+from .._request import UnlabelledError, call, name_of, request
+from .._types import Self
+from ._base import Metric, combined
+from ._function import as_metric
+
+Key = str | int
+
+
+class _Wrapper(Metric):
+    """The part that wrappers share: they are what the metric inside is."""
+
+    metric: Metric = eqx.field(converter=as_metric)
+
+    def asks(self) -> Callable[..., Any]:
+        return self.metric.asks()
+
+    def compute(self) -> Any:
+        return self.metric.compute()
+
+    def results(self, name: str) -> dict[str, Any]:
+        return self.metric.results(name)
+
+    def _updated(self, available: Mapping[str, Any]) -> Self:
+        who = f"{type(self.metric).__name__}.update"
+        return self.replace(metric=call(self.metric.update, available, who=who))
+
+
+@final
+class Weighted(_Wrapper):
+    """A metric that heeds `sample_weight`: `Weighted(Accuracy())` is `Σ(m·w·right) / Σ(m·w)`.
+
+    Metrics see no weights otherwise, as in Keras. The metric inside gets them as its `mask`, so it
+    must take one. Weights of rank 2 weigh each token of an example. Without weights it is what the
+    metric inside is.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it goes by in a list of metrics."""
+        return f"weighted_{name_of(self.metric) or 'metric'}"
+
+    def update(self, **available: Any) -> Self:
+        weight = available.get("sample_weight")
+        if weight is None:
+            return self._updated(available)
+        asked = request(self.metric.update)
+        if not asked.everything and "mask" not in asked.names:
+            kind = type(self.metric).__name__
+            raise TypeError(
+                f"`{kind}` can't be weighted: its `update` takes no `mask`, by which it would be "
+                "told how much each row counts. Give it one, and hand it on to its parts."
+            )
+        weight = jnp.asarray(weight)
+        if weight.ndim > 1 and weight.shape[-1] == 1:
+            weight = weight[..., 0]
+        return self._updated(available | {"mask": combined(weight, available.get("mask"))})
+
+
+@final
+class On(_Wrapper):
+    """A metric on one of several outputs: `On(Accuracy(), "label")`.
+
+    **Arguments:**
+
+    - `metric`: a metric or a function.
+    - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
+        `sample_weight` where these have parts. Where the labels picked are None, nothing is
+        measured.
+    """
+
+    on: Key | tuple[Key, ...] = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        """What it goes by in a list of metrics."""
+        return name_of(self.metric) or "metric"
+
+    def update(self, **available: Any) -> Self:
+        picked = available | pick(available, self.on, who=f"The metric `{self.name}`")
+        if picked.get("y_true", 0) is None and "y_true" in request(self.asks()).required:
+            raise UnlabelledError(f"The metric `{self.name}` is on {self.on!r}, without labels.")
+        return self._updated(picked)
