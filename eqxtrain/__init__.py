@@ -8,6 +8,7 @@ from ._history import Fitted as Fitted, History as History
 from ._learner import Learner as Learner
 from ._loss import Loss as Loss
 from ._optimize import freeze as freeze
+from ._regularize import L1 as L1, L2 as L2
 from ._state import LearnerState as LearnerState
 from ._steps import AbstractLearner as AbstractLearner
 from ._summary import Row as Row, Summary as Summary

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _loop, _loss, _optimize, data
+from . import _loop, _loss, _optimize, _reduction, data
 from ._engine import Pass
 from ._fold import Kind
 from ._history import Fitted
@@ -167,7 +167,7 @@ class Learner(AbstractLearner[M]):
             batch_size=batch_size,
             shuffle=shuffle,
             validation=validation,
-            class_weight=_loss.class_weight_table(class_weight),
+            class_weight=_reduction.class_weight_table(class_weight),
             callbacks=_callbacks(callbacks, verbose),
             on_interrupt=on_interrupt,
             eager=eager,
@@ -203,7 +203,7 @@ class Learner(AbstractLearner[M]):
             ),
             source,
             batch_size=batch_size,
-            class_weight=_loss.class_weight_table(class_weight),
+            class_weight=_reduction.class_weight_table(class_weight),
             callbacks=_callbacks(callbacks, verbose),
             eager=eager,
             params={"batch_size": batch_size, "verbose": verbose},
@@ -265,7 +265,7 @@ class Learner(AbstractLearner[M]):
         self, kind: Kind, source: data.ArraySource, class_weight: Any, eager: bool
     ) -> Pass:
         learner = ready(self, source.tree, kind)
-        table = _loss.class_weight_table(class_weight)
+        table = _reduction.class_weight_table(class_weight)
         one = Pass(learner, kind, class_weight=table, eager=eager)
         one(source.tree)
         return one

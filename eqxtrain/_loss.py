@@ -1,18 +1,23 @@
-"""Losses: functions, containers of them, and how they are reduced to one number."""
+"""Losses: functions, containers of them, and their total."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, final
+from collections.abc import Callable, Mapping
+from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._labels import check_labels
 from ._naming import named_leaves, unique
-from ._request import LOSS_NAMES, Request, call_on_predictions, is_by_name, request
-from .metrics._base import examples, real_rows
+from ._predictions import call_on_predictions, pick
+from ._reduction import Reduced, Reduction, reduce
+from ._request import LOSS_NAMES, is_by_name, request
+from .metrics import Metric
 
 Key = str | int
+
+_REDUCTIONS = ("mean", "sum", "mean_with_sample_weight")
 
 
 @final
@@ -25,27 +30,59 @@ class Loss(eqx.Module):
         name (`x`, `y_true`, `y_pred`, `model`, `state`, `sample_weight`, `mask`, ...). It returns
         per-example values (trailing axes are averaged), a scalar, or a dict of named parts.
     - `weight`: its factor in the total. It is logged without it.
-    - `on`: a key, or several one after the other, that pick a part of both `y_pred` and `y_true`.
-    - `reduction`: `"mean"`, the mean over real examples, `Σ(m·w·c·ℓ) / Σm`.
+    - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
+        `sample_weight` where these have parts. A part without labels, None, is left out.
+    - `reduction`: over the batch, with m the mask, w the sample and c the class weights:
+        `"mean"`, the mean over examples, `Σ(m·w·c·ℓ) / Σm`; `"sum"`, `Σ(m·w·c·ℓ)`; or
+        `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. Over a pass, what is logged is what
+        one batch of all its examples would give.
     - `name`: what it is logged as; by default the function's own name.
+    - `check_labels`: whether a compiled step looks for labels that are no class, in optax's losses
+        of integer labels, at the cost of waiting for the device at each step. `eager=True` always
+        does.
     """
 
     fn: Callable[..., Any]
     weight: float = eqx.field(default=1.0, kw_only=True)
     on: Key | tuple[Key, ...] | None = eqx.field(default=None, kw_only=True)
-    reduction: Literal["mean"] = eqx.field(default="mean", kw_only=True)
+    reduction: Reduction = eqx.field(default="mean", kw_only=True)
     name: str | None = eqx.field(default=None, kw_only=True)
+    check_labels: bool = eqx.field(default=False, kw_only=True)
 
     def __check_init__(self) -> None:
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
             raise TypeError(f"`Loss(weight={self.weight!r})` is no number: give its factor, 0.5.")
-        if self.reduction != "mean":
+        if self.reduction in (None, "none"):
             raise ValueError(
-                f"`Loss(reduction={self.reduction!r})` is not known: losses are means over "
-                "examples, so that no split of the data changes them. Use `weight=` to scale one."
+                f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, and a "
+                "gradient is that of one number: choose `'mean'` or `'sum'`, and log the values as "
+                "a metric, `et.metrics.from_function(fn, et.metrics.Gather())`."
             )
+        if self.reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"`Loss(reduction={self.reduction!r})` is not known: it is one of "
+                f"{', '.join(map(repr, _REDUCTIONS))}."
+            )
+
+
+@final
+class TotalLoss(Metric):
+    """The weighted sum of losses, of which some are no mean over examples.
+
+    **Arguments:**
+
+    - `parts`: each of the losses over the pass.
+    - `factors`: by which they enter the sum.
+    """
+
+    parts: tuple[Metric, ...]
+    factors: tuple[Any, ...]
+
+    def compute(self) -> Float[Array, ""]:
+        pairs = zip(self.factors, self.parts, strict=True)
+        return jnp.sum(jnp.stack([factor * part.compute() for factor, part in pairs]))
 
 
 def check(container: Any) -> None:
@@ -63,23 +100,33 @@ def check(container: Any) -> None:
 
 def measure(
     container: Any, available: Mapping[str, Any]
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The total loss of a batch, and its parts as scalars to log.
+) -> tuple[Float[Array, ""], dict[str, Array | Metric]]:
+    """The total loss of a batch, and its parts to log.
 
     The total is the weighted sum of the parts. A single plain function has no parts: it is the
-    total.
+    total. Where some part is no mean over examples, the total over a pass is logged as well.
     """
     total: Any = 0.0
-    parts: dict[str, Array] = {}
+    found: list[tuple[Loss, Reduced]] = []
+    parts: dict[str, Array | Metric] = {}
     for name, member in named_leaves(container, default="loss", is_leaf=_is_loss):
         loss = member if _is_loss(member) else Loss(member)
         alone = container is member
-        for part, value in _evaluate(loss, name, available).items():
-            total = total + loss.weight * value
+        for part, reduced in _evaluate(loss, name, available).items():
+            total = total + loss.weight * reduced.value
+            found.append((loss, reduced))
             if alone and part is None and not _is_loss(member):
                 continue
             path = "/".join(piece for piece in (None if alone and part else name, part) if piece)
-            parts[unique(path, {"loss", *parts})] = value
+            log = reduced.value if loss.reduction == "mean" else reduced.contribution
+            parts[unique(path, {"loss", *parts})] = log
+    if not found:
+        raise ValueError(
+            "There is nothing to minimise: the labels of every output that a loss is on are None."
+        )
+    if any(loss.reduction != "mean" for loss, _ in found):
+        factors = tuple(loss.weight for loss, _ in found)
+        parts["loss"] = TotalLoss(tuple(reduced.contribution for _, reduced in found), factors)
     return jnp.asarray(total), parts
 
 
@@ -87,152 +134,22 @@ def _is_loss(node: Any) -> bool:
     return isinstance(node, Loss)
 
 
-def _evaluate(
-    loss: Loss, name: str, available: Mapping[str, Any]
-) -> dict[str | None, Float[Array, ""]]:
+def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str | None, Reduced]:
+    """The parts of one loss; none where it is on an output without labels."""
     if loss.on is not None:
-        available = dict(available) | {
-            key: _pick(available[key], loss.on, key, name)
-            for key in ("y_pred", "y_true")
-            if available.get(key) is not None
-        }
+        available = dict(available) | pick(available, loss.on, who=f"The loss `{name}`")
+        if available.get("y_true", 0) is None:
+            del available["y_true"]
+            if _needs_labels(loss.fn, available):
+                return {}
+    available = check_labels(loss.fn, name, available, compiled=loss.check_labels)
     value = call_on_predictions(loss.fn, available, names=LOSS_NAMES, kind="loss", who=name)
     parts = value if isinstance(value, Mapping) else {None: value}
-    return {part: _reduce(loss.fn, name, ell, available) for part, ell in parts.items()}
+    return {
+        part: reduce(loss.fn, name, ell, available, loss.reduction) for part, ell in parts.items()
+    }
 
 
-def _pick(tree: Any, on: Key | Sequence[Key], what: str, name: str) -> Any:
-    for key in (on,) if isinstance(on, str | int) else on:
-        try:
-            tree = tree[key]
-        except (KeyError, IndexError, TypeError):
-            known = f"; it has {sorted(tree)}" if isinstance(tree, Mapping) else ""
-            raise KeyError(
-                f"The loss `{name}` is on {key!r}, which `{what}` lacks{known}."
-            ) from None
-    return tree
-
-
-def _reduce(
-    fn: Callable[..., Any], name: str, value: Any, available: Mapping[str, Any]
-) -> Float[Array, ""]:
-    """One part of a loss as a scalar: `Σ(m·w·c·ℓ) / Σm` over the factors it did not ask for."""
-    if value is None or isinstance(value, tuple | list):
-        raise TypeError(
-            f"The loss `{name}` returned a `{type(value).__name__}`: return an array of one value "
-            "an example, a scalar, or a dict of named parts."
-        )
-    value = jnp.asarray(value)
-    if value.dtype != jnp.float64:  # sums of half precision lose their digits
-        value = value.astype(jnp.float32)
+def _needs_labels(fn: Callable[..., Any], available: Mapping[str, Any]) -> bool:
     by_name = is_by_name(fn, LOSS_NAMES | available.keys())
-    asked = request(fn) if by_name else Request((), (), everything=False)
-    factors = {"mask", "sample_weight", "class_weight"}
-    applies = factors if asked.everything else factors & set(asked.names)
-    present = {n for n in factors if available.get(n) is not None}
-    ours = present - applies
-    if value.ndim == 0:
-        if ours and (not by_name or {"y_pred", "y_true"} & set(asked.names)):
-            names = " and ".join(f"`{n}`" for n in sorted(ours))
-            raise ValueError(
-                f"The loss `{name}` returned a scalar, so {names} can't be applied to its "
-                f"examples: return one value an example, or let it ask for {names} by name."
-            )
-        return value
-    count = examples(available)
-    if value.shape[0] != count:
-        raise ValueError(
-            f"The loss `{name}` returned an array of shape {value.shape} for a batch of {count} "
-            "examples: return one value an example (the batch axis first), or a scalar."
-        )
-    if "sample_weight" in ours:
-        value = _times(value, available["sample_weight"], "sample_weight", name)
-    if "class_weight" in ours:
-        classes = class_weights(
-            available["class_weight"], available.get("y_true"), available["y_pred"]
-        )
-        value = _times(value, classes, "class_weight", name)
-    if value.ndim > 1:
-        value = jnp.mean(value, axis=tuple(range(1, value.ndim)))
-    if "mask" not in present:
-        return jnp.mean(value)
-    real = real_rows(available["mask"], count)
-    if "mask" in ours:
-        value = jnp.where(real, value, 0)
-    return jnp.sum(value) / jnp.maximum(jnp.sum(real.astype(value.dtype)), 1)
-
-
-def _times(value: Array, weight: Any, what: str, name: str) -> Array:
-    weight = jnp.asarray(weight).astype(value.dtype)
-    if weight.ndim == value.ndim + 1 and weight.shape[-1] == 1:
-        weight = weight[..., 0]
-    if weight.ndim > value.ndim or value.shape[: weight.ndim] != weight.shape:
-        raise ValueError(
-            f"`{what}` has the shape {weight.shape}, but the loss `{name}` has values of shape "
-            f"{value.shape}: give one weight an example, or one for each value."
-        )
-    return value * weight.reshape(weight.shape + (1,) * (value.ndim - weight.ndim))
-
-
-def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
-    """The weight of each label's class.
-
-    **Arguments:**
-
-    - `table`: one weight a class. Classes beyond its end weigh 1.
-    - `y_true`: labels, as class indices or one-hot (then of the shape of `y_pred`).
-    """
-    if y_true is None or not hasattr(y_true, "shape"):
-        raise ValueError(
-            "`class_weight` needs `y_true` to be one array of labels; for several outputs, let the "
-            "loss ask for `class_weight` by name."
-        )
-    labels = jnp.asarray(y_true)
-    if labels.ndim > 1 and labels.shape[-1] > 1 and labels.shape == np.shape(y_pred):
-        labels = jnp.argmax(labels, axis=-1)
-    elif not jnp.issubdtype(labels.dtype, jnp.integer):
-        labels = jnp.round(labels.astype(jnp.float32)).astype(jnp.int32)
-    table = jnp.asarray(table)
-    inside = (labels >= 0) & (labels < len(table))
-    return jnp.where(inside, table[jnp.where(inside, labels, 0)], jnp.ones((), table.dtype))
-
-
-def class_weight_table(class_weight: Any) -> np.ndarray | None:
-    """`class_weight` as given by people, a dict or an array, as a table of one weight a class.
-
-    **Raises:** `ValueError` when the keys of a dict are not class indices.
-    """
-    if class_weight is None:
-        return None
-    if isinstance(class_weight, Mapping):
-        try:
-            indices = [int(key) for key in class_weight]
-            exact = all(isinstance(k, str) or int(k) == k for k in class_weight)
-        except (TypeError, ValueError):
-            indices, exact = [], False
-        if not indices and exact:
-            return None
-        if not exact or min(indices) < 0:
-            raise ValueError(
-                f"The keys of `class_weight` are class indices, 0, 1, ...; got "
-                f"{list(class_weight)!r}."
-            )
-        table = np.ones(max(indices) + 1, np.float32)
-        table[indices] = _numbers(list(class_weight.values()))
-        return table
-    table = _numbers(class_weight)
-    if table.ndim != 1:
-        raise ValueError(
-            f"`class_weight` is one weight a class; got an array of shape {table.shape}."
-        )
-    return table
-
-
-def _numbers(values: Any) -> np.ndarray:
-    given = np.asarray(values)
-    if given.dtype.kind not in "biuf" or not np.all(np.isfinite(given) & (given >= 0)):
-        raise ValueError(
-            f"`class_weight` holds {values!r}, which are no weights: give numbers of 0 or more, "
-            "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
-        )
-    return given.astype(np.float32)
+    return not by_name or "y_true" in request(fn).required

@@ -1,9 +1,8 @@
 """Calling by name: our names, and a function called with what it asks for."""
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 PRED_NAMES = frozenset({"model", "state", "x", "batch", "key", "training", "initializing"})
@@ -106,74 +105,6 @@ def is_by_name(fn: Callable[..., Any], names: Collection[str]) -> bool:
     Otherwise it is positional, `f(y_pred, y_true)`, as optax's losses are.
     """
     return any(name in names for name in request(fn).required)
-
-
-def call_on_predictions(
-    fn: Callable[..., Any],
-    available: Mapping[str, Any],
-    *,
-    names: Set[str],
-    kind: str,
-    who: str,
-) -> Any:
-    """Call a loss or a metric: by name if it asks so, else as `fn(y_pred, y_true)`.
-
-    **Arguments:**
-
-    - `names`: ours, that make a function one that asks by name.
-    - `kind`, `who`: what it is and what it is called, for the sentences.
-
-    **Raises:** `TypeError` when it mixes our names with unknown ones, or when there are no labels.
-    """
-    if is_by_name(fn, names | available.keys()):
-        unknown = [n for n in request(fn).required if n not in available and n not in names]
-        if unknown:
-            listed = ", ".join(f"`{n}`" for n in unknown)
-            raise TypeError(
-                f"The {kind} `{who}` asks for some of our names and for {listed}, which is none of "
-                f"them. It is called by name or as `{who}(y_pred, y_true)`, not half and half: "
-                "rename the parameter, or give it a default. Available: "
-                f"{', '.join(sorted(available))}."
-            )
-        return call(fn, available, who=who)
-    if "y_true" not in available:
-        raise TypeError(
-            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
-            "pass `y`, or let it ask for `y_pred` (and `x`) by those names."
-        )
-    y_pred, y_true = available["y_pred"], available["y_true"]
-    try:
-        inspect.signature(fn).bind(y_pred, y_true)
-    except TypeError as error:
-        raise TypeError(
-            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, which it can't be: {error}. "
-            "Let it take those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
-        ) from None
-    except ValueError:  # no signature to read
-        pass
-    with hint_at_outputs(y_pred, f"the {kind} `{who}`"):
-        return fn(y_pred, y_true)
-
-
-class UnlabelledError(TypeError):
-    """Raised where what a metric is on has no labels, `None`, and so can't be measured."""
-
-
-@contextlib.contextmanager
-def hint_at_outputs(y_pred: Any, who: str) -> Iterator[None]:
-    """Let an error over predictions that are no single array say how to pick one of them."""
-    try:
-        yield
-    except Exception as error:
-        if hasattr(y_pred, "dtype") or isinstance(error, UnlabelledError):
-            raise
-        parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
-        raise TypeError(
-            f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "
-            "take whole. Names of losses and metrics only name them: to pick an output, write "
-            "`et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function that asks for "
-            "`y_pred` and `y_true`."
-        ) from error
 
 
 def name_of(fn: Any) -> str | None:

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import eqxtrain as et
-from eqxtrain._loss import check, class_weight_table, class_weights, measure
+from eqxtrain._loss import check, measure
 from eqxtrain._request import LOSS_NAMES, is_by_name, request
 
 Y_PRED, Y_TRUE = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 4.0, 3.0])
@@ -35,7 +35,8 @@ def total(loss: Any, **available: Any) -> float:
 
 
 def parts(loss: Any, **available: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in measure(loss, given(**available))[1].items()}
+    logs: dict[str, Any] = measure(loss, given(**available))[1]
+    return {name: float(value) for name, value in logs.items()}
 
 
 @pytest.mark.parametrize(
@@ -150,46 +151,6 @@ def test_on_a_part_weights_masks_and_classes_apply_as_to_a_lone_output() -> None
     applied = {"sample_weight": jnp.array([1.0, 2.0, 9.0]), "class_weight": jnp.array([1.0, 5.0])}
     value = total(loss, y_pred={"u": Y_PRED}, y_true={"u": labels}, mask=REAL, **applied)
     assert value == pytest.approx((1 * 1 * 1 + 2 * 5 * 2) / 2)
-
-
-def by_loop(
-    ell: np.ndarray, mask: np.ndarray, weight: np.ndarray, class_weight: np.ndarray
-) -> float:
-    """`Σ(m·w·c·ℓ) / Σm` in plain Python: all of shape `(examples, values)` but the mask."""
-    top = bottom = 0.0
-    for i in range(len(ell)):
-        if mask[i]:
-            row = [weight[i, j] * class_weight[i, j] * ell[i, j] for j in range(ell.shape[1])]
-            top += sum(row) / len(row)
-            bottom += 1
-    return top / bottom
-
-
-@pytest.mark.parametrize("rank", [1, 2])
-@pytest.mark.parametrize("labels", ["sparse", "one-hot"])
-@pytest.mark.parametrize("table", [{0: 0.5, 2: 3.0}, np.array([0.5, 1.0, 3.0])])
-def test_the_reduction_is_that_of_a_plain_loop(
-    rank: int, labels: str, table: Any, rng: np.random.Generator
-) -> None:
-    n, tokens = 7, 4
-    logits = rng.normal(size=(n, tokens, 3)).astype(np.float32)
-    classes = rng.integers(0, 3, (n, tokens)).astype(np.int32)
-    mask = rng.random(n) < 0.6
-    weight = rng.random((n, tokens) if rank == 2 else n).astype(np.float32)
-    logits[~mask] = np.nan
-    ell = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(classes))
-    one_hot = labels == "one-hot"
-    result = total(
-        optax.softmax_cross_entropy if one_hot else optax.softmax_cross_entropy_with_integer_labels,
-        y_pred=jnp.asarray(logits),
-        y_true=jnp.asarray(np.eye(3, dtype=np.float32)[classes] if one_hot else classes),
-        mask=mask,
-        sample_weight=weight,
-        class_weight=class_weight_table(table),
-    )
-    wide = np.broadcast_to(weight.reshape(n, -1), (n, tokens))
-    oracle = by_loop(np.asarray(ell, float), mask, wide, np.array([0.5, 1.0, 3.0])[classes])
-    np.testing.assert_allclose(result, oracle, rtol=1e-5)
 
 
 def test_binary_cross_entropy_with_weights_as_in_the_design() -> None:
@@ -325,49 +286,11 @@ def test_functions_and_refined_losses_of_any_nesting_pass_the_check() -> None:
 def test_a_refined_loss_refuses_what_it_does_not_know() -> None:
     with pytest.raises(TypeError, match=r"`Loss` takes a function, not 'mse'"):
         et.Loss("mse")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"`Loss\(reduction='sum'\)`.*`weight=`"):
-        et.Loss(absolute, reduction="sum")  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize(
-    ("given", "table"),
-    [
-        (None, None),
-        ({0: 1.0, 1: 5.0}, [1, 5]),
-        ({2: 3}, [1, 1, 3]),
-        ({"1": 2.0}, [1, 2]),
-        ({np.int64(1): np.float32(2)}, [1, 2]),
-        ([1, 2, 3], [1, 2, 3]),
-    ],
-)
-def test_class_weights_as_people_give_them_become_a_table(given: Any, table: Any) -> None:
-    made = class_weight_table(given)
-    assert (made if made is None else made.tolist()) == table
-    assert made is None or made.dtype == np.float32
-
-
-@pytest.mark.parametrize("wrong", [{"cat": 1.0}, {-1: 1.0}, {0.5: 2.0}])
-def test_keys_of_class_weights_that_are_no_indices_are_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"keys of `class_weight` are class indices"):
-        class_weight_table(wrong)
-
-
-def test_class_weights_of_another_rank_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one weight a class; got .* \(2, 2\)"):
-        class_weight_table(np.ones((2, 2)))
-
-
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.float32])
-def test_each_label_has_the_weight_of_its_class(dtype: Any) -> None:
-    labels = jnp.array([2, 0, 1, 7]).astype(dtype)
-    weights = class_weights(np.array([1.0, 2.0, 3.0], np.float32), labels, jnp.zeros((4, 8)))
-    assert weights.tolist() == [3, 1, 2, 1], "classes beyond the table weigh 1"
-
-
-def test_boolean_labels_and_ignored_ones_have_weights_too() -> None:
-    table = np.array([2.0, 5.0], np.float32)
-    assert class_weights(table, jnp.array([True, False]), jnp.zeros(2)).tolist() == [5, 2]
-    assert class_weights(table, jnp.array([-1, 0]), jnp.zeros((2, 2))).tolist() == [1, 2]
+    for none in (None, "none"):
+        with pytest.raises(ValueError, match=r"would leave a loss for each example.*Gather"):
+            et.Loss(absolute, reduction=none)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"'sum_over_batch_size'.* 'mean', 'sum', 'mean_with"):
+        et.Loss(absolute, reduction="sum_over_batch_size")  # pyright: ignore[reportArgumentType]
 
 
 def test_class_weights_without_one_array_of_labels_are_refused() -> None:
@@ -398,3 +321,40 @@ def test_a_weight_that_is_no_number_is_refused() -> None:
     wrong: Any = "a"
     with pytest.raises(TypeError, match=r"`Loss\(weight='a'\)` is no number"):
         et.Loss(absolute, weight=wrong)
+
+
+# --- several outputs, some of them without labels
+
+
+def test_labels_that_have_no_parts_are_for_every_output() -> None:
+    main = {"main": et.Loss(absolute, on=0), "auxiliary": et.Loss(absolute, on=1)}
+    both = parts(main, y_pred=(Y_PRED, 2 * Y_PRED))
+    assert both == pytest.approx({"main": 5 / 3, "auxiliary": np.abs(2 * Y_PRED - Y_TRUE).mean()})
+
+
+def test_an_output_without_labels_is_left_out() -> None:
+    losses = {"a": et.Loss(absolute, on="a"), "b": et.Loss(absolute, on="b")}
+    trees = {"y_pred": {"a": Y_PRED, "b": Y_PRED}, "y_true": {"a": Y_TRUE, "b": None}}
+    assert parts(losses, **trees) == pytest.approx({"a": 5 / 3})
+    assert total(losses, **trees) == pytest.approx(5 / 3)
+    with pytest.raises(ValueError, match="nothing to minimise: the labels of every output"):
+        total(losses["b"], **trees)
+
+
+def test_what_a_model_returns_beside_its_prediction_is_a_loss_without_labels() -> None:
+    losses = {"data": et.Loss(absolute, on=0), "aux": et.Loss(lambda y_pred: y_pred[1], weight=0.5)}
+    weight = jnp.array([1.0, 3.0, 0.0])
+    value = parts(losses, y_pred=(Y_PRED, Y_PRED**2), sample_weight=weight)
+    assert value == pytest.approx({"data": (0 + 3 * 2 + 0) / 3, "aux": (1 + 3 * 4 + 0) / 3})
+
+
+def test_each_output_may_have_weights_of_its_own() -> None:
+    weights = {"a": jnp.array([1.0, 0.0, 0.0]), "b": jnp.array([0.0, 0.0, 1.0])}
+    losses = [et.Loss(lambda p, t: p, on="a", name="a"), et.Loss(lambda p, t: p, on="b", name="b")]
+    trees = {"y_pred": {"a": Y_PRED, "b": Y_PRED}, "y_true": Y_TRUE}
+    assert parts(losses, **trees, sample_weight=weights) == pytest.approx({"a": 1 / 3, "b": 6 / 3})
+
+
+def test_an_array_has_no_parts_to_be_on() -> None:
+    with pytest.raises(KeyError, match=r"on 0, which `y_pred` lacks"):
+        total(et.Loss(absolute, on=0))

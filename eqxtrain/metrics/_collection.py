@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
-from .._request import UnlabelledError, call, hint_at_outputs, request
+from .._predictions import UnlabelledError, hint_at_outputs
+from .._request import call, request
 from ._base import Metric
 from ._function import FunctionMetric
 

@@ -41,7 +41,7 @@ class _MomentMetric(Metric):
 
     def _products(self) -> tuple[Array, Array, Array]:
         """`Σ(u - ū)²`, `Σ(v - v̄)²` and `Σ(u - ū)(v - v̄)`, nan where nothing was seen."""
-        products = self.moments.products.total()
+        products = self.moments.spread()
         if products.ndim == 0:
             nan = jnp.full((), jnp.nan)
             return nan, nan, nan

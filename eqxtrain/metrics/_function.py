@@ -6,7 +6,8 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._request import METRIC_NAMES, call_on_predictions, is_by_name, name_of, request
+from .._predictions import call_on_predictions
+from .._request import METRIC_NAMES, is_by_name, name_of, request
 from .._types import Self
 from ._base import Metric, examples, weights
 from ._modes import Mean, Modes

@@ -100,6 +100,16 @@ class Moments(Monoid):
         products = self.products.merge(other.products).merge(between)
         return type(self)(weight, mean, products)
 
+    def spread(self) -> Floats:
+        """The products, 0 for a variable that varies less than float32 resolves about its mean."""
+        products = self.products.total()
+        if products.ndim == 0:
+            return products
+        resolved = 4 * jnp.finfo(jnp.float32).eps * jnp.abs(jnp.asarray(self.mean))
+        squares = jnp.diagonal(products, axis1=-2, axis2=-1)
+        constant = squares <= self.weight.total() * jnp.square(resolved)
+        return jnp.where(constant[..., :, None] | constant[..., None, :], 0, products)
+
     def reset(self) -> Self:
         mean = jnp.zeros(jnp.shape(self.mean), jnp.float32)
         return type(self)(self.weight.reset(), mean, self.products.reset())

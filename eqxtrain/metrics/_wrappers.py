@@ -6,8 +6,8 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._naming import pick
-from .._request import UnlabelledError, call, name_of, request
+from .._predictions import UnlabelledError, pick
+from .._request import call, name_of, request
 from .._types import Self
 from ._base import Metric, combined
 from ._function import as_metric

@@ -1,0 +1,134 @@
+"""Mistakes in labels that a loss of optax's would not notice, or not explain."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .metrics._base import is_known, weights
+
+_INDICES = (
+    optax.losses.softmax_cross_entropy_with_integer_labels,
+    optax.losses.multiclass_hinge_loss,
+    optax.losses.multiclass_perceptron_loss,
+    optax.losses.multiclass_sparsemax_loss,
+)
+"""Losses of `(batch, ..., classes)` and the indices of classes, `(batch, ...)`."""
+
+_DISTRIBUTIONS = (
+    optax.losses.softmax_cross_entropy,
+    optax.losses.safe_softmax_cross_entropy,
+    optax.losses.poly_loss_cross_entropy,
+)
+"""Losses of `(batch, ..., classes)` and one-hot labels or probabilities of the same shape."""
+
+_ELEMENTWISE = (
+    optax.losses.squared_error,
+    optax.losses.l2_loss,
+    optax.losses.huber_loss,
+    optax.losses.log_cosh,
+    optax.losses.sigmoid_binary_cross_entropy,
+    optax.losses.sigmoid_focal_loss,
+    optax.losses.hinge_loss,
+    optax.losses.perceptron_loss,
+    optax.losses.sparsemax_loss,
+)
+"""Losses of predictions and labels of one shape."""
+
+
+def check_labels(
+    fn: Callable[..., Any], name: str, available: Mapping[str, Any], *, compiled: bool
+) -> Mapping[str, Any]:
+    """Refuse labels that don't fit one of optax's losses, with a sentence.
+
+    **Arguments:**
+
+    - `compiled`: whether to look at the values of labels in a compiled step too.
+
+    **Returns:** what is available, with labels that were looked at.
+    """
+    while isinstance(fn, functools.partial):
+        if fn.args or fn.keywords.keys() & {"axis", "where"}:
+            return available
+        fn = fn.func
+    y_pred: Any = available.get("y_pred")
+    y_true: Any = available.get("y_true")
+    if not hasattr(y_pred, "dtype") or not hasattr(y_true, "dtype"):
+        return available
+    p, t = tuple(np.shape(y_pred)), tuple(np.shape(y_true))
+    if _is_one(fn, _INDICES):
+        _check_indices(name, p, t, y_true)
+        return {**available, "y_true": _inside(name, available, p[-1], compiled)}
+    if _is_one(fn, _DISTRIBUTIONS) and p != t:
+        raise ValueError(
+            f"The loss `{name}` compares scores of shape {p} with one-hot labels or probabilities "
+            f"of the same shape, but `y_true` has the shape {t}: for indices of classes, use "
+            "`optax.softmax_cross_entropy_with_integer_labels`."
+        )
+    if _is_one(fn, _ELEMENTWISE) and p != t:
+        raise ValueError(
+            f"The loss `{name}` compares element by element, but `y_pred` has the shape {p} and "
+            f"`y_true` {t}: give both the same shape (`y[:, None]` adds the axis of a single "
+            "output)."
+        )
+    return available
+
+
+def _is_one(fn: Any, known: tuple[Any, ...]) -> bool:
+    return any(fn is one for one in known)
+
+
+def _check_indices(name: str, p: tuple[int, ...], t: tuple[int, ...], y_true: Any) -> None:
+    if p == t:
+        raise ValueError(
+            f"The loss `{name}` takes the index of a class, but `y_true` has the shape {t} of the "
+            "scores, as one-hot labels have: give `y.argmax(-1)`, or use "
+            "`optax.softmax_cross_entropy`."
+        )
+    if t == (*p[:-1], 1):
+        raise ValueError(
+            f"The loss `{name}` takes one index of a class for each row of scores {p}, but "
+            f"`y_true` has the shape {t}: drop its last axis, `y[..., 0]`."
+        )
+    if t != p[:-1]:
+        raise ValueError(
+            f"The loss `{name}` takes scores `(batch, ..., classes)` and indices `(batch, ...)`, "
+            f"but `y_pred` has the shape {p} and `y_true` {t}: the shapes must agree but for the "
+            "classes."
+        )
+    if not jnp.issubdtype(y_true.dtype, jnp.integer):
+        raise TypeError(
+            f"The loss `{name}` takes the index of a class, an integer, but `y_true` is "
+            f"{y_true.dtype}: give `y.astype(np.int32)`."
+        )
+
+
+def _inside(name: str, available: Mapping[str, Any], classes: int, compiled: bool) -> Any:
+    """The labels, with an error where one that counts is no class."""
+    y_true = available["y_true"]
+    counts = jnp.ones(np.shape(y_true), bool)
+    for factor in ("mask", "sample_weight"):
+        if available.get(factor) is not None and np.ndim(available[factor]) <= np.ndim(y_true):
+            counts = counts & (weights(available[factor], counts.shape) != 0)
+    labels = jnp.asarray(y_true)
+    outside = ((labels < 0) | (labels >= classes)) & counts
+    remedy = (
+        "count them from 0, or give those that are not to count a `sample_weight` of 0 (one for "
+        "each token, if need be)."
+    )
+    if is_known(outside):
+        if bool(outside.any()):
+            wrong = int(np.asarray(labels)[np.asarray(outside)][0])
+            raise ValueError(
+                f"The loss `{name}` was given the label {wrong}, but there are {classes} classes, "
+                f"0 to {classes - 1}: {remedy}"
+            )
+        return y_true
+    if not compiled:
+        return y_true
+    message = f"The loss `{name}` was given a label outside of its {classes} classes: {remedy}"
+    return eqx.error_if(labels, outside, message)

@@ -1,0 +1,139 @@
+"""Calling what looks at predictions and labels: losses and metrics."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import Any
+
+import jax
+
+from ._request import call, is_by_name, request
+
+
+def call_on_predictions(
+    fn: Callable[..., Any],
+    available: Mapping[str, Any],
+    *,
+    names: Set[str],
+    kind: str,
+    who: str,
+) -> Any:
+    """Call a loss or a metric: by name if it asks so, else as `fn(y_pred, y_true)`.
+
+    **Arguments:**
+
+    - `names`: ours, that make a function one that asks by name.
+    - `kind`, `who`: what it is and what it is called, for the sentences.
+
+    **Raises:** `TypeError` when it mixes our names with unknown ones, or when there are no labels.
+    """
+    if is_by_name(fn, names | available.keys()):
+        unknown = [n for n in request(fn).required if n not in available and n not in names]
+        if unknown:
+            listed = ", ".join(f"`{n}`" for n in unknown)
+            raise TypeError(
+                f"The {kind} `{who}` asks for some of our names and for {listed}, which is none of "
+                f"them. It is called by name or as `{who}(y_pred, y_true)`, not half and half: "
+                "rename the parameter, or give it a default. Available: "
+                f"{', '.join(sorted(available))}."
+            )
+        by_name = lambda: call(fn, available, who=who)
+        return _without_columns(by_name, available, f"The {kind} `{who}`")
+    if "y_true" not in available:
+        raise TypeError(
+            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
+            "pass `y`, or let it ask for `y_pred` (and `x`) by those names."
+        )
+    y_pred, y_true = available["y_pred"], available["y_true"]
+    try:
+        inspect.signature(fn).bind(y_pred, y_true)
+    except TypeError as error:
+        raise TypeError(
+            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, which it can't be: {error}. "
+            "Let it take those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
+        ) from None
+    except ValueError:  # no signature to read
+        pass
+    with hint_at_outputs(y_pred, f"the {kind} `{who}`"):
+        return _without_columns(lambda: fn(y_pred, y_true), available, f"The {kind} `{who}`")
+
+
+def _without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
+    """Call `fn`, but refuse to let it broadcast `(n, 1)` against `(n,)` into `(n, n)`."""
+    shape_of = lambda name: tuple(getattr(available.get(name), "shape", ()))
+    shapes: list[tuple[int, ...]] = [shape_of("y_pred"), shape_of("y_true")]
+    short, long = sorted(shapes, key=len)
+    if not short or long != (*short, 1):
+        return fn()
+    try:
+        with jax.numpy_rank_promotion("raise"):
+            return fn()
+    except ValueError as error:
+        if any(f"{a} {b}" in str(error) for a, b in (shapes, shapes[::-1])):
+            raise ValueError(
+                f"{who} would broadcast `y_pred` of shape {shapes[0]} against `y_true` of shape "
+                f"{shapes[1]}, each example against the labels of all: give both the same shape, "
+                "`y[:, None]` or `y_pred[:, 0]`."
+            ) from None
+    return fn()  # some other ranks differ, which is allowed
+
+
+class UnlabelledError(TypeError):
+    """Raised where what a metric is on has no labels, `None`, and so can't be measured."""
+
+
+@contextlib.contextmanager
+def hint_at_outputs(y_pred: Any, who: str) -> Iterator[None]:
+    """Let an error over predictions that are no single array say how to pick one of them."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(y_pred, "dtype") or isinstance(error, UnlabelledError):
+            raise
+        parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
+        raise TypeError(
+            f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "
+            "take whole. Names of losses and metrics only name them: to pick an output, write "
+            "`et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function that asks for "
+            "`y_pred` and `y_true`."
+        ) from error
+
+
+def pick(available: Mapping[str, Any], on: Any, *, who: str) -> dict[str, Any]:
+    """The parts of predictions, labels and weights that a loss or a metric is on.
+
+    Labels and weights that have no parts are for all of them.
+
+    **Arguments:**
+
+    - `on`: a key, or several one after the other.
+    - `who`: for the sentences: "The loss `a`".
+
+    **Raises:** `KeyError` where there is no such part.
+    """
+    picked = {"y_pred": _part(available.get("y_pred"), on, "y_pred", who)}
+    for name in ("y_true", "sample_weight"):
+        if isinstance(available.get(name), Mapping | tuple | list):
+            picked[name] = _part(available[name], on, name, who)
+    return picked
+
+
+def _part(tree: Any, on: Any, what: str, who: str) -> Any:
+    for key in (on,) if isinstance(on, str | int) else on:
+        if tree is None:
+            return None
+        try:
+            tree = _member(tree, key)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            known = f"; it has {sorted(tree)}" if isinstance(tree, Mapping) else ""
+            raise KeyError(f"{who} is on {key!r}, which `{what}` lacks{known}.") from None
+    return tree
+
+
+def _member(tree: Any, key: str | int) -> Any:
+    """A part by its key, index or attribute. An array has none: its rows are examples."""
+    if isinstance(key, str) and not isinstance(tree, Mapping):
+        return getattr(tree, key)
+    if hasattr(tree, "dtype"):
+        raise TypeError
+    return tree[key]

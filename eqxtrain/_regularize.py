@@ -1,0 +1,85 @@
+"""Regularizers: losses of the model alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ._loss import Loss
+from ._tree import is_inexact
+
+_NORMS = (eqx.nn.BatchNorm, eqx.nn.GroupNorm, eqx.nn.LayerNorm, eqx.nn.RMSNorm)
+
+Where = Callable[[Any], Any]
+
+
+class _Penalty(eqx.Module):
+    """`Σ|w|` or `Σw²` over the weights of a model."""
+
+    power: int = eqx.field(static=True)
+    where: Where | None
+
+    def __call__(self, model: PyTree) -> Float[Array, ""]:
+        if self.where is None:
+            chosen = weights(model)
+        else:
+            chosen = [leaf for leaf in jax.tree.leaves(self.where(model)) if is_inexact(leaf)]
+        if not chosen:
+            raise ValueError(
+                f"`L{self.power}` found no weights in a `{type(model).__name__}`: choose them, "
+                f"`L{self.power}(..., where=lambda model: model.kernel)`."
+            )
+        magnitudes = [jnp.abs(leaf).astype(jnp.float32) ** self.power for leaf in chosen]
+        return jnp.sum(jnp.stack([jnp.sum(magnitude) for magnitude in magnitudes]))
+
+
+def weights(model: PyTree) -> list[Array]:
+    """The floating arrays of a model that are weights, by convention.
+
+    Biases are none, by the name of their field; nor is what stands in a normalisation layer of
+    Equinox's, nor what has fewer than two axes.
+    """
+    is_norm = lambda node: isinstance(node, _NORMS)
+    found = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_norm)[0]
+    return [
+        leaf
+        for path, leaf in found
+        if is_inexact(leaf) and leaf.ndim >= 2 and not _field(path).startswith("bias")
+    ]
+
+
+def _field(path: tuple[Any, ...]) -> str:
+    """The innermost field that a path goes through."""
+    fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
+    return fields[-1] if fields else ""
+
+
+def L1(weight: float, *, where: Where | None = None) -> Loss:
+    """A loss of `weight · Σ|w|` over the weights of the model, as in Keras; logged as `l1`.
+
+    **Arguments:**
+
+    - `weight`: its factor in the total loss.
+    - `where`: from a model to what of it counts, as in `eqx.tree_at`. By default all arrays of two
+        or more axes that are no biases and not in normalisation layers.
+
+    !!! example
+
+        ```python
+        loss = [optax.squared_error, et.L1(1e-4, where=lambda model: model.layers[0].weight)]
+        ```
+    """
+    return Loss(_Penalty(1, where), weight=weight, name="l1")
+
+
+def L2(weight: float, *, where: Where | None = None) -> Loss:
+    """A loss of `weight · Σw²` over the weights of the model, as in Keras; logged as `l2`.
+
+    **Arguments:**
+
+    - `weight`, `where`: as for [`L1`][eqxtrain.L1].
+    """
+    return Loss(_Penalty(2, where), weight=weight, name="l2")

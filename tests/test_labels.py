@@ -1,0 +1,130 @@
+"""Mistakes in labels get a sentence, before numbers come out that look like numbers."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import CROSS_ENTROPY, data, learner
+
+import eqxtrain as et
+from eqxtrain._loss import measure
+
+SCORES = np.zeros((4, 3), np.float32)
+INDICES = [
+    CROSS_ENTROPY,
+    optax.losses.multiclass_hinge_loss,
+    optax.losses.multiclass_perceptron_loss,
+    functools.partial(CROSS_ENTROPY),
+]
+
+
+def total(loss: Any, y_pred: Any, y_true: Any, **more: Any) -> Any:
+    return measure(loss, {"y_pred": y_pred, "y_true": y_true, **more})[0]
+
+
+@pytest.mark.parametrize("loss", INDICES)
+@pytest.mark.parametrize(
+    ("y_true", "says"),
+    [
+        (np.zeros(4, np.float32), r"an integer, but `y_true` is float32: give `y.astype"),
+        (np.zeros(4, bool), r"an integer, but `y_true` is bool"),
+        (np.eye(3, dtype=np.int32)[[0, 1, 2, 0]], r"as one-hot labels have: give `y.argmax\(-1\)`"),
+        (np.zeros((4, 1), np.int32), r"has the shape \(4, 1\): drop its last axis"),
+        (np.zeros(5, np.int32), r"`y_true` \(5,\): the shapes must agree"),
+    ],
+)
+def test_labels_that_are_no_indices_of_classes_are_refused(
+    loss: Any, y_true: np.ndarray, says: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        total(loss, SCORES, y_true)
+
+
+def test_indices_for_a_loss_of_distributions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"for indices of classes, use `optax\..*integer_labels`"):
+        total(optax.softmax_cross_entropy, np.zeros((3, 3), np.float32), np.zeros(3, np.int32))
+
+
+@pytest.mark.parametrize("loss", [optax.squared_error, optax.sigmoid_binary_cross_entropy])
+def test_a_column_against_a_row_is_refused_by_an_elementwise_loss(loss: Any) -> None:
+    with pytest.raises(ValueError, match=r"element by element, but .*\(4, 1\).*`y_true` \(4,\)"):
+        total(loss, SCORES[:, :1], SCORES[:, 0])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p, t: (p - t) ** 2,
+        lambda p, t: jnp.mean((p - t) ** 2),
+        lambda y_pred, y_true: jnp.abs(y_pred - y_true).mean(),
+    ],
+)
+@pytest.mark.parametrize("column_first", [True, False])
+def test_a_column_is_never_broadcast_against_a_row(loss: Any, column_first: bool) -> None:
+    column, row = jnp.asarray(SCORES[:, :1]), jnp.asarray(SCORES[:, 0])
+    pair = (column, row) if column_first else (row, column)
+    with jax.numpy_rank_promotion("allow"):
+        says = r"would broadcast .*each example against the labels of all: .*`y\[:, None\]`"
+        with pytest.raises(ValueError, match=says):
+            total(loss, *pair)
+        with pytest.raises(ValueError, match=says):
+            metric = et.metrics.from_function(loss)
+            metric.update(y_pred=pair[0], y_true=pair[1])
+
+
+def test_a_loss_that_brings_a_column_into_shape_itself_is_left_alone() -> None:
+    loss = lambda p, t: (p[:, 0] - t) ** 2 + jnp.zeros((4, 3)).sum(axis=0).sum()
+    broadcasts_otherwise = lambda p, t: ((p - t[:, None]) + jnp.zeros(1)) ** 2
+    with jax.numpy_rank_promotion("allow"):
+        for fn in (loss, broadcasts_otherwise):
+            assert total(fn, jnp.ones((4, 1)), jnp.zeros(4)) == 1
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_is_no_class_is_an_error_where_its_value_is_known(label: int) -> None:
+    y_true = np.array([0, 1, label, 2], np.int32)
+    with pytest.raises(ValueError, match=rf"was given the label {label}, but there are 3 classes"):
+        total(CROSS_ENTROPY, SCORES, y_true)
+    weight = np.array([1, 1, 0, 1], np.float32)
+    assert np.isfinite(total(CROSS_ENTROPY, SCORES, y_true, sample_weight=weight))
+    assert np.isfinite(total(CROSS_ENTROPY, SCORES, y_true, mask=weight > 0))
+
+
+def test_eager_steps_check_labels_and_compiled_ones_only_where_they_are_told_to() -> None:
+    x, y = data(8)
+    wrong = np.where(y == 0, 7, y).astype(np.int32)
+    with pytest.raises(ValueError, match="was given the label 7, but there are 3 classes"):
+        learner().fit(x, wrong, eager=True, verbose=0)
+    assert np.isnan(learner().evaluate(x, wrong)["loss"])
+    checked = learner(loss=et.Loss(CROSS_ENTROPY, check_labels=True))
+    assert np.isfinite(checked.evaluate(x, y)["loss"])
+    with pytest.raises(Exception, match="was given a label outside of its 3 classes"):
+        checked.evaluate(x, wrong)
+
+
+def test_a_loss_along_another_axis_and_one_of_ones_own_are_left_alone() -> None:
+    along = functools.partial(CROSS_ENTROPY, axis=0)
+    assert np.isfinite(
+        total(lambda y_pred, y_true: along(y_pred.T, y_true), SCORES, np.zeros(4, int))
+    )
+    ignoring = lambda p, t: jnp.where(t == -100, 0.0, p[:, 0])
+    assert total(ignoring, SCORES, np.array([-100, 0, 1, 2])) == 0
+
+
+def test_in_a_fit_the_sentence_comes_before_anything_is_trained() -> None:
+    x, y = data(8)
+    with pytest.raises(TypeError, match=r"but `y_true` is float32"):
+        learner().fit(x, y.astype(np.float32), verbose=0)
+    one_hot = np.eye(3, dtype=np.float32)[y]
+    with pytest.raises(ValueError, match=r"as one-hot labels have"):
+        learner().fit(x, one_hot, verbose=0)
+    regression = et.Learner(
+        eqx.nn.Linear(4, 1, key=jax.random.key(0)), optax.sgd(0.1), loss=lambda p, t: (p - t) ** 2
+    )
+    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match="would broadcast"):
+        regression.fit(x, y.astype(np.float32), verbose=0)

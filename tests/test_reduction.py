@@ -1,0 +1,224 @@
+"""From values to one number: reductions, weights, and the law that they keep over a pass."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import eqxtrain as et
+from eqxtrain._loss import measure
+from eqxtrain._reduction import class_weight_table, class_weights
+from eqxtrain.metrics import _logs
+
+ROWS, TOKENS = 12, 2
+
+
+def total(loss: Any, **available: Any) -> float:
+    none = {"sample_weight": None, "class_weight": None, "mask": None}
+    return float(measure(loss, none | available)[0])
+
+
+def by_loop(
+    ell: np.ndarray, mask: np.ndarray, weight: np.ndarray, class_weight: np.ndarray
+) -> float:
+    """`Σ(m·w·c·ℓ) / Σm` in plain Python: all of shape `(examples, values)` but the mask."""
+    top = bottom = 0.0
+    for i in range(len(ell)):
+        if mask[i]:
+            row = [weight[i, j] * class_weight[i, j] * ell[i, j] for j in range(ell.shape[1])]
+            top += sum(row) / len(row)
+            bottom += 1
+    return top / bottom
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("labels", ["sparse", "one-hot"])
+@pytest.mark.parametrize("table", [{0: 0.5, 2: 3.0}, np.array([0.5, 1.0, 3.0])])
+def test_the_reduction_is_that_of_a_plain_loop(
+    rank: int, labels: str, table: Any, rng: np.random.Generator
+) -> None:
+    n, tokens = 7, 4
+    logits = rng.normal(size=(n, tokens, 3)).astype(np.float32)
+    classes = rng.integers(0, 3, (n, tokens)).astype(np.int32)
+    mask = rng.random(n) < 0.6
+    weight = rng.random((n, tokens) if rank == 2 else n).astype(np.float32)
+    logits[~mask] = np.nan
+    ell = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(classes))
+    one_hot = labels == "one-hot"
+    result = total(
+        optax.softmax_cross_entropy if one_hot else optax.softmax_cross_entropy_with_integer_labels,
+        y_pred=jnp.asarray(logits),
+        y_true=jnp.asarray(np.eye(3, dtype=np.float32)[classes] if one_hot else classes),
+        mask=mask,
+        sample_weight=weight,
+        class_weight=class_weight_table(table),
+    )
+    wide = np.broadcast_to(weight.reshape(n, -1), (n, tokens))
+    oracle = by_loop(np.asarray(ell, float), mask, wide, np.array([0.5, 1.0, 3.0])[classes])
+    np.testing.assert_allclose(result, oracle, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "table"),
+    [
+        (None, None),
+        ({0: 1.0, 1: 5.0}, [1, 5]),
+        ({2: 3}, [1, 1, 3]),
+        ({"1": 2.0}, [1, 2]),
+        ({np.int64(1): np.float32(2)}, [1, 2]),
+        ([1, 2, 3], [1, 2, 3]),
+    ],
+)
+def test_class_weights_as_people_give_them_become_a_table(given: Any, table: Any) -> None:
+    made = class_weight_table(given)
+    assert (made if made is None else made.tolist()) == table
+    assert made is None or made.dtype == np.float32
+
+
+@pytest.mark.parametrize("wrong", [{"cat": 1.0}, {-1: 1.0}, {0.5: 2.0}])
+def test_keys_of_class_weights_that_are_no_indices_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"keys of `class_weight` are class indices"):
+        class_weight_table(wrong)
+
+
+def test_class_weights_of_another_rank_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one weight a class; got .* \(2, 2\)"):
+        class_weight_table(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.float32])
+def test_each_label_has_the_weight_of_its_class(dtype: Any) -> None:
+    labels = jnp.array([2, 0, 1, 7]).astype(dtype)
+    weights = class_weights(np.array([1.0, 2.0, 3.0], np.float32), labels, jnp.zeros((4, 8)))
+    assert weights.tolist() == [3, 1, 2, 1], "classes beyond the table weigh 1"
+
+
+def test_boolean_labels_and_ignored_ones_have_weights_too() -> None:
+    table = np.array([2.0, 5.0], np.float32)
+    assert class_weights(table, jnp.array([True, False]), jnp.zeros(2)).tolist() == [5, 2]
+    assert class_weights(table, jnp.array([-1, 0]), jnp.zeros((2, 2))).tolist() == [1, 2]
+
+
+def tokenwise(y_pred: Any, y_true: Any) -> Any:
+    return jnp.square(y_pred - y_true)
+
+
+LOSSES: dict[str, Any] = {
+    "mean": tokenwise,
+    "sum": et.Loss(tokenwise, reduction="sum"),
+    "mean_with_sample_weight": et.Loss(tokenwise, reduction="mean_with_sample_weight"),
+    "parts": lambda p, t: {"square": (p - t) ** 2, "sign": jnp.sign(p)},
+    "mixture": {
+        "data": [et.Loss(tokenwise, reduction="sum", weight=0.25), et.Loss(tokenwise, name="mean")],
+        "shared": et.Loss(lambda y_pred: y_pred, reduction="mean_with_sample_weight", weight=2.0),
+        "l2": et.Loss(lambda model: jnp.sum(model**2), weight=0.1),
+    },
+}
+
+
+@eqx.filter_jit
+def contribution(name: str, batch: Any) -> Any:
+    available = {"sample_weight": None, "class_weight": None, "mask": None, **batch}
+    available |= {"model": jnp.array([3.0, 4.0])}
+    loss, logs = measure(LOSSES[name], available)
+    mask = available["mask"]
+    real = len(batch["y_pred"]) if mask is None else jnp.sum(mask.astype(jnp.float32))
+    return _logs.contributions({"loss": loss} | logs, real)
+
+
+def oracle(name: str, ell: np.ndarray, weight: np.ndarray) -> float:
+    """The three reductions in NumPy, of values `(examples, tokens)` and their weights."""
+    each = np.broadcast_to(weight.reshape(len(weight), -1), ell.shape)
+    sums = {"mean": ell.shape[1] * len(ell), "sum": 1.0, "mean_with_sample_weight": each.sum()}
+    return float((each * ell).sum() / sums[name])
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("name", LOSSES)
+@settings(max_examples=5)
+@given(seed=st.integers(0, 999), real=st.sampled_from([1, 7, ROWS]), size=st.sampled_from([3, 4]))
+def test_no_split_of_the_data_changes_what_a_loss_comes_to(
+    name: str, rank: int, seed: int, real: int, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.permutation(np.arange(ROWS) < real)
+    y_pred, y_true = rng.normal(size=(2, ROWS, TOKENS)).astype(np.float32)
+    data = {"y_pred": y_pred, "y_true": y_true}
+    if rank:
+        shape = (ROWS, TOKENS)[:rank]
+        data["sample_weight"] = (rng.random(shape) + 0.01).astype(np.float32)
+    for value in data.values():
+        value[~mask] = np.nan
+    whole = _logs.compute(contribution(name, {n: v[mask] for n, v in data.items()}))
+    batches = [
+        contribution(name, {n: v[i : i + size] for n, v in (data | {"mask": mask}).items()})
+        for i in range(0, ROWS, size)
+    ]
+    merged = _logs.begin(batches[0])
+    for index in rng.permutation(len(batches)):
+        merged = _logs.merge(merged, batches[index])
+    split = _logs.compute(merged)
+    assert split.keys() == whole.keys()
+    for path in whole:
+        np.testing.assert_allclose(split[path], whole[path], rtol=1e-5, atol=1e-6, err_msg=path)
+    if name in ("mean", "sum", "mean_with_sample_weight"):
+        weight = data["sample_weight"][mask] if rank else np.ones(real)
+        ell = np.square(y_pred - y_true)[mask].astype(float)
+        np.testing.assert_allclose(whole["loss"], oracle(name, ell, weight), rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_the_epoch_loss_of_every_reduction_is_that_of_one_batch_in_a_real_pass(
+    reduction: Any, rng: np.random.Generator
+) -> None:
+    x = rng.normal(size=(10, 4)).astype(np.float32)
+    y = rng.integers(0, 3, 10).astype(np.int32)
+    weight = rng.random(10).astype(np.float32)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+    model = eqx.nn.Linear(4, 3, key=jax.random.key(0))
+    learner = et.Learner(model, None, loss=[et.Loss(cross_entropy, reduction=reduction)])
+    ell = np.asarray(cross_entropy(jax.vmap(model)(jnp.asarray(x)), y), float)
+    expected = (weight * ell).sum() / (weight.sum() if reduction != "sum" else 1)
+    for batch_size in (4, 10):
+        result = learner.evaluate(x, y, sample_weight=weight, batch_size=batch_size)
+        np.testing.assert_allclose(result["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "keras_name"),
+    [("mean", "sum_over_batch_size"), ("sum", "sum"), ("mean_with_sample_weight",) * 2],
+)
+def test_reductions_agree_with_those_of_keras(
+    reduction: Any, keras_name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras: Any = pytest.importorskip("keras")
+    y_pred, y_true = rng.normal(size=(2, 6, 1)).astype(np.float32)
+    weight = rng.random(6).astype(np.float32)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        theirs = keras.losses.MeanSquaredError(reduction=keras_name)(y_true, y_pred, weight)
+    loss = et.Loss(tokenwise, reduction=reduction)
+    ours = total(loss, y_pred=y_pred, y_true=y_true, sample_weight=weight)
+    np.testing.assert_allclose(ours, float(theirs), rtol=1e-6)
+
+
+def test_weights_of_zero_leave_out_values_that_are_nan_and_their_gradients() -> None:
+    def loss(scale: Any) -> Any:
+        values = lambda y_pred: scale + y_pred
+        weight = jnp.array([1.0, 0.0])
+        return measure(values, {"y_pred": jnp.array([2.0, jnp.nan]), "sample_weight": weight})[0]
+
+    value, slope = jax.value_and_grad(loss)(3.0)
+    assert (value, slope) == (2.5, 0.5)
+
+
+def test_a_total_of_other_reductions_is_logged_as_the_loss_of_the_pass() -> None:
+    y = jnp.ones((3, 2))
+    _, logs = measure(et.Loss(tokenwise, reduction="sum"), {"y_pred": y, "y_true": 0 * y})
+    again = _logs.merge(_logs.contributions(logs, 3), _logs.contributions(logs, 3))
+    assert _logs.compute(again) == {"loss": 12, "tokenwise": 12}
