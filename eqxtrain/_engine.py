@@ -225,7 +225,10 @@ class Pass:
             values = _logs.compute(self._with_emitted(metrics))
         else:
             values = _compile.compiled(_logs.compute, dict(metrics))
-        return _logs.as_result(jax.device_get(values))
+        result = _logs.as_result(jax.device_get(values))
+        if whole:
+            _logs.warn_of_nan(metrics, result)
+        return result
 
     def outputs(self) -> PyTree:
         """Of a `predict` pass: what the step gave, one row an example, as NumPy arrays."""

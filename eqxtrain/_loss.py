@@ -119,8 +119,8 @@ def measure(
                 continue
             path = "/".join(piece for piece in (None if alone and part else name, part) if piece)
             log = reduced.value if loss.reduction == "mean" else reduced.contribution
-            parts[unique(path, {"loss", *parts})] = log
-    if not found:
+            parts[unique(path, {"loss", *parts} | reserved(container) - {name})] = log
+    if not any(_looks_at_data(loss.fn, available) for loss, _ in found) and reserved(container):
         raise ValueError(
             "There is nothing to minimise: the labels of every output that a loss is on are None."
         )
@@ -128,6 +128,12 @@ def measure(
         factors = tuple(loss.weight for loss, _ in found)
         parts["loss"] = TotalLoss(tuple(reduced.contribution for _, reduced in found), factors)
     return jnp.asarray(total), parts
+
+
+def reserved(container: Any) -> set[str]:
+    """Names of losses that may be left out, and that nothing else may take then."""
+    members = named_leaves(container, default="loss", is_leaf=_is_loss)
+    return {name for name, member in members if _is_loss(member) and member.on is not None}
 
 
 def _is_loss(node: Any) -> bool:
@@ -148,6 +154,11 @@ def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str |
     return {
         part: reduce(loss.fn, name, ell, available, loss.reduction) for part, ell in parts.items()
     }
+
+
+def _looks_at_data(fn: Callable[..., Any], available: Mapping[str, Any]) -> bool:
+    by_name = is_by_name(fn, LOSS_NAMES | available.keys())
+    return not by_name or bool({"y_pred", "y_true"} & set(request(fn).names))
 
 
 def _needs_labels(fn: Callable[..., Any], available: Mapping[str, Any]) -> bool:

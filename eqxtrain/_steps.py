@@ -201,7 +201,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
             for name, metric in _collection.collect(self.metrics)
             if not _collection.asks_for(metric, UPDATE_NAMES)
         ]
-        return loss, parts | _collection.measure(metrics, seen, taken={"loss", *parts})
+        taken = {"loss", *parts} | _loss.reserved(self.loss)
+        return loss, parts | _collection.measure(metrics, seen, taken=taken)
 
     @final
     def apply_gradients(

@@ -242,3 +242,56 @@ def test_a_log_whose_shape_follows_the_batch_is_refused_by_name() -> None:
 
     with pytest.raises(ValueError, match=r"logs\['rows'\].value`: float32\[8\] → float32\[5\]"):
         Follows(linear(), None).evaluate(data(21)[0], batch_size=8)
+
+
+def test_metrics_are_computed_when_somebody_looks_and_not_in_steps() -> None:
+    computed: list[int] = []
+
+    class Told(et.metrics.Metric):
+        mean: et.metrics.Mean = eqx.field(default_factory=et.metrics.Mean)
+
+        def update(self, y_pred: Array) -> Any:
+            return self.replace(mean=self.mean.update(y_pred))
+
+        def compute(self) -> Array:
+            computed.append(1)
+            return self.mean.compute()
+
+    x, y = data(16)
+    running = Pass(learner(metrics=Told()).init(), "train")
+    for _ in range(3):
+        running((x, y))
+    running.wait()
+    assert not computed
+    assert np.isfinite(running.logs()["told"]) and len(computed) == 1
+
+
+def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = data(24)
+    testing = Pass(learner(metrics=et.metrics.Gather()).init(), "test")
+    calls: dict[str, list[int]] = {"concatenate": [], "device_get": []}
+    join, fetch = np.concatenate, jax.device_get
+    for batch in range(12):
+        rows = slice(2 * batch, 2 * batch + 2)
+        testing((x[rows], y[rows]))
+    counting_join = lambda parts: calls["concatenate"].append(len(parts)) or join(parts)
+    counting_fetch = lambda tree: calls["device_get"].append(1) or fetch(tree)
+    monkeypatch.setattr(np, "concatenate", counting_join)
+    monkeypatch.setattr(jax, "device_get", counting_fetch)
+    gathered = testing.logs()["gather"]
+    assert calls["concatenate"] == [12]  # all parts at once: linear in their number
+    assert len(calls["device_get"]) == 3  # the two calls in flight, and the result
+    np.testing.assert_allclose(gathered, jax.vmap(linear())(x), atol=1e-6)
+
+
+def test_probabilities_that_are_logits_are_nan_and_say_so() -> None:
+    x, y = data()
+    metrics = {"area": et.metrics.AUROC(), "loss": et.metrics.Weighted(et.metrics.LogLoss())}
+    with (
+        pytest.warns(UserWarning, match=r"`area` is nan. `AUROC` takes probabilities"),
+        pytest.warns(UserWarning, match=r"`loss_1` is nan. `LogLoss` takes probabilities"),
+    ):
+        result = learner(metrics=metrics).evaluate(50 * x, y)
+    assert np.isnan(result["area"]) and np.isnan(result["loss_1"])

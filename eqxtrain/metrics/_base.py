@@ -63,6 +63,10 @@ class Metric(Monoid):
         """The same metric with other parts."""
         return dataclasses.replace(self, **parts)
 
+    def why_nan(self) -> str | None:
+        """What a result of nan may mean, other than that nothing was seen: told in a warning."""
+        return None
+
     def asks(self) -> Callable[..., Any]:
         """The function whose parameters are what this metric asks for."""
         return self.update

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Self
 from ._counts import ClassMetric, average_over, by_class
-from ._decisions import need_scores, probabilities, tally
+from ._decisions import need_scores, probabilities, tally, told_of_logits
 from ._ordered import Gather
 from ._sums import CompensatedSum
 
@@ -73,6 +73,9 @@ class _CurveMetric(ClassMetric):
         result = average_over(self.average, scores, support, defined)
         return by_class(result, self.class_names) if self.average == "none" else result
 
+    def why_nan(self) -> str | None:
+        return told_of_logits(type(self).__name__, from_logits=self.from_logits)
+
 
 def _histograms(
     p: Float[Array, "rows *classes"],
@@ -80,22 +83,20 @@ def _histograms(
     weight: Float[Array, "rows *classes"],
     bins: int,
 ) -> Float[Array, "2 *classes bins"]:
-    """The weight of positives, and of all, in bins of equal width over [0, 1]."""
-    classes = p.shape[1:]
+    """The weight of positives and of negatives, in bins of equal width over [0, 1]."""
+    shape = (2, *p.shape[1:], bins)
     index = jnp.clip((jnp.where(jnp.isnan(p), 0, p) * bins).astype(jnp.int32), 0, bins - 1)
-    if classes:
-        index = index + bins * jnp.arange(classes[0], dtype=jnp.int32)[None, :]
-    count = lambda w: tally(index.reshape(-1), w.reshape(-1), bins * int(np.prod(classes)))
-    counts = jnp.stack([count(jnp.where(true, weight, 0)), count(weight)])
-    return counts.reshape(2, *classes, bins)
+    if p.ndim > 1:
+        index = index + bins * jnp.arange(p.shape[1], dtype=jnp.int32)[None, :]
+    index = index + jnp.where(true, 0, int(np.prod(shape[1:])))
+    return tally(index.reshape(-1), weight.reshape(-1), int(np.prod(shape))).reshape(shape)
 
 
 def _binned(seen: CompensatedSum, micro: bool) -> tuple[Curves, Curves] | None:
     counts = seen.total()
     if counts.ndim == 0:
         return None
-    positives, everything = counts[..., ::-1]
-    negatives = jnp.maximum(everything - positives, 0)
+    positives, negatives = counts[..., ::-1]
     if micro and positives.ndim > 1:
         return positives.sum(0), negatives.sum(0)
     return positives, negatives

@@ -139,8 +139,8 @@ def tally(
     index: Integer[Array, "rows"], weight: Float[Array, "rows"], bins: int
 ) -> Float[Array, "bins"]:
     """The total weight that falls on each index. Indices outside are dropped."""
-    index = jnp.where(index < 0, bins, index)
-    return jnp.zeros(bins, jnp.float32).at[index].add(weight, mode="drop")
+    empty = jnp.zeros(bins, jnp.float32)
+    return empty.at[index].add(weight, mode="drop", wrap_negative_indices=False)
 
 
 def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
@@ -152,6 +152,13 @@ def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cla
     if from_logits:
         return jax.nn.softmax(scores) if d.classes else jax.nn.sigmoid(scores)
     return jnp.where((scores >= 0) & (scores <= 1), scores, jnp.nan)
+
+
+def told_of_logits(who: str, *, from_logits: bool) -> str | None:
+    """What a metric of probabilities says of a result that is nan."""
+    if from_logits:
+        return None
+    return f"`{who}` takes probabilities, in [0, 1], unless it is told `from_logits=True`"
 
 
 def need_scores(who: str, d: Decisions) -> Decisions:

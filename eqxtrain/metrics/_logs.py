@@ -1,5 +1,7 @@
 """Logs as a monoid: what a step reports, begun, merged and computed."""
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -150,3 +152,12 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
 
     order = sorted(values, key=lambda name: (name != "loss", name))
     return {name: jax.tree.map(convert, values[name]) for name in order}
+
+
+def warn_of_nan(metrics: Mapping[str, Metric], result: Mapping[str, Any]) -> None:
+    """Say what a result of nan may mean, where the metric knows."""
+    for name, metric in metrics.items():
+        meaning = metric.why_nan()
+        values = [v for path, v in result.items() if path == name or path.startswith(f"{name}/")]
+        if meaning and any(isinstance(value, float) and math.isnan(value) for value in values):
+            warnings.warn(f"`{name}` is nan. {meaning}.", stacklevel=2)

@@ -9,7 +9,15 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric
-from ._decisions import Decisions, decide, known_classes, need_scores, probabilities, tally
+from ._decisions import (
+    Decisions,
+    decide,
+    known_classes,
+    need_scores,
+    probabilities,
+    tally,
+    told_of_logits,
+)
 from ._modes import Mean
 from ._sums import CompensatedSum
 
@@ -25,6 +33,9 @@ class _LikelihoodMetric(Metric):
         d = _scored(type(self).__name__, y_pred, y_true, mask, self.ignore_index)
         log_p = _log_probability(d, self.from_logits)
         return self.replace(loss=self.loss.merge(Mean.of(-log_p, d.weight)))
+
+    def why_nan(self) -> str | None:
+        return told_of_logits(type(self).__name__, from_logits=self.from_logits)
 
 
 def _scored(who: str, y_pred: Any, y_true: Any, mask: Any, ignore_index: int | None) -> Decisions:
@@ -133,3 +144,6 @@ class CalibrationError(Metric):
         if self.norm == "l2":
             return jnp.sqrt(jnp.sum(share * jnp.square(gap)))
         return jnp.sum(share * gap)
+
+    def why_nan(self) -> str | None:
+        return told_of_logits(type(self).__name__, from_logits=self.from_logits)
