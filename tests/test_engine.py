@@ -283,7 +283,7 @@ def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
     gathered = testing.logs()["gather"]
     assert calls["concatenate"] == [12]  # all parts at once: linear in their number
     assert len(calls["device_get"]) == 3  # the two calls in flight, and the result
-    np.testing.assert_allclose(gathered, jax.vmap(linear())(x), atol=1e-6)
+    np.testing.assert_allclose(gathered, jax.vmap(linear())(jnp.asarray(x)), atol=1e-6)
 
 
 def test_probabilities_that_are_logits_are_nan_and_say_so() -> None:
