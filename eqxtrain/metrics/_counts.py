@@ -31,7 +31,7 @@ def average_over(
     """
     if average == "none":
         return jnp.where(defined, score, jnp.nan)
-    weight = jnp.where(defined, support if average == "weighted" else 1.0, 0)
+    weight = jnp.where(defined, support if average == "weighted" else jnp.ones_like(score), 0)
     return jnp.sum(jnp.where(defined, score, 0) * weight) / jnp.sum(weight)
 
 

@@ -73,7 +73,8 @@ def decide(
     t = jnp.argmax(t, axis=-1) if form == "one-hot" else t
     weight = weights(mask, t.shape)
     if ignore_index is not None:
-        weight = jnp.where(t == jnp.asarray(ignore_index).astype(t.dtype), 0, weight)
+        wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)
+        weight = jnp.where(wide == ignore_index, 0, weight)
     several = form != "one class"
     if scores is not None:
         scores = scores.reshape(-1, scores.shape[-1]) if several else scores.reshape(-1)

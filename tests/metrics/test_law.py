@@ -263,3 +263,24 @@ def test_evaluate_gives_the_same_of_every_metric_for_every_batch_size(
     assert list(split) == list(whole) and len(whole) > len(metrics)
     for name, value in whole.items():
         np.testing.assert_allclose(split[name], value, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@every_metric
+def test_with_64_bits_switched_on_numbers_and_dtypes_are_the_same(
+    name: str, rng: np.random.Generator
+) -> None:
+    scores = rng.normal(size=(ROWS, CLASSES))
+    data = {"y_pred": scores, "y_true": rng.integers(0, CLASSES, ROWS)}
+    if name in VALUES:
+        data = {"y_pred": scores[:, 0], "y_true": scores[:, 1]}
+    small = {n: v.astype(np.float32 if v.dtype == float else np.int32) for n, v in data.items()}
+    expected = contribution(CASES[name], small).results(name)
+    with jax.enable_x64(True):
+        new = contribution(CASES[name], data)
+        wide = merged(new, new.reset()).results(name)
+        arrays = jax.tree.leaves(eqx.filter(_logs.take_out(new)[0], eqx.is_array))
+    for key, value in expected.items():
+        np.testing.assert_allclose(wide[key], value, rtol=2e-5, atol=2e-5)
+    if name != "last":  # which keeps what it is given
+        assert {leaf.dtype for leaf in arrays} <= {np.dtype(np.float32), np.dtype(bool)}
