@@ -176,7 +176,7 @@ def test_predictions_that_are_constant_have_no_correlation(rng: np.random.Genera
 # Fails for `R2Score`, which is 0: scikit-learn says nan (`UndefinedMetricWarning`).
 @pytest.mark.parametrize("name", KINDS)
 def test_of_one_example_it_is_as_in_scikit_learn_and_undefined_for_scipy(name: str) -> None:
-    (kind, oracle), (p, t) = KINDS[name], (np.float32([2.5]), np.float32([1.0]))
+    (kind, oracle), (p, t) = KINDS[name], (jnp.float32([2.5]), jnp.float32([1.0]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = np.nan if name == "pearson" else float(oracle(*wide(t, p)))
@@ -234,7 +234,6 @@ def test_ranks_are_correlated_as_by_scipy(
 def test_a_nan_that_is_seen_has_no_rank_as_in_scipy(rng: np.random.Generator) -> None:
     p, t = values(rng, 8)
     p[3] = np.nan
-    assert np.isnan(spearman(*wide(t, p)))
     assert np.isnan(SpearmanCorrCoef().update(p, t).compute())
 
 

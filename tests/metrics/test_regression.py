@@ -194,10 +194,10 @@ def test_a_large_offset_costs_no_digits(
 
 @each_and_cosine
 def test_one_example_is_itself_and_none_is_nan(metric: Metric, oracle: Oracle) -> None:
-    p, t = np.float32([[2.5, 1.0]]), np.float32([[1.0, 4.0]])
+    p, t = jnp.float32([[2.5, 1.0]]), jnp.float32([[1.0, 4.0]])
     one = contribution(metric, p, t, None, None)
     np.testing.assert_allclose(one.compute(), oracle(*wide(t, p, None)), rtol=1e-6)
-    nothing = contribution(metric, p, t, np.float32([0]), None)
+    nothing = contribution(metric, p, t, jnp.float32([0]), None)
     for empty in (metric, one.reset(), nothing):
         assert np.isnan(empty.compute())
     np.testing.assert_equal(np.asarray(one.merge(nothing).compute()), one.compute())
