@@ -33,7 +33,7 @@ def pearson(t: Any, p: Any, sample_weight: Any = None, multioutput: str = "raw_v
         cov = np.cov(a, b, aweights=sample_weight, ddof=0)
         score = cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1])
         if sample_weight is None:
-            np.testing.assert_allclose(score, scipy.stats.pearsonr(a, b).statistic)
+            np.testing.assert_allclose(score, scipy.stats.pearsonr(a, b)[0])
         scores.append(score)
         variances.append(cov[0, 0])
     if multioutput == "raw_values":
@@ -66,12 +66,12 @@ def over_batches(metric: Metric, p: np.ndarray, t: np.ndarray, w: np.ndarray | N
     """Batches of three sizes, the last one with rows of nan under the mask."""
     total: Metric = Weighted(metric)
     for rows in np.split(np.arange(len(p)), np.cumsum(SIZES)[:-1]):
-        parts = [None if a is None else a[rows] for a in (p, t, w)]
+        parts: list[Any] = [None if a is None else a[rows] for a in (p, t, w)]
         mask = np.arange(len(rows)) >= 0
         if len(rows) == SIZES[-1]:
             parts = [None if a is None else padded(a) for a in parts]
             mask = np.arange(ROWS) < SIZES[-1]
-        total = total.merge(contribution(metric, *parts, mask))
+        total = total.merge(contribution(metric, parts[0], parts[1], parts[2], mask))
     return total.compute()
 
 
@@ -95,7 +95,7 @@ def wide(*arrays: Any) -> list[np.ndarray]:
 @each
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("multioutput", MULTIOUTPUT)
-@pytest.mark.parametrize("shape", [(32,), (32, 1), (32, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(32,), (32, 3)], ids=str)
 def test_merged_batches_agree_with_the_oracle_on_all_of_them(
     kind: Kind,
     oracle: Callable[..., Any],
@@ -218,7 +218,7 @@ def test_weights_of_each_output_are_refused_with_a_true_sentence(
 
 def spearman(t: np.ndarray, p: np.ndarray) -> float:
     columns = zip(t.reshape(len(t), -1).T, p.reshape(len(p), -1).T, strict=True)
-    return float(np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in columns]))
+    return float(np.mean([scipy.stats.spearmanr(a, b)[0] for a, b in columns]))
 
 
 @pytest.mark.parametrize("decimals", [0, 6], ids=["ties", "no ties"])
@@ -273,7 +273,7 @@ def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
         warnings.simplefilter("ignore")
         torch, tm = (pytest.importorskip(name) for name in ("torch", "torchmetrics"))
         p, t = values(rng, 32, 3)
-        pairs = [(SpearmanCorrCoef(), tm.SpearmanCorrCoef(num_outputs=3))]
+        pairs: list[tuple[Metric, Any]] = [(SpearmanCorrCoef(), tm.SpearmanCorrCoef(num_outputs=3))]
         for how in MULTIOUTPUT:
             pairs.append((R2Score(multioutput=how), tm.R2Score(multioutput=how)))
             pairs.append((ExplainedVariance(multioutput=how), tm.ExplainedVariance(how)))

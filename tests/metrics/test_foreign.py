@@ -1,6 +1,7 @@
 """Metrics of metrax as they are, next to scikit-learn's and NumPy's in float64."""
 
-import contextlib
+import importlib
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,8 +20,7 @@ from eqxtrain.metrics._collection import collect, measure
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    with contextlib.suppress(ImportError):
-        import metrax
+    metrax: Any = importlib.import_module("metrax") if importlib.util.find_spec("metrax") else None
 
 
 @pytest.fixture
@@ -43,9 +43,8 @@ def over_batches(metric: Metric, p: Any, t: Any, mask: Any = None, w: Any = None
     metric = metric if w is None else Weighted(metric)
     total = metric
     for rows in np.split(np.arange(len(p)), np.cumsum(SIZES)[:-1]):
-        batch = {"y_pred": jnp.asarray(p[rows]), "y_true": jnp.asarray(t[rows])}
-        batch["mask"] = None if mask is None else jnp.asarray(mask[rows])
-        batch["sample_weight"] = None if w is None else jnp.asarray(w[rows])
+        parts = (None if a is None else jnp.asarray(a[rows]) for a in (p, t, mask, w))
+        batch = dict(zip(("y_pred", "y_true", "mask", "sample_weight"), parts, strict=True))
         total = total.merge(eqx.filter_jit(lambda batch: metric.reset().update(**batch))(batch))
     return total
 
@@ -156,16 +155,13 @@ def test_batches_with_and_without_weights_are_merged_without_truncation(
     weighted_first: bool, reset: bool, rng: np.random.Generator
 ) -> None:
     (p, t), w = numbers(rng), fractions(rng)
-    parts = [{"w": None}, {"w": w}]
     total, weights = foreign("mse"), [np.ones(32), w]
-    for part in reversed(parts) if weighted_first else parts:
-        weight = None if part["w"] is None else jnp.asarray(w)
+    for weighted in (weighted_first, not weighted_first):
+        weight = jnp.asarray(w) if weighted else None
         total = total.update(y_pred=jnp.asarray(p), y_true=jnp.asarray(t), mask=weight)
         if reset:  # what was seen is forgotten, and its dtypes must not matter
             last, total = total, total.reset()
-            expected = np.average(
-                (p - t).astype(float) ** 2, weights=weights[part["w"] is not None]
-            )
+            expected = np.average((p - t).astype(float) ** 2, weights=weights[weighted])
             np.testing.assert_allclose(last.compute(), expected, rtol=1e-5)
     if not reset:
         both = np.tile((p - t).astype(float) ** 2, 2)
@@ -266,7 +262,7 @@ def squared(p: Any, t: Any) -> Any:
 
 
 @with_metrax
-@pytest.mark.parametrize("batch_size", [4, 8, 21])
+@pytest.mark.parametrize("batch_size", [4, 21])
 def test_in_a_learner_they_agree_with_scikit_learn(batch_size: int) -> None:
     x, y = data(21)
     binary = (y > 0).astype(np.int32)
@@ -293,7 +289,7 @@ def test_in_a_learner_they_agree_with_scikit_learn(batch_size: int) -> None:
 
 
 @with_metrax
-@pytest.mark.parametrize("batch_size", [8, 21])
+@pytest.mark.parametrize("batch_size", [8])
 def test_perplexity_in_a_learner_agrees_with_scikit_learn(batch_size: int) -> None:
     x, y = data(21)
     made = learner(metrics={"p": from_clu(metrax.Perplexity, from_logits=True)}).init()

@@ -28,9 +28,8 @@ def over_batches(metric: Metric, p: Any, t: Any, mask: Any = None, w: Any = None
     metric = metric if w is None else Weighted(metric)
     total = metric
     for rows in np.split(np.arange(len(p)), [7, 23]):
-        batch = {"y_pred": jnp.asarray(p[rows]), "y_true": jnp.asarray(t[rows])}
-        batch["mask"] = None if mask is None else jnp.asarray(mask[rows])
-        batch["sample_weight"] = None if w is None else jnp.asarray(w[rows])
+        parts = (None if a is None else jnp.asarray(a[rows]) for a in (p, t, mask, w))
+        batch = dict(zip(("y_pred", "y_true", "mask", "sample_weight"), parts, strict=True))
         total = total.merge(metric.reset().update(**batch))
     return total
 
@@ -95,7 +94,7 @@ def test_a_collection_of_clu_gives_each_of_its_parts(
     assert total.results("all") == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [4, 8, 21])
+@pytest.mark.parametrize("batch_size", [4, 21])
 def test_in_a_learner_a_collection_agrees_with_numpy(clu: Any, batch_size: int) -> None:
     x, y = data(21)
     top = clu.Average.from_fun(lambda y_pred, **_: jnp.max(y_pred, 1))

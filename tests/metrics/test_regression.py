@@ -92,12 +92,12 @@ def over_batches(metric: Metric, p: np.ndarray, t: np.ndarray, w: np.ndarray | N
     """Batches of three sizes, the last one with rows of nan under the mask."""
     total: Metric = Weighted(metric)
     for rows in np.split(np.arange(len(p)), np.cumsum(SIZES)[:-1]):
-        parts = [None if a is None else a[rows] for a in (p, t, w)]
+        parts: list[Any] = [None if a is None else a[rows] for a in (p, t, w)]
         mask = None
         if len(rows) == SIZES[-1]:
-            parts = [None if a is None else padded(a) for a in parts]
+            parts: list[Any] = [None if a is None else padded(a) for a in parts]
             mask = np.arange(ROWS) < SIZES[-1]
-        total = merged(total, contribution(metric, *parts, mask))
+        total = merged(total, contribution(metric, parts[0], parts[1], parts[2], mask))
     return total.compute()
 
 
@@ -138,8 +138,10 @@ def test_compiled_they_are_the_same(rng: np.random.Generator) -> None:
     mask = np.arange(16) < 12
     metrics = {name: metric for name, (metric, _) in ALL.items()}
     compiled = eqx.filter_jit(
-        lambda *batch: {name: contribution(m, *batch).compute() for name, m in metrics.items()}
-    )(p, t, w, mask)
+        lambda p, t, w: {
+            name: contribution(m, p, t, w, mask).compute() for name, m in metrics.items()
+        }
+    )(p, t, w)
     for name, (_, oracle) in ALL.items():
         expected = oracle(*wide(t[:12], p[:12], w[:12]))
         np.testing.assert_allclose(compiled[name], expected, rtol=1e-5, err_msg=name)

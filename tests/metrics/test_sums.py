@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from typing import Any
 
 import equinox as eqx
 import hypothesis.extra.numpy as hnp
@@ -105,14 +106,20 @@ def test_an_empty_sum_takes_the_shape_of_what_is_added() -> None:
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.float16, jnp.bfloat16, jnp.bool_])
-def test_a_term_of_any_dtype_is_summed_in_float32(dtype: object) -> None:
+def test_a_term_of_any_dtype_is_summed_in_float32(dtype: Any) -> None:
     term = CompensatedSum.of(jnp.array([0, 1]).astype(dtype))
     total = functools.reduce(added, [term] * 300).total()
     assert total.dtype == jnp.float32 and total.tolist() == [0, 300]
 
 
-moments = eqx.filter_jit(Moments.of)
-together = eqx.filter_jit(lambda a, b: a.merge(b))
+@eqx.filter_jit
+def moments(values: Any, weight: Any) -> Moments:
+    return Moments.of(jnp.asarray(values), jnp.asarray(weight))
+
+
+@eqx.filter_jit
+def together(a: Moments, b: Moments) -> Moments:
+    return a.merge(b)
 
 
 def numpys(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
