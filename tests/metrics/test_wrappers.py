@@ -104,8 +104,7 @@ def test_labels_and_weights_without_parts_are_for_all_outputs(
 def test_weights_with_parts_weigh_their_outputs_in_either_order(
     put: Callable[[Any, Any], Any], on: Any, outer: str, rng: np.random.Generator
 ) -> None:
-    p, t, w = two(rng)
-    inner = MeanAbsoluteError()
+    (p, t, w), inner = two(rng), MeanAbsoluteError()
     metric = On(Weighted(inner), on) if outer == "on" else Weighted(On(inner, on))
     mask = np.arange(12) < 9
     batch = {"y_pred": put(*p), "y_true": put(*t), "sample_weight": put(*w), "mask": mask}
@@ -204,9 +203,8 @@ def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     "inner", [Blind(), On(Blind(), "k"), from_function(absolute, Blind())], ids=["", "on", "mode"]
 )
 def test_what_takes_no_mask_can_not_be_weighted(inner: Metric) -> None:
-    parts = isinstance(inner, On)
     ones = jnp.ones(3)
-    batch = {"y_pred": {"k": ones} if parts else ones, "y_true": ones, "mask": None}
+    batch = {"y_pred": {"k": ones} if isinstance(inner, On) else ones, "y_true": ones, "mask": None}
     with pytest.raises(TypeError, match=r"`Blind` can't be weighted.*no `mask`"):
         Weighted(inner).update(**batch, sample_weight=jnp.array([1.0, 0.0, 0.0]))
 
@@ -250,7 +248,7 @@ def test_names_in_lists_say_what_is_wrapped_and_overwrite_nothing() -> None:
 
 
 class TwoHeads(eqx.Module):
-    """Scores, and an embedding that has no labels."""
+    """Scores, and their sum."""
 
     linear: eqx.nn.Linear
 
