@@ -1,16 +1,15 @@
-"""The seven modes, one by one. That no split changes them is in `test_base.py`."""
+"""The modes that fold numbers, next to NumPy's. That no split changes them is in `test_base.py`."""
 
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis.extra.numpy as hnp
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from helpers import data, learner
 
-from eqxtrain.metrics import Gather, Last, Max, Mean, Metric, Min, Std, Sum
+from eqxtrain.metrics import Last, Max, Mean, Metric, Min, Modes, Std, Sum, Weighted, from_function
 
 # Each mode with NumPy's word for it.
 MODES: dict[str, tuple[Callable[..., Metric], Callable[..., Any]]] = {
@@ -169,70 +168,117 @@ def test_std_of_one_value_or_of_equal_ones_is_0() -> None:
     assert Std.of(jnp.full(4, 0.1)).merge(Std.of(jnp.full(4, 0.1))).compute() == 0
 
 
-def test_last_is_the_last_real_row_in_the_order_of_the_pass() -> None:
-    rows = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    real = jnp.array([True, True, False])
-    assert jnp.array_equal(Last().update(rows).compute(), rows[2])
-    assert jnp.array_equal(Last().update(rows, mask=real).compute(), rows[1])
-    both = Last().update(rows).update(-rows, mask=real)
-    assert jnp.array_equal(both.compute(), -rows[1])
-
-
-def test_a_batch_of_padding_leaves_last_as_it_was() -> None:
-    seen = Last().update(jnp.array([1.0, 2.0]))
-    padding = jnp.zeros(2, bool)
-    assert seen.update(jnp.array([8.0, 9.0]), mask=padding).compute() == 2
-    assert seen.merge(Last().update(jnp.array([8.0, 9.0]), mask=padding)).compute() == 2
-
-
-def test_last_takes_values_of_any_shape_and_dtype() -> None:
-    assert jnp.array_equal(Last.of(jnp.eye(2)).merge(Last.of(-jnp.eye(2))).compute(), -jnp.eye(2))
-    assert Last.of(jnp.int32(7)).compute() == 7
-    assert jnp.isnan(Last.of(jnp.int32(7)).reset().compute())
-
-
-def test_last_updates_with_masked_integers() -> None:
-    last = Last().update(jnp.array([4, 5, 6]), mask=jnp.array([True, True, False]))
-    assert last.compute() == 5
-
-
-@given(
-    hnp.arrays(np.float32, st.tuples(st.integers(0, 8), st.just(2)), elements=st.floats(width=32)),
-    st.lists(st.integers(0, 8), max_size=4),
-    st.integers(0, 10**6),
-)
-def test_gather_keeps_every_row_in_order_however_it_is_split(
-    rows: np.ndarray, cuts: list[int], grouping: int
-) -> None:
-    parts = [Gather.of(part) for part in np.split(rows, sorted(min(c, len(rows)) for c in cuts))]
-    parts.insert(grouping % (len(parts) + 1), parts[0].reset())
-    while len(parts) > 1:
-        index = grouping % (len(parts) - 1)
-        parts[index : index + 2] = [parts[index].merge(parts[index + 1])]
-    gathered = parts[0].compute()
-    assert isinstance(gathered, np.ndarray) and gathered.dtype == np.float32
-    np.testing.assert_array_equal(gathered, rows)
-
-
-def test_gather_joins_each_leaf_of_a_tree() -> None:
-    first = Gather.of({"a": jnp.arange(2), "b": (jnp.zeros((2, 3)),)})
-    second = Gather.of({"a": jnp.arange(2, 5), "b": (jnp.ones((3, 3)),)})
-    joined = first.merge(second).compute()
-    assert joined["a"].tolist() == [0, 1, 2, 3, 4]
-    assert joined["b"][0].sum(1).tolist() == [0, 0, 3, 3, 3]
-
-
-def test_the_gather_of_nothing_is_empty() -> None:
-    assert Gather().compute().shape == (0,)
-    assert Gather.of(jnp.ones(3)).reset().compute().shape == (0,)
-
-
-def test_gather_refuses_a_scalar() -> None:
-    with pytest.raises(ValueError, match=r"batch axis.*one number an example"):
-        Gather.of({"a": jnp.ones(3), "b": jnp.float32(1)})
-
-
 @pytest.mark.parametrize("mode", [Mean, Sum, Min, Max, Std, Last])
 def test_a_bare_mode_measures_y_pred_under_the_mask(mode: Callable[[], Metric]) -> None:
     metric = mode().update(y_pred=jnp.array([2.0, jnp.nan]), mask=jnp.array([True, False]))
     assert metric.compute() == (0 if mode is Std else 2)
+
+
+# Of values and weights, with NumPy's word for it: a weighted covariance, for the deviation.
+WEIGHED: dict[str, tuple[Metric, Callable[..., Any]]] = {
+    "mean": (Mean(), lambda v, w: np.average(v, weights=w)),
+    "sum": (Sum(), lambda v, w: np.sum(v * w)),
+    "min": (Min(), lambda v, w: v[w > 0].min()),
+    "max": (Max(), lambda v, w: v[w > 0].max()),
+    "std": (Std(), lambda v, w: np.sqrt(np.cov(v, aweights=w, ddof=0))),
+}
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["rows", "tokens"])
+@pytest.mark.parametrize(("mode", "numpy"), WEIGHED.values(), ids=WEIGHED)
+def test_weights_whose_sum_is_below_1_weigh_as_in_numpy(
+    mode: Metric, numpy: Callable[..., Any], tokens: bool, rng: np.random.Generator
+) -> None:
+    values = rng.normal(size=(12, 3) if tokens else 12).astype(np.float32)
+    weight = rng.uniform(0, 0.02, values.shape).astype(np.float32)
+    weight[[2, 9]] = 0
+    values[[2, 9]] = np.nan
+    metric: Metric = Weighted(mode)
+    for rows in (slice(0, 5), slice(5, 12)):
+        metric = metric.update(y_pred=values[rows], sample_weight=weight[rows], mask=None)
+    expected = numpy(np.nan_to_num(values).ravel().astype(float), weight.ravel().astype(float))
+    np.testing.assert_allclose(metric.compute(), expected, rtol=1e-5)
+
+
+def test_std_over_steps_is_numpys_of_the_means_of_the_steps(rng: np.random.Generator) -> None:
+    values, weight = rng.normal(size=(40, 2)).astype(np.float32), rng.uniform(0, 0.01, 40)
+    steps = np.split(np.arange(40), [3, 14, 20])
+    plain, weighted = Std(over="steps"), Weighted(Std(over="steps"))
+    for rows in steps:
+        plain = plain.merge(plain.reset().update(values[rows]))
+        w = weight[rows].astype(np.float32)
+        weighted = weighted.merge(weighted.reset().update(y_pred=values[rows], sample_weight=w))
+    expected = np.std([values[rows].mean(dtype=float) for rows in steps])
+    np.testing.assert_allclose(plain.compute(), expected, rtol=1e-5)
+    means = [np.average(values[rows].mean(1, float), weights=weight[rows]) for rows in steps]
+    np.testing.assert_allclose(weighted.compute(), np.std(means), rtol=1e-5)
+
+
+def test_std_over_steps_leaves_out_padding_and_steps_of_it_alone() -> None:
+    padded = jnp.float32([1.0, 3.0, np.nan])
+    seen = Std(over="steps").update(padded, mask=np.array([True, True, False]))
+    seen = seen.update(padded, mask=np.zeros(3, bool)).update(jnp.float32(5.0))
+    assert seen.compute() == np.std([2, 5])
+    assert jnp.isnan(seen.reset().compute()) and seen.reset().over == "steps"
+
+
+def test_std_over_steps_of_what_a_function_gives_is_numpys() -> None:
+    metric = from_function(lambda y_pred: jnp.max(y_pred), Std(over="steps"), name="peak")
+    for step in ([1.0, 4.0], [9.0, 2.0, 3.0], [5.0]):
+        metric = metric.update(y_pred=jnp.array(step))
+    np.testing.assert_allclose(metric.compute(), np.std([4, 9, 5]), rtol=1e-6)
+
+
+def test_std_over_something_else_is_refused(unchecked: None) -> None:
+    over: Any = "epochs"
+    with pytest.raises(ValueError, match=r"`Std\(over='epochs'\)` is not known.*\"steps\""):
+        Std(over=over)
+
+
+def test_several_modes_of_one_value_go_by_their_suffixes(rng: np.random.Generator) -> None:
+    values = rng.normal(size=20).astype(np.float32)
+    modes = Modes(Mean(), Max(), Std(), Std(over="steps"), Last())
+    seen = modes.update(values[:8]).merge(modes.update(values[8:], mask=np.arange(12) < 10))
+    real, means = values[:18].astype(float), [values[:8].mean(), values[8:18].mean()]
+    expected = {
+        "mean": real.mean(),
+        "max": real.max(),
+        "std": real.std(),
+        "std_1": np.std(means),
+        "last": real[-1],
+    }
+    assert seen.compute() == pytest.approx(expected, rel=1e-5)
+    assert seen.results("norm") == pytest.approx(
+        {f"norm_{name}": value for name, value in expected.items()}, rel=1e-5
+    )
+
+
+def test_modes_made_by_hand_are_one_contribution_to_each() -> None:
+    made = Modes.of(jnp.array([1.0, 5.0, 9.0]), Mean(), Max(), mask=jnp.array([True, True, False]))
+    assert made.compute() == {"mean": 3, "max": 5}
+    used = Modes.of(jnp.float32(2), Mean().update(jnp.array([100.0])), Sum())
+    assert used.compute() == {"mean": 2, "sum": 2}
+
+
+def test_modes_that_saw_nothing_are_nan() -> None:
+    modes = Modes(Mean(), Min(), Std(), Last())
+    for empty in (modes, modes.update(jnp.ones(3)).reset()):
+        assert all(jnp.isnan(value) for value in empty.compute().values())
+
+
+@pytest.mark.parametrize("wrong", [(), (Mean,), (Mean(), 3)])
+def test_what_is_no_mode_is_refused(wrong: tuple[Any, ...], unchecked: None) -> None:
+    with pytest.raises(TypeError, match=r"`Modes` takes modes, `Modes\(Mean\(\), Max\(\)\)`"):
+        Modes(*wrong)
+
+
+def test_modes_in_a_fit_overwrite_nothing_and_agree_with_numpy() -> None:
+    x, y = data(21)
+    metrics = [Modes(Mean(), Max()), Modes(Mean()), {"modes_max": Min()}]
+    result = learner(metrics=metrics).evaluate(x, y, batch_size=8)
+    y_pred = learner().init().predict(x)
+    means = [value for name, value in result.items() if "mean" in name]
+    assert means == pytest.approx([y_pred.mean()] * 2, rel=1e-4)
+    rest = sorted(value for name, value in result.items() if "max" in name)
+    assert rest == pytest.approx([y_pred.min(), y_pred.max()], rel=1e-5)
+    assert {"loss", "modes_mean", "modes_max"} < result.keys() and len(result) == 5

@@ -1,8 +1,9 @@
-"""Compensated sums: what float32 alone would lose is kept beside it."""
+"""Compensated sums and moments: what float32 alone would lose is kept beside it."""
 
 import functools
 import math
 import operator
+from typing import Any
 
 import equinox as eqx
 import hypothesis.extra.numpy as hnp
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from eqxtrain.metrics._sums import CompensatedSum
+from eqxtrain.metrics._sums import CompensatedSum, Moments
 
 COUNT = 8
 
@@ -86,3 +87,94 @@ def test_what_is_not_finite_behaves_as_in_numpy(values: list[float], expected: f
 def test_the_sum_of_nothing_is_a_float32_zero() -> None:
     for empty in (CompensatedSum(), CompensatedSum().reset()):
         assert empty.total() == 0 and empty.total().dtype == jnp.float32
+
+
+@given(hnp.arrays(np.float32, (COUNT, 2, 3), elements=magnitudes | magnitudes.map(operator.neg)))
+def test_a_sum_of_arrays_agrees_with_math_fsum_in_each_place(values: np.ndarray) -> None:
+    total = np.asarray(functools.reduce(added, terms(values)).total(), float)
+    exact = np.apply_along_axis(lambda terms: math.fsum(terms.tolist()), 0, values)
+    lost = COUNT * 2.0**-46 * np.abs(values.astype(float)).sum(0)
+    assert (np.abs(total - exact) <= 2.0**-24 * np.abs(exact) + lost).all()
+
+
+def test_an_empty_sum_takes_the_shape_of_what_is_added() -> None:
+    some = CompensatedSum.of(jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+    for total in (CompensatedSum().merge(some), some.merge(CompensatedSum())):
+        np.testing.assert_array_equal(total.total(), [[1, 2], [3, 4]])
+    assert some.reset().total().shape == CompensatedSum.zeros((2, 2)).total().shape == (2, 2)
+    assert not some.reset().total().any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.float16, jnp.bfloat16, jnp.bool_])
+def test_a_term_of_any_dtype_is_summed_in_float32(dtype: Any) -> None:
+    term = CompensatedSum.of(jnp.array([0, 1]).astype(dtype))
+    total = functools.reduce(added, [term] * 300).total()
+    assert total.dtype == jnp.float32 and total.tolist() == [0, 300]
+
+
+@eqx.filter_jit
+def moments(values: Any, weight: Any) -> Moments:
+    return Moments.of(jnp.asarray(values), jnp.asarray(weight))
+
+
+@eqx.filter_jit
+def together(a: Moments, b: Moments) -> Moments:
+    return a.merge(b)
+
+
+def numpys(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """NumPy's means and centred products of each output, in float64."""
+    outputs = np.moveaxis(values.reshape(len(values), -1, values.shape[-1]), 1, 0).astype(float)
+    mean = [np.average(v, axis=0, weights=weight) for v in outputs]
+    cov = [np.cov(v.T, aweights=weight, ddof=0) * weight.sum(dtype=float) for v in outputs]
+    shape = values.shape[1:]
+    return np.reshape(mean, shape), np.reshape(cov, (*shape, shape[-1]))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["", "sum of weights below 1"])
+@pytest.mark.parametrize("shape", [(40, 2), (40, 3, 2)], ids=str)
+def test_moments_of_unequal_batches_are_numpys_covariances(
+    shape: tuple[int, ...], scale: float, offset: float, rng: np.random.Generator
+) -> None:
+    values = (offset + rng.normal(size=shape)).astype(np.float32)
+    weight = (scale * rng.uniform(size=40) * (np.arange(40) % 5 > 0)).astype(np.float32)
+    parts = [
+        moments(v, w)
+        for v, w in zip(np.split(values, [5, 25]), np.split(weight, [5, 25]), strict=True)
+    ]
+    mean, products = numpys(values, weight)
+    atol = 1e-3 * np.abs(products).max()
+    for total in (functools.reduce(together, parts), functools.reduce(together, parts[::-1])):
+        np.testing.assert_allclose(total.weight.total(), weight.sum(dtype=float), rtol=1e-6)
+        np.testing.assert_allclose(total.mean, mean, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(total.products.total(), products, rtol=1e-3, atol=atol)
+
+
+def test_moments_of_nothing_change_no_bit(rng: np.random.Generator) -> None:
+    seen = moments(rng.normal(size=(9, 2)).astype(np.float32), np.ones(9, np.float32))
+    nothing = moments(np.ones((9, 2), np.float32), np.zeros(9, np.float32))
+    for empty in (Moments(), seen.reset(), nothing):
+        for both in (together(seen, empty), together(empty, seen)):
+            assert eqx.tree_equal(both, seen)
+
+
+# Fails where the mean of equal numbers is not that number in float32.
+@pytest.mark.parametrize("value", [0.0, 3.0, 0.1, 1e4 / 3])
+def test_equal_values_have_no_moments_about_their_mean(value: float) -> None:
+    parts = [moments(np.full((n, 2), value, np.float32), np.ones(n, np.float32)) for n in (7, 9)]
+    assert not functools.reduce(together, parts).products.total().any()
+
+
+def test_a_million_batches_keep_their_covariance() -> None:
+    batch = jnp.array([[1e4 - 1, 0.0], [1e4 + 1, 1.0]])
+
+    @jax.jit
+    def folded() -> Moments:
+        one = Moments.of(batch, jnp.ones(2))
+        start = one.reset()
+        return jax.lax.fori_loop(0, 10**6, lambda _, total: total.merge(one), start)
+
+    total = folded()
+    covariance = np.asarray(total.products.total() / total.weight.total())
+    np.testing.assert_allclose(covariance, np.cov(np.asarray(batch).T, ddof=0), rtol=1e-4)
