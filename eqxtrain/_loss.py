@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ._labels import check_labels
 from ._naming import named_leaves, unique
-from ._predictions import call_on_predictions, pick
+from ._predictions import call_on_predictions, needs_labels, pick
 from ._reduction import Reduced, Reduction, reduce
 from ._request import LOSS_NAMES, is_by_name, request
 from .metrics import Metric
@@ -146,7 +146,7 @@ def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str |
         available = dict(available) | pick(available, loss.on, who=f"The loss `{name}`")
         if available.get("y_true", 0) is None:
             del available["y_true"]
-            if _needs_labels(loss.fn, available):
+            if needs_labels(loss.fn, LOSS_NAMES | available.keys()):
                 return {}
     available = check_labels(loss.fn, name, available, compiled=loss.check_labels)
     value = call_on_predictions(loss.fn, available, names=LOSS_NAMES, kind="loss", who=name)
@@ -159,8 +159,3 @@ def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str |
 def _looks_at_data(fn: Callable[..., Any], available: Mapping[str, Any]) -> bool:
     by_name = is_by_name(fn, LOSS_NAMES | available.keys())
     return not by_name or bool({"y_pred", "y_true"} & set(request(fn).names))
-
-
-def _needs_labels(fn: Callable[..., Any], available: Mapping[str, Any]) -> bool:
-    by_name = is_by_name(fn, LOSS_NAMES | available.keys())
-    return not by_name or "y_true" in request(fn).required

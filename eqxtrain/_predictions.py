@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
 
 import jax
@@ -97,6 +97,11 @@ def hint_at_outputs(y_pred: Any, who: str) -> Iterator[None]:
             "`et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function that asks for "
             "`y_pred` and `y_true`."
         ) from error
+
+
+def needs_labels(fn: Callable[..., Any], names: Collection[str]) -> bool:
+    """Whether a loss or a metric can't do without `y_true`: asked for by name, or by position."""
+    return not is_by_name(fn, names) or "y_true" in request(fn).required
 
 
 def pick(available: Mapping[str, Any], on: Any, *, who: str) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class _MomentMetric(Metric):
             )
 
     def _merged(self, first: Array, second: Array, mask: Any) -> Self:
+        if mask is not None and jnp.ndim(mask) > 1:
+            raise ValueError(
+                f"`{type(self).__name__}` takes one weight an example; got weights of shape "
+                f"{jnp.shape(mask)}."
+            )
         weight = weights(mask, first.shape[:1])
         pair = jnp.stack([first, second], axis=-1)
         real = weight.reshape(weight.shape + (1,) * (pair.ndim - 1)) != 0
@@ -41,14 +46,14 @@ class _MomentMetric(Metric):
 
     def _products(self) -> tuple[Array, Array, Array]:
         """`Σ(u - ū)²`, `Σ(v - v̄)²` and `Σ(u - ū)(v - v̄)`, nan where nothing was seen."""
-        products = self.moments.spread()
+        products = self.moments.products.total()
         if products.ndim == 0:
             nan = jnp.full((), jnp.nan)
             return nan, nan, nan
         products = jnp.where(self.moments.weight.total() == 0, jnp.nan, products)
         return products[..., 0, 0], products[..., 1, 1], products[..., 0, 1]
 
-    def _over_outputs(self, score: Outputs, variance: Outputs) -> Outputs:
+    def _over_outputs(self, score: Outputs, variance: Outputs) -> Float[Array, "..."]:
         if self.multioutput == "raw_values" or score.ndim == 0:
             return score
         if self.multioutput == "uniform_average":
@@ -68,6 +73,8 @@ def _explained(left: Outputs, whole: Outputs) -> Outputs:
 class R2Score(_MomentMetric):
     """The coefficient of determination, `1 - Σ(y - ŷ)² / Σ(y - ȳ)²`, as in scikit-learn.
 
+    Of constant labels (or a single one) it is 1 where they are met, else 0.
+
     **Arguments:**
 
     - `multioutput`: of several outputs, `"uniform_average"`, `"variance_weighted"` (by the variance
@@ -78,7 +85,7 @@ class R2Score(_MomentMetric):
         y_pred, y_true = as_pair("R2Score", y_pred, y_true)
         return self._merged(y_true, y_true - y_pred, mask)
 
-    def compute(self) -> Outputs:
+    def compute(self) -> Float[Array, "..."]:
         labels, residuals, _ = self._products()
         bias = jnp.asarray(self.moments.mean)[..., 1] if jnp.ndim(self.moments.mean) else 0
         squares = residuals + self.moments.weight.total() * jnp.square(bias)
@@ -98,7 +105,7 @@ class ExplainedVariance(_MomentMetric):
         y_pred, y_true = as_pair("ExplainedVariance", y_pred, y_true)
         return self._merged(y_true, y_true - y_pred, mask)
 
-    def compute(self) -> Outputs:
+    def compute(self) -> Float[Array, "..."]:
         labels, residuals, _ = self._products()
         return self._over_outputs(_explained(residuals, labels), labels)
 
@@ -118,7 +125,7 @@ class PearsonCorrCoef(_MomentMetric):
         y_pred, y_true = as_pair("PearsonCorrCoef", y_pred, y_true)
         return self._merged(y_true, y_pred, mask)
 
-    def compute(self) -> Outputs:
+    def compute(self) -> Float[Array, "..."]:
         labels, predictions, both = self._products()
         spread = jnp.sqrt(labels) * jnp.sqrt(predictions)
         score = jnp.where(spread == 0, jnp.nan, both / jnp.where(spread == 0, 1, spread))
@@ -146,7 +153,7 @@ class SpearmanCorrCoef(Metric):
         if self.seen.values is None:
             return jnp.full((), jnp.nan)
         pair = (np.asarray(a) for a in self.seen.compute())
-        columns = [list(a.reshape(len(a), -1).T) for a in pair]
+        columns = [list(a.reshape(len(a), int(np.prod(a.shape[1:]))).T) for a in pair]
         scores = [_correlation(_ranks(a), _ranks(b)) for a, b in zip(*columns, strict=True)]
         return jnp.asarray(np.mean(scores), jnp.float32)
 

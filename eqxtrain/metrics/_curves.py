@@ -48,7 +48,7 @@ class _CurveMetric(ClassMetric):
         d = need_scores(type(self).__name__, self._decide(y_pred, y_true, mask))
         p, true, weight = probabilities(d, from_logits=self.from_logits), d.true, d.weight
         if d.classes:
-            true = true[:, None] == jnp.arange(d.classes)[None, :]
+            true = true[:, None] == jnp.arange(d.classes, dtype=jnp.int32)[None, :]
             weight = jnp.broadcast_to(weight[:, None], p.shape)
         weight = jnp.where(jnp.isnan(p), jnp.nan, weight)
         if self.bins is None:
@@ -88,7 +88,7 @@ def _histograms(
     index = jnp.clip((jnp.where(jnp.isnan(p), 0, p) * bins).astype(jnp.int32), 0, bins - 1)
     if p.ndim > 1:
         index = index + bins * jnp.arange(p.shape[1], dtype=jnp.int32)[None, :]
-    index = index + jnp.where(true, 0, int(np.prod(shape[1:])))
+    index = index + (~true).astype(jnp.int32) * int(np.prod(shape[1:]))
     return tally(index.reshape(-1), weight.reshape(-1), int(np.prod(shape))).reshape(shape)
 
 

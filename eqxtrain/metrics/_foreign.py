@@ -1,5 +1,7 @@
 """Metrics of other libraries, carried as they are."""
 
+import contextlib
+from collections.abc import Collection, Iterator
 from typing import Any, final
 
 import equinox as eqx
@@ -10,7 +12,7 @@ from jaxtyping import Array, Bool
 
 from .._request import name_of, request, snake_case
 from .._types import Self
-from ._base import Metric
+from ._base import Metric, combined, weights
 
 _OURS = {
     "logits": "y_pred",
@@ -23,6 +25,8 @@ _OURS = {
     "weights": "mask",
 }
 """What the parameters of other libraries are called here."""
+
+_WEIGHTS = {"weights", "sample_weights"}
 
 
 @final
@@ -38,43 +42,19 @@ class CluMetric(Metric):
     )
 
     def update(self, **available: Any) -> Self:
-        make = _maker(self.kind)
-        asked = request(make)
-        offered = {name: available[ours] for name, ours in _OURS.items() if ours in available}
-        offered = offered | available
-        for name, given in self.arguments:
-            offered[name] = available[given] if isinstance(given, str) else given
-        mask = available.get("mask")
-        if offered.get("sample_weights") is not None:
-            weight = jnp.asarray(mask).astype(jnp.float32)
-            offered |= {n: weight for n in ("sample_weights", "weights") if offered[n] is mask}
-        takes = {"mask", "sample_weights", "weights"} & set(asked.names)
-        if mask is not None and not takes and not asked.everything:
-            raise TypeError(
-                f"`{self.name}` can't leave out padding: its `from_model_output` takes no `mask`, "
-                "`weights` or `sample_weights`."
-            )
-        missing = [f"`{name}`" for name in asked.required if name not in offered]
-        if missing:
-            raise TypeError(
-                f"`{self.name}` asks for {', '.join(missing)}. Say what that is here, "
-                f'`from_clu({self.name}, {missing[0].strip("`")}="y_pred")`. Available: '
-                f"{', '.join(sorted(available))}."
-            )
-        given = {n: v for n, v in offered.items() if asked.everything or n in asked.names}
-        new = self.replace(value=_arrays(make(**given)), seen=jnp.ones((), bool))
+        with _standard_promotion():
+            new = self.replace(value=_arrays(self._made_of(available)), seen=jnp.ones((), bool))
         return new if self.value is None else self.merge(new)
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: Any) -> Self:
         if self.value is None or other.value is None:
             return self if other.value is None else other
-        merged = _arrays(self.value.merge(other.value))
         seen, theirs = jnp.asarray(self.seen), jnp.asarray(other.seen)
         # what has seen nothing is no identity in every library, so it is left out
-        choose = lambda both, a, b: jnp.where(
-            seen & theirs, jnp.asarray(both).astype(a.dtype), jnp.where(seen, a, b.astype(a.dtype))
-        )
-        value = jax.tree.map(choose, merged, self.value, other.value)
+        choose = lambda both, a, b: jnp.where(seen & theirs, both, jnp.where(seen, a, b))
+        with _standard_promotion():
+            both = _arrays(self.value.merge(other.value))
+            value = jax.tree.map(choose, both, self.value, other.value)
         return self.replace(value=value, seen=seen | theirs)
 
     def reset(self) -> Self:
@@ -85,31 +65,113 @@ class CluMetric(Metric):
         if self.value is None:
             return jnp.full((), jnp.nan, jnp.float32)
         to_nan = lambda v: jnp.where(self.seen, jnp.asarray(v).astype(jnp.float32), jnp.nan)
-        return jax.tree.map(to_nan, self.value.compute())
+        with _standard_promotion():
+            return jax.tree.map(to_nan, self.value.compute())
+
+    def _made_of(self, available: dict[str, Any]) -> Any:
+        """Their contribution of one batch."""
+        make = self.kind.from_model_output
+        asked = request(make)
+        mask = available.get("mask")
+        ours = {**available, **_without_padding(available)}
+        offered = {name: ours[source] for name, source in _OURS.items() if source in ours}
+        handed_on = ("logits", "labels") if asked.everything else ()
+        offered = {n: v for n, v in offered.items() if n in (*asked.names, *handed_on)} | ours
+        for name, given in self.arguments:
+            offered[name] = ours[given] if isinstance(given, str) else given
+        weighing = _WEIGHTS & set(asked.names)
+        for name in weighing:
+            offered[name] = _weight(offered.get(name), available)
+        if mask is not None and not weighing:
+            self._check_mask(mask, asked.everything or "mask" in asked.names)
+        missing = [name for name in asked.required if name not in offered]
+        if missing:
+            raise TypeError(
+                f"`{self.name}` asks for {', '.join(f'`{name}`' for name in missing)}. Say what "
+                f'that is here, `from_clu({self.name}, {missing[0]}="y_pred")`. Available: '
+                f"{', '.join(sorted(available))}."
+            )
+        return make(**{n: v for n, v in offered.items() if asked.everything or n in asked.names})
+
+    def _check_mask(self, mask: Any, taken: bool) -> None:
+        if not taken:
+            raise TypeError(
+                f"`{self.name}` can't leave out padding: its `from_model_output` takes no `mask`, "
+                "`weights` or `sample_weights`."
+            )
+        if jnp.asarray(mask).dtype != jnp.bool_:
+            raise TypeError(
+                f"`{self.name}` can't be weighted: its `from_model_output` takes a `mask`, and no "
+                "`weights` or `sample_weights`."
+            )
 
 
-def _maker(kind: Any) -> Any:
-    """What makes a contribution; a `clu.metrics.Collection` has another name for it."""
-    collection = getattr(kind, "single_from_model_output", None)
-    return getattr(kind, "from_model_output", collection)
+@final
+class CluCollection(Metric):
+    """Several of them, by name. Made by `from_clu` of a `clu.metrics.Collection`."""
+
+    name: str = eqx.field(static=True)
+    parts: dict[str, Any]
+
+    def update(self, **available: Any) -> Self:
+        return self.replace(parts={n: part.update(**available) for n, part in self.parts.items()})
+
+    def compute(self) -> Any:
+        return {name: part.compute() for name, part in self.parts.items()}
+
+
+def _weight(given: Any, available: dict[str, Any]) -> Any:
+    """The weights that a metric of another library asks for, of the shape of its labels."""
+    mask = available.get("mask")
+    if mask is None or given is None:
+        return mask if given is None else given
+    weight = mask if given is mask else combined(given, mask)
+    labels = available.get("y_true")
+    return weights(weight, jnp.shape(available["y_pred"] if labels is None else labels))
+
+
+def _without_padding(available: dict[str, Any]) -> dict[str, Any]:
+    """Predictions and labels with zeros for padding, which may be nan: theirs only multiply."""
+    mask = available.get("mask")
+    if mask is None:
+        return {}
+    arrays = {n: available[n] for n in ("y_pred", "y_true") if hasattr(available.get(n), "shape")}
+    keep = lambda array: weights(mask, jnp.shape(array)[: jnp.ndim(mask)]) != 0
+    clean = lambda array: jnp.where(
+        keep(array).reshape(jnp.shape(mask) + (1,) * (jnp.ndim(array) - jnp.ndim(mask))), array, 0
+    )
+    return {name: clean(jnp.asarray(array)) for name, array in arrays.items()}
+
+
+@contextlib.contextmanager
+def _standard_promotion() -> Iterator[None]:
+    """Other libraries mix dtypes and ranks, which strict settings refuse."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def _arrays(tree: Any) -> Any:
     return jax.tree.map(jnp.asarray, tree)
 
 
-def from_clu(kind: Any, *, name: str | None = None, **arguments: Any) -> CluMetric:
+def from_clu(
+    kind: Any, *, name: str | None = None, **arguments: Any
+) -> "CluMetric | CluCollection":
     """A metric of [clu](https://github.com/google/CommonLoopUtils) or metrax, or made like theirs.
 
     **Arguments:**
 
     - `kind`: a class with `from_model_output(...)`, `merge(other)` and `compute()` that is a
-        pytree of arrays. It is carried in the state of the pass as it is.
+        pytree of arrays. It is carried in the state of the pass as it is. Or a
+        `clu.metrics.Collection` of them, each of which is logged by its name.
     - `name`: what it goes by; by default the name of the class.
     - `arguments`: what is handed to which parameter of `from_model_output`: one of our names
         (`logits="y_pred"`), or a constant (`from_logits=True`). `logits`, `predictions`, `values`
         are `y_pred` by themselves, `labels` and `targets` `y_true`, and `weights` and
         `sample_weights` the mask.
+
+    How far what it gives is free of the split of the data is up to it: metrax's `Perplexity`, for
+    one, weighs batches by their rows, padding and all.
 
     !!! example
 
@@ -117,7 +179,26 @@ def from_clu(kind: Any, *, name: str | None = None, **arguments: Any) -> CluMetr
         metrics = {"perplexity": et.metrics.from_clu(metrax.Perplexity, from_logits=True)}
         ```
     """
-    if _maker(kind) is None:
-        raise TypeError(f"{kind!r} has no `from_model_output`, so it is no metric as clu's are.")
     own = name or snake_case(name_of(kind) or "metric")
+    if hasattr(kind, "single_from_model_output"):  # a collection
+        members: dict[str, Any] = kind.__annotations__
+        taken = {n: set(request(k.from_model_output).names) for n, k in members.items()}
+        _check_arguments(arguments, set().union(*taken.values()))
+        mine = {n: {a: v for a, v in arguments.items() if a in taken[n]} for n in members}
+        parts = {n: from_clu(kind, name=n, **mine[n]) for n, kind in members.items()}
+        return CluCollection(own, parts)
+    if not hasattr(kind, "from_model_output"):
+        raise TypeError(f"{kind!r} has no `from_model_output`, so it is no metric as clu's are.")
+    asked = request(kind.from_model_output)
+    if not asked.everything:
+        _check_arguments(arguments, asked.names)
     return CluMetric(kind, own, tuple(sorted(arguments.items())))
+
+
+def _check_arguments(arguments: Collection[str], taken: Collection[str]) -> None:
+    unknown = [name for name in arguments if name not in taken]
+    if unknown:
+        raise TypeError(
+            f"`{unknown[0]}` is no parameter of its `from_model_output`, which takes "
+            f"{', '.join(sorted(taken))}."
+        )

@@ -36,10 +36,11 @@ class FunctionMetric(Metric):
         take = lambda mode, part: self._contribution(mode, jnp.asarray(part), available)
         return self.replace(values=fold(self.values, value, take))
 
+    def merge(self, other: Any) -> Self:
+        return self.replace(values=merged(self.values, other.values))
+
     def compute(self) -> Any:
-        if isinstance(self.values, dict):
-            return {key: part.compute() for key, part in self.values.items()}
-        return self.values.compute()
+        return values_of(self.values)
 
     def results(self, name: str) -> dict[str, Any]:
         return results_of(self.values, name)
@@ -57,9 +58,14 @@ class FunctionMetric(Metric):
                 "scalar."
             )
         asked = request(mode.update)
-        takes_mask = asked.everything or "mask" in asked.names
-        given = {"mask": available.get("mask")} if takes_mask else {}
-        return mode.update(y_pred=value, **given)
+        if asked.everything or "mask" in asked.names:
+            return mode.update(y_pred=value, mask=available.get("mask"))
+        if available.get("mask") is not None:
+            raise TypeError(
+                f"The metric `{self.name}` can't leave out padding, and `{type(mode).__name__}` "
+                "can't be weighted: its `update` takes no `mask`."
+            )
+        return mode.update(y_pred=value)
 
     def _count(self, available: Mapping[str, Any]) -> Any:
         """How many examples a scalar stands for."""
@@ -94,6 +100,22 @@ def fold(modes: Any, value: Any, take: Callable[[Metric, Any], Metric]) -> Any:
         each = modes if isinstance(modes, dict) else dict.fromkeys(value, modes)
         return {key: fold(each[key], part, take) for key, part in value.items()}
     return modes.merge(take(modes.reset(), value))
+
+
+def merged(modes: Any, others: Any) -> Any:
+    """Accumulators as `fold` makes them, merged; one that has seen no dict yet has seen nothing."""
+    if isinstance(modes, dict) and isinstance(others, dict):
+        return {key: merged(modes[key], others[key]) for key in modes}
+    if isinstance(modes, dict) or isinstance(others, dict):
+        return modes if isinstance(modes, dict) else others
+    return modes.merge(others)
+
+
+def values_of(modes: Any) -> Any:
+    """What accumulators as `fold` makes them have come to."""
+    if isinstance(modes, dict):
+        return {key: values_of(part) for key, part in modes.items()}
+    return modes.compute()
 
 
 def results_of(modes: Any, name: str) -> dict[str, Any]:

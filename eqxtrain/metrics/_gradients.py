@@ -3,32 +3,32 @@
 They are of steps, so they are means over the steps of a pass, and depend on the batch size.
 """
 
-from collections.abc import Mapping
 from typing import Any, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._tree import is_inexact, paths
+from .._tree import is_inexact
 from .._types import Self
 from ._base import Metric
-from ._function import fold, results_of
+from ._function import fold, merged, results_of, values_of
 from ._modes import Mean
 
 
-def _norm(leaves: list[Array]) -> Float[Array, ""]:
+def _norm(leaves: list[Any]) -> Float[Array, ""]:
     squares = [jnp.sum(jnp.square(jnp.abs(leaf).astype(jnp.float32))) for leaf in leaves]
     return jnp.sqrt(jnp.sum(jnp.stack(squares))) if squares else jnp.zeros((), jnp.float32)
 
 
-def _layers(tree: PyTree) -> dict[str, list[Array]]:
-    """The arrays of a tree by the path of the layer that holds them."""
-    layers: dict[str, list[Array]] = {}
-    for path, leaf in paths(tree):
+def _layers(tree: PyTree) -> dict[str, list[Any]]:
+    """The floating arrays of a tree by the path of the layer that holds them."""
+    layers: dict[str, list[Any]] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if is_inexact(leaf):
-            layer = path.rpartition("." if path.rfind(".") > path.rfind("[") else "[")[0]
-            layers.setdefault(layer.lstrip(".") or "model", []).append(leaf)
+            layer = jax.tree_util.keystr(path[:-1]).lstrip(".")
+            layers.setdefault(layer or "model", []).append(leaf)
     return layers
 
 
@@ -38,10 +38,11 @@ class _TreeNorm(Metric):
     per_layer: bool = eqx.field(default=False, static=True, kw_only=True)
     mode: Any = eqx.field(default_factory=Mean, kw_only=True)
 
+    def merge(self, other: Any) -> Self:
+        return self.replace(mode=merged(self.mode, other.mode))
+
     def compute(self) -> Any:
-        if isinstance(self.mode, Mapping):
-            return {layer: part.compute() for layer, part in self.mode.items()}
-        return self.mode.compute()
+        return values_of(self.mode)
 
     def results(self, name: str) -> dict[str, Any]:
         return results_of(self.mode, name)

@@ -194,7 +194,7 @@ class Std(Metric):
         return self.merge(Std.of(y_pred, mask=mask, over=self.over))
 
     def compute(self) -> Float[Array, ""]:
-        products = self.moments.spread().reshape(())
+        products = self.moments.products.total().reshape(())
         return jnp.sqrt(products / self.moments.weight.total())
 
 

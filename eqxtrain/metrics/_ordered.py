@@ -92,7 +92,14 @@ class Gather(Metric):
             return self if other.values is None else other
         arrays = jax.tree.leaves((self, other))
         join = jnp.concatenate if any(isinstance(a, jax.Array) for a in arrays) else np.concatenate
-        return jax.tree.map(lambda a, b: join([a, b]), self, other)
+        masked = self.kept is not None or other.kept is not None
+        kept = join([self._rows(), other._rows()]) if masked else None
+        return type(self)(jax.tree.map(lambda a, b: join([a, b]), self.values, other.values), kept)
+
+    def _rows(self) -> Any:
+        """Which rows are kept, all of them if there was no mask."""
+        rows = len(jax.tree.leaves(self.values)[0])
+        return np.ones(rows, bool) if self.kept is None else self.kept
 
     def reset(self) -> Self:
         return type(self)()

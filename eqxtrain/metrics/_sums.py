@@ -83,7 +83,10 @@ class Moments(Monoid):
         """Those of one batch. What has the weight 0 must be finite."""
         total = jnp.sum(weight)
         each = weight.reshape(weight.shape + (1,) * (values.ndim - 1))
-        mean = jnp.sum(each * values, axis=0) / jnp.where(total > 0, total, 1)
+        # about one of the values, so that equal ones have themselves as their mean, to the bit
+        pivot = values[jnp.argmax(weight != 0)] if len(values) else jnp.zeros(values.shape[1:])
+        offset = jnp.sum(each * (values - pivot[None]), axis=0) / jnp.where(total > 0, total, 1)
+        mean = jnp.where(total > 0, pivot + offset, 0)
         centred = jnp.where(each > 0, values - mean[None], 0)
         products = (each * centred)[..., :, None] * centred[..., None, :]
         return Moments(CompensatedSum.of(total), mean, CompensatedSum.of(jnp.sum(products, axis=0)))
@@ -99,16 +102,6 @@ class Moments(Monoid):
         mean = jnp.where(mine > 0, self.mean + delta * share, other.mean)
         products = self.products.merge(other.products).merge(between)
         return type(self)(weight, mean, products)
-
-    def spread(self) -> Floats:
-        """The products, 0 for a variable that varies less than float32 resolves about its mean."""
-        products = self.products.total()
-        if products.ndim == 0:
-            return products
-        resolved = 4 * jnp.finfo(jnp.float32).eps * jnp.abs(jnp.asarray(self.mean))
-        squares = jnp.diagonal(products, axis1=-2, axis2=-1)
-        constant = squares <= self.weight.total() * jnp.square(resolved)
-        return jnp.where(constant[..., :, None] | constant[..., None, :], 0, products)
 
     def reset(self) -> Self:
         mean = jnp.zeros(jnp.shape(self.mean), jnp.float32)

@@ -6,8 +6,8 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._predictions import UnlabelledError, pick
-from .._request import call, name_of, request
+from .._predictions import UnlabelledError, needs_labels, pick
+from .._request import METRIC_NAMES, call, name_of, request
 from .._types import Self
 from ._base import Metric, combined
 from ._function import as_metric
@@ -46,6 +46,11 @@ class Weighted(_Wrapper):
     metric inside is.
     """
 
+    def __check_init__(self) -> None:
+        inside = self.metric.metric if isinstance(self.metric, On) else self.metric
+        if isinstance(inside, Weighted):
+            raise TypeError("`Weighted(Weighted(...))` would weigh twice: take one of them away.")
+
     @property
     def name(self) -> str:
         """What it goes by in a list of metrics."""
@@ -55,6 +60,14 @@ class Weighted(_Wrapper):
         weight = available.get("sample_weight")
         if weight is None:
             return self._updated(available)
+        if isinstance(self.metric, On):  # which picks weights too
+            on = On(Weighted(self.metric.metric), self.metric.on).update(**available)
+            return self.replace(metric=self.metric.replace(metric=on.metric.metric))  # pyright: ignore[reportAttributeAccessIssue]
+        if not hasattr(weight, "shape"):
+            raise TypeError(
+                f"`{self.name}` was given a `{type(weight).__name__}` as `sample_weight`: it is "
+                "one array, so pick one, `On(Weighted(...), key)`."
+            )
         asked = request(self.metric.update)
         if not asked.everything and "mask" not in asked.names:
             kind = type(self.metric).__name__
@@ -89,6 +102,7 @@ class On(_Wrapper):
 
     def update(self, **available: Any) -> Self:
         picked = available | pick(available, self.on, who=f"The metric `{self.name}`")
-        if picked.get("y_true", 0) is None and "y_true" in request(self.asks()).required:
+        unlabelled = picked.get("y_true", 0) is None
+        if unlabelled and needs_labels(self.asks(), METRIC_NAMES | available.keys()):
             raise UnlabelledError(f"The metric `{self.name}` is on {self.on!r}, without labels.")
         return self._updated(picked)

@@ -124,7 +124,6 @@ def test_masks_and_fractional_weights_are_metraxs_weights(
     np.testing.assert_allclose(result, oracle(*wide(t, p), sample_weight=weight), rtol=1e-5)
 
 
-# Fails: metrax multiplies by the weights, and 0 times nan is nan. Padding may be anything.
 @with_metrax
 def test_padding_of_nan_is_left_out_of_metraxs(rng: np.random.Generator) -> None:
     (p, t), mask = numbers(rng), np.arange(32) < 27
@@ -134,7 +133,6 @@ def test_padding_of_nan_is_left_out_of_metraxs(rng: np.random.Generator) -> None
     np.testing.assert_allclose(seen.compute(), expected, rtol=1e-5)
 
 
-# Fails: the mask of rows is broadcast along the last axis, in silence where the sizes agree.
 @with_metrax
 @pytest.mark.parametrize("shape", [(4, 4), (4, 3)])
 def test_a_mask_of_rows_is_one_of_rows_for_several_outputs(
@@ -147,7 +145,6 @@ def test_a_mask_of_rows_is_one_of_rows_for_several_outputs(
     np.testing.assert_allclose(foreign("mse").update(**batch).compute(), expected, rtol=1e-5)
 
 
-# Fails: metrax counts in int32 without weights, in float32 with them; a merge truncates to int.
 @with_metrax
 @pytest.mark.parametrize("weighted_first", [False, True])
 @pytest.mark.parametrize("reset", [False, True])
@@ -169,7 +166,6 @@ def test_batches_with_and_without_weights_are_merged_without_truncation(
         np.testing.assert_allclose(total.compute(), expected, rtol=1e-5)
 
 
-# Fails where there is no mask (`jnp.array(None)`), and with one, which is left out.
 @with_metrax
 @pytest.mark.parametrize("masked", [False, True])
 def test_weights_may_be_handed_to_metrax_by_name(masked: bool, rng: np.random.Generator) -> None:
@@ -197,7 +193,6 @@ def test_what_is_asked_for_and_not_there_is_named() -> None:
         from_clu(metrax.MSE).update(y_pred=jnp.ones(3), mask=None)
 
 
-# Fails: a parameter that there is not is dropped, and the default is taken in silence.
 @with_metrax
 def test_an_argument_that_it_does_not_take_is_refused() -> None:
     with pytest.raises(TypeError, match="threshhold"):
@@ -215,7 +210,6 @@ def test_another_part_of_the_batch_may_be_the_prediction(rng: np.random.Generato
     assert [name for name, _ in collect([metric, from_clu(metrax.MSE)])] == ["copy", "mse"]
 
 
-# Fails: whether labels are asked for is not seen through `from_clu`, so it is called with None.
 @with_metrax
 def test_on_an_output_whose_labels_are_none_nothing_is_measured(rng: np.random.Generator) -> None:
     metrics = {"a": On(foreign("mse"), "a"), "b": On(foreign("mse"), "b")}
@@ -236,7 +230,6 @@ def test_of_nothing_seen_it_is_nan_and_changes_nothing(rng: np.random.Generator)
             assert both.compute() == seen.compute()
 
 
-# Fails: JAX's strict settings, under which optax is called leniently, reach into metrax and clu.
 @pytest.mark.parametrize("name", ["mse", "aucroc", "accuracy"])
 def test_strict_settings_of_jax_do_not_reach_into_it(name: str, rng: np.random.Generator) -> None:
     pytest.importorskip("metrax")

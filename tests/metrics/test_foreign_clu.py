@@ -43,7 +43,6 @@ def numbers(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return p, t
 
 
-# Fails for `Accuracy`: it is handed `values` too, by which it calls the class above it.
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_accuracy_of_clu_agrees_with_scikit_learn(
     masked: bool, clu: Any, rng: np.random.Generator
@@ -67,7 +66,6 @@ def test_average_and_std_of_clu_agree_with_numpy(
     np.testing.assert_allclose(result, oracle, rtol=1e-5)
 
 
-# Fails: clu makes bools of its masks, so a weight of 0.01 counts as one of 1, in silence.
 def test_fractional_weights_of_clus_masks_are_right_or_refused(
     clu: Any, rng: np.random.Generator
 ) -> None:
@@ -80,7 +78,6 @@ def test_fractional_weights_of_clus_masks_are_right_or_refused(
         np.testing.assert_allclose(result, np.average(p.astype(float), weights=w), rtol=1e-5)
 
 
-# Fails for a collection with an `Accuracy`, as that does by itself.
 @pytest.mark.parametrize("accuracy", [False, True])
 def test_a_collection_of_clu_gives_each_of_its_parts(
     accuracy: bool, clu: Any, rng: np.random.Generator
@@ -105,7 +102,6 @@ def test_in_a_learner_a_collection_agrees_with_numpy(clu: Any, batch_size: int) 
     assert result["all/top"] == pytest.approx(y_pred.max(1).mean(dtype=float), rel=1e-4)
 
 
-# Fails as it does by itself.
 @pytest.mark.parametrize("batch_size", [4, 21])
 def test_in_a_learner_the_accuracy_agrees_with_scikit_learn(clu: Any, batch_size: int) -> None:
     x, y = data(21)

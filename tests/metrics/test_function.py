@@ -192,14 +192,12 @@ def test_each_value_of_a_dict_is_folded_by_each_mode(rng: np.random.Generator) -
     )
 
 
-# Fails: `results` takes dicts of dicts, `compute` has an `AttributeError`.
 def test_dicts_of_dicts_are_computed_as_they_are_logged() -> None:
     metric = from_function(lambda y_pred: {"a": {"b": y_pred}}, name="f").update(**BATCH)
     assert metric.results("f") == {"f/a/b": 3}
     assert metric.compute() == {"a": {"b": 3}}
 
 
-# Fails: that a fresh metric is the identity of `merge` is the law, but a dict is not known yet.
 @pytest.mark.parametrize("fresh_first", [True, False])
 def test_a_fresh_metric_adds_nothing_to_one_that_saw_a_dict(fresh_first: bool) -> None:
     fresh = from_function(lambda y_pred: {"a": y_pred}, name="f")

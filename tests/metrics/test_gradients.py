@@ -146,14 +146,12 @@ def test_no_step_seen_is_nan_and_no_arrays_have_the_norm_0(kind: Any) -> None:
     assert kind(per_layer=True).update({"a": None}).results("n") == {}
 
 
-# Fails: a key with a dot in it is cut in two, and both are one layer `['a`.
 def test_keys_with_dots_are_layers_of_their_own() -> None:
     grads = {"a.x": jnp.full(1, 3.0), "a.y": {"w": jnp.full(1, 4.0), "a.b": jnp.full(1, 0.0)}}
     layers = GradientNorm(per_layer=True).update(grads).results("n")
     assert layers == {"n/model": 3.0, "n/['a.y']": 4.0}
 
 
-# Fails: that a fresh metric is the identity of `merge` is the law, but no layer is known yet.
 @pytest.mark.parametrize("fresh_first", [True, False])
 def test_a_fresh_metric_adds_nothing_to_one_that_saw_layers(fresh_first: bool) -> None:
     fresh = GradientNorm(per_layer=True)
@@ -162,6 +160,5 @@ def test_a_fresh_metric_adds_nothing_to_one_that_saw_layers(fresh_first: bool) -
     assert both.compute() == {"['a']": 2.0}
 
 
-# Fails: NumPy's arrays are arrays elsewhere, but `_layers` is annotated to have JAX's.
 def test_gradients_may_be_numpys() -> None:
     assert GradientNorm().update({"w": np.full(4, 1.5, np.float32)}).compute() == 3

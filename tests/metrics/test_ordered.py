@@ -137,7 +137,6 @@ def test_gather_refuses_counts_of_other_rows() -> None:
         Gather.of(jnp.ones(3), counts=jnp.ones(2))
 
 
-# Fails: a batch with a mask can't be merged with one without, which is a mask of all rows.
 @pytest.mark.parametrize("masked_first", [False, True])
 def test_gather_joins_batches_with_and_without_a_mask(masked_first: bool) -> None:
     padded = Gather.of(jnp.array([4.0, jnp.nan]), mask=jnp.array([True, False]))

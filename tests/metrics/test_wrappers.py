@@ -98,7 +98,6 @@ def test_labels_and_weights_without_parts_are_for_all_outputs(
         np.testing.assert_allclose(result, oracle(p[1], t[0], w[0]), rtol=1e-5)
 
 
-# Fails for `Weighted(On(...))`: JAX is asked to make an array of the weights' dict.
 @pytest.mark.parametrize("outer", ["on", "weighted"])
 @every_structure
 def test_weights_with_parts_weigh_their_outputs_in_either_order(
@@ -112,7 +111,6 @@ def test_weights_with_parts_weigh_their_outputs_in_either_order(
     np.testing.assert_allclose(result, oracle(p[1, :9], t[1, :9], w[1, :9]), rtol=1e-5)
 
 
-# Fails for what is called as `fn(y_pred, y_true)`: it is called with None.
 @every_inner
 @pytest.mark.parametrize(
     "wrap",
@@ -198,7 +196,6 @@ def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         Weighted(MeanAbsoluteError()).update(**batch, sample_weight=jnp.ones(shape))
 
 
-# Fails for what is between `Weighted` and the metric: the weights are dropped in silence.
 @pytest.mark.parametrize(
     "inner", [Blind(), On(Blind(), "k"), from_function(absolute, Blind())], ids=["", "on", "mode"]
 )
