@@ -29,7 +29,23 @@ def peak(y_pred: Any) -> Any:
     return {"size": jnp.abs(y_pred), "sign": jnp.sign(y_pred)}
 
 
+class Bias(Metric):
+    """A metric as users write them, that merges and resets through its parts."""
+
+    error: m.Mean = eqx.field(default_factory=m.Mean)
+    worst: m.Max = eqx.field(default_factory=m.Max)
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> "Bias":
+        error = m.Mean.of(y_pred - y_true, mask=mask)
+        worst = m.Max.of(y_pred - y_true, mask=mask)
+        return Bias(self.error.merge(error), self.worst.merge(worst))
+
+    def compute(self) -> jax.Array:
+        return self.error.compute() + self.worst.compute()
+
+
 VALUES: dict[str, Metric] = {
+    "through_its_parts": Bias(),
     "mean": m.Mean(),
     "sum": m.Sum(),
     "min": m.Min(),
@@ -234,6 +250,20 @@ def test_dtype_and_structure_stay_what_they_are_from_the_first_update(name: str,
         assert eqx.tree_equal(kinds(other), kinds(new))
     for leaf in jax.tree.leaves(eqx.filter(_logs.take_out(new)[0], eqx.is_array)):
         assert leaf.dtype in (jnp.float32, jnp.bool_) and not leaf.weak_type
+
+
+NOTHING: dict[str, Any] = {"sum": 0, "gather": [], "modes_gather": [], "confusion_matrix": 0}
+
+
+@every_metric
+def test_what_saw_nothing_is_nan_and_counts_are_0(name: str) -> None:
+    shape = (SIZE,) if name in VALUES else (SIZE, CLASSES)
+    y_true = np.zeros(SIZE, np.float32 if name in VALUES else np.int32)
+    batch = {"y_pred": np.ones(shape, np.float32), "y_true": y_true, "mask": np.zeros(SIZE, bool)}
+    padding = contribution(CASES[name], batch)
+    for empty in (CASES[name], CASES[name].reset(), padding, padding.reset()):
+        for path, value in empty.results(name).items():
+            np.testing.assert_array_equal(value, NOTHING.get(path, np.nan), err_msg=path)
 
 
 def test_every_metric_is_among_the_cases() -> None:
