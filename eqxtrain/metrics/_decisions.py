@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from ._base import is_known, same_shape, weights
 
@@ -22,6 +22,7 @@ class Decisions(NamedTuple):
     - `weight`: how much each of them counts.
     - `scores`: `(rows, classes)`, `(rows,)` or `(rows, labels)`; None where classes were predicted.
     - `classes`: how many, where there are indices; else None.
+    - `outside`: where labels or predictions that count are no class.
     """
 
     predicted: Array
@@ -29,6 +30,7 @@ class Decisions(NamedTuple):
     weight: Float[Array, "..."]
     scores: Array | None
     classes: int | None
+    outside: Bool[Array, "..."]
 
 
 def decide(
@@ -75,16 +77,20 @@ def decide(
     if ignore_index is not None:
         wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)
         weight = jnp.where(wide == ignore_index, 0, weight)
-    several = form != "one class"
-    if scores is not None:
-        scores = scores.reshape(-1, scores.shape[-1]) if several else scores.reshape(-1)
     if form in ("one class", "labels"):
         shape = (-1, p.shape[-1]) if form == "labels" else (-1,)
+        outside = jnp.zeros(t.shape, bool) if t.dtype == jnp.bool_ else (t < 0) | (t > 1)
+        scores = None if scores is None else scores.reshape(shape)
         p = p if p.dtype == jnp.bool_ else p.astype(jnp.float32) > float(threshold)
         t = (t.astype(jnp.float32) > 0.5) & (weight != 0)
-        return Decisions(p.reshape(shape), t.reshape(shape), weight.reshape(shape), scores, None)
-    t = jnp.where(weight == 0, 0, t.astype(jnp.int32)).reshape(-1)
-    return Decisions(p.astype(jnp.int32).reshape(-1), t, weight.reshape(-1), scores, classes)
+    else:
+        shape = (-1,)
+        p, t = p.astype(jnp.int32), jnp.where(weight == 0, 0, t.astype(jnp.int32))
+        top = jnp.iinfo(jnp.int32).max if classes is None else classes
+        outside = (t < 0) | (t >= top) | (p < 0) | (p >= top)
+        scores = None if scores is None else scores.reshape(-1, scores.shape[-1])
+    p, t, weight, outside = (a.reshape(shape) for a in (p, t, weight, outside & (weight != 0)))
+    return Decisions(p, t, weight, scores, None if form == "labels" else classes, outside)
 
 
 def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
@@ -116,24 +122,22 @@ def _are_integers(*arrays: Array) -> bool:
 
 def known_classes(who: str, d: Decisions) -> Decisions:
     """Refuse labels that are no class; in a compiled program, which can't, they count as nan."""
-    if d.classes is None:
-        if jnp.issubdtype(d.predicted.dtype, jnp.integer):
-            raise ValueError(
-                f"`{who}` was given the indices of classes, but not how many there are: give "
-                f"`{who}(num_classes=...)` (or booleans, where there is only one class)."
-            )
-        return d
-    outside = (d.true < 0) | (d.true >= d.classes) | (d.predicted < 0) | (d.predicted >= d.classes)
-    outside = outside & (d.weight != 0)
-    if is_known(outside) and bool(jnp.any(outside)):
-        both = np.concatenate([np.asarray(d.true)[outside], np.asarray(d.predicted)[outside]])
+    if d.classes is None and jnp.issubdtype(d.predicted.dtype, jnp.integer):
+        raise ValueError(
+            f"`{who}` was given the indices of classes, but not how many there are: give "
+            f"`{who}(num_classes=...)` (or booleans, where there is only one class)."
+        )
+    if is_known(d.outside) and bool(jnp.any(d.outside)):
+        if d.classes is None:
+            raise ValueError(f"`{who}` of a single class takes labels of 0 or 1; there are others.")
+        both = np.concatenate([np.asarray(a)[np.asarray(d.outside)] for a in d[:2]])
         wrong = next(int(c) for c in both if not 0 <= c < d.classes)
         raise ValueError(
             f"`{who}` was given the class {wrong}, but there are {d.classes}, 0 to "
             f"{d.classes - 1}: see how the labels are made, or leave it out by "
             f"`ignore_index={wrong}`."
         )
-    return d._replace(weight=jnp.where(outside, jnp.nan, d.weight))
+    return d._replace(weight=jnp.where(d.outside, jnp.nan, d.weight))
 
 
 def tally(
