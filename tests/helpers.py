@@ -1,5 +1,6 @@
 """Tiny data, models and learners that the tests share."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -102,3 +103,18 @@ class Quadratic(eqx.Module):
 
     def __call__(self, x: Array) -> Array:
         return jnp.dot(self.w, x)
+
+
+def in_batches(metric: Any, *arrays: Any, weight: Any = None, sizes: Any = (1, 7)) -> Any:
+    """A metric that has seen `y_pred`, `y_true` and maybe a mask, in batches of unequal sizes."""
+    metric = metric if weight is None else et.metrics.Weighted(metric)
+    names = ("y_pred", "y_true", "mask")[: len(arrays)]
+    data = {"mask": None, "sample_weight": weight, **dict(zip(names, arrays, strict=True))}
+    takes = {"y_pred", "y_true", "mask"} | ({"sample_weight"} if weight is not None else set())
+    rows = np.split(np.arange(len(arrays[0])), sizes)
+    batches = [
+        {n: None if v is None else v[index] for n, v in data.items() if n in takes}
+        for index in rows
+    ]
+    parts = [metric.reset().update(**batch) for batch in batches]
+    return functools.reduce(lambda a, b: a.merge(b), parts)

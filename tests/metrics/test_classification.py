@@ -1,13 +1,16 @@
 """Accuracy, next to scikit-learn's `accuracy_score`."""
 
+import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score
+from helpers import in_batches
+from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
-from eqxtrain.metrics import Accuracy
+from eqxtrain.metrics import Accuracy, TopKAccuracy
 
 
 def accuracy(y_pred: Any, y_true: Any, mask: Any = None, **options: Any) -> float:
@@ -82,3 +85,53 @@ def test_shapes_that_would_broadcast_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"`Accuracy`.*`y_pred` has the shape.*reshape"):
         accuracy(jnp.zeros(shapes[0]), jnp.zeros(shapes[1], int))
+
+
+def test_accuracy_of_predicted_classes_and_of_tokens(rng: np.random.Generator) -> None:
+    predicted, labels = rng.integers(0, 9, (2, 40)).astype(np.int32)
+    np.testing.assert_allclose(accuracy(predicted, labels), accuracy_score(labels, predicted), 1e-6)
+    tokens = labels.reshape(8, 5)
+    kept = tokens != 3
+    expected = accuracy_score(tokens[kept], predicted.reshape(8, 5)[kept])
+    result = accuracy(predicted.reshape(8, 5), tokens, ignore_index=3)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_accuracy_of_several_labels_counts_them_one_by_one(rng: np.random.Generator) -> None:
+    chance, labels = rng.random((20, 3)).astype(np.float32), rng.integers(0, 2, (20, 3))
+    expected = ((chance > 0.4) == labels).mean()
+    result = accuracy(chance, labels, multilabel=True, threshold=0.4)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_top_k_accuracy_is_that_of_scikit_learn(
+    k: int, weighted: bool, rng: np.random.Generator
+) -> None:
+    scores, labels = rng.normal(size=(30, 9)).astype(np.float32), rng.integers(0, 9, 30)
+    weight = rng.random(30).astype(np.float32) if weighted else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = top_k_accuracy_score(labels, scores, k=k, labels=range(9), sample_weight=weight)
+    for given in (labels, np.eye(9, dtype=np.float32)[labels]):
+        result = in_batches(TopKAccuracy(k), scores, given, weight=weight).compute()
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_ties_are_among_the_top_k_as_in_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras: Any = pytest.importorskip("keras")
+    scores = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0.5]], np.float32)
+    labels = np.array([1, 0, 1], np.int32)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        theirs = keras.metrics.sparse_top_k_categorical_accuracy(labels, scores, k=1)
+    result = TopKAccuracy(1).update(scores, labels).compute()
+    np.testing.assert_allclose(result, np.mean(theirs))
+
+
+def test_top_k_needs_scores_of_several_classes() -> None:
+    with pytest.raises(ValueError, match="needs a score for each of several classes"):
+        TopKAccuracy(1).update(np.ones(3, np.float32), np.ones(3, np.int32))
+    with pytest.raises(ValueError, match="was given the class 3, but there are 3"):
+        TopKAccuracy(1).update(np.eye(3, dtype=np.float32), np.array([0, 1, 3], np.int32))
