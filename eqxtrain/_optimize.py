@@ -1,7 +1,6 @@
 """Which leaves are trained, and optax on those alone."""
 
-import contextlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, cast
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import optax
 from jaxtyping import PyTree
 
 from ._identity import Frozen
+from ._promotion import standard_promotion
 from ._tree import differences, is_inexact
 from ._types import FilterSpec, Optimizer, Transformation
 
@@ -127,7 +127,7 @@ def init(optimizer: optax.GradientTransformation | None, spec: FilterSpec, model
     if optimizer is None:
         return None
     params, _ = partition(spec, model)
-    with _standard_promotion():
+    with standard_promotion():
         return optimizer.init(params)
 
 
@@ -159,7 +159,7 @@ def update(
             + "; ".join(bad[:5])
             + ". Differentiate what `trainable` says, or change `trainable`."
         )
-    with _standard_promotion():
+    with standard_promotion():
         updates, new_state = optax.with_extra_args_support(optimizer).update(
             grads, opt_state, params, value=loss, grad=grads, value_fn=value_fn
         )
@@ -194,10 +194,3 @@ def keep_dtypes(old: PyTree, new: PyTree) -> PyTree:
 
 def _is_none(leaf: Any) -> bool:
     return leaf is None
-
-
-@contextlib.contextmanager
-def _standard_promotion() -> Iterator[None]:
-    """Adam, lamb, schedules and MultiSteps mix dtypes and ranks, which strict settings refuse."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

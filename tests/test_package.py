@@ -12,7 +12,7 @@ import eqxtrain as et
 ROOT = Path(et.__file__).parent
 
 ROOMS = [
-    "_types", "_identity", "_tree", "_request", "_naming", "_predictions", "metrics",
+    "_types", "_promotion", "_identity", "_tree", "_request", "_naming", "_predictions", "metrics",
     "_reduction", "_labels", "_loss", "_regularize", "_state",
     "_optimize", "_outputs", "_summary", "_protocol", "_forward", "_steps", "_compile", "data",
     "_fold", "_engine", "_initialise", "_history", "_interrupt", "callbacks",

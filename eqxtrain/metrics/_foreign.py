@@ -1,7 +1,6 @@
 """Metrics of other libraries, carried as they are."""
 
-import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, final
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from .._promotion import standard_promotion
 from .._request import name_of, request, snake_case
 from .._types import Self
 from ._base import Metric, combined, weights
@@ -42,7 +42,7 @@ class CluMetric(Metric):
     )
 
     def update(self, **available: Any) -> Self:
-        with _standard_promotion():
+        with standard_promotion():
             new = self.replace(value=_arrays(self._made_of(available)), seen=jnp.ones((), bool))
         return new if self.value is None else self.merge(new)
 
@@ -52,7 +52,7 @@ class CluMetric(Metric):
         seen, theirs = jnp.asarray(self.seen), jnp.asarray(other.seen)
         # what has seen nothing is no identity in every library, so it is left out
         choose = lambda both, a, b: jnp.where(seen & theirs, both, jnp.where(seen, a, b))
-        with _standard_promotion():
+        with standard_promotion():
             both = _arrays(self.value.merge(other.value))
             value = jax.tree.map(choose, both, self.value, other.value)
         return self.replace(value=value, seen=seen | theirs)
@@ -65,7 +65,7 @@ class CluMetric(Metric):
         if self.value is None:
             return jnp.full((), jnp.nan, jnp.float32)
         to_nan = lambda v: jnp.where(self.seen, jnp.asarray(v).astype(jnp.float32), jnp.nan)
-        with _standard_promotion():
+        with standard_promotion():
             return jax.tree.map(to_nan, self.value.compute())
 
     def _made_of(self, available: dict[str, Any]) -> Any:
@@ -78,6 +78,11 @@ class CluMetric(Metric):
         handed_on = ("logits", "labels") if asked.everything else ()
         offered = {n: v for n, v in offered.items() if n in (*asked.names, *handed_on)} | ours
         for name, given in self.arguments:
+            if isinstance(given, str) and given not in ours:
+                raise TypeError(
+                    f"`{self.name}` was told that `{name}` is {given!r}, which is not available; "
+                    f"there are {', '.join(sorted(ours))}."
+                )
             offered[name] = ours[given] if isinstance(given, str) else given
         weighing = _WEIGHTS & set(asked.names)
         for name in weighing:
@@ -141,13 +146,6 @@ def _without_padding(available: dict[str, Any]) -> dict[str, Any]:
         keep(array).reshape(jnp.shape(mask) + (1,) * (jnp.ndim(array) - jnp.ndim(mask))), array, 0
     )
     return {name: clean(jnp.asarray(array)) for name, array in arrays.items()}
-
-
-@contextlib.contextmanager
-def _standard_promotion() -> Iterator[None]:
-    """Other libraries mix dtypes and ranks, which strict settings refuse."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def _arrays(tree: Any) -> Any:

@@ -47,7 +47,9 @@ class Weighted(_Wrapper):
     """
 
     def __check_init__(self) -> None:
-        inside = self.metric.metric if isinstance(self.metric, On) else self.metric
+        inside = self.metric
+        while isinstance(inside, On):
+            inside = inside.metric
         if isinstance(inside, Weighted):
             raise TypeError("`Weighted(Weighted(...))` would weigh twice: take one of them away.")
 
@@ -57,20 +59,20 @@ class Weighted(_Wrapper):
         return f"weighted_{name_of(self.metric) or 'metric'}"
 
     def update(self, **available: Any) -> Self:
-        weight = available.get("sample_weight")
+        inside, picked = self.metric, available
+        while isinstance(inside, On):  # which picks a part of the weights too
+            inside, picked = inside.metric, inside.picked(picked)
+        weight = picked.get("sample_weight")
         if weight is None:
             return self._updated(available)
-        if isinstance(self.metric, On):  # which picks weights too
-            on = On(Weighted(self.metric.metric), self.metric.on).update(**available)
-            return self.replace(metric=self.metric.replace(metric=on.metric.metric))  # pyright: ignore[reportAttributeAccessIssue]
         if not hasattr(weight, "shape"):
             raise TypeError(
                 f"`{self.name}` was given a `{type(weight).__name__}` as `sample_weight`: it is "
                 "one array, so pick one, `On(Weighted(...), key)`."
             )
-        asked = request(self.metric.update)
+        asked = request(inside.update)
         if not asked.everything and "mask" not in asked.names:
-            kind = type(self.metric).__name__
+            kind = type(inside).__name__
             raise TypeError(
                 f"`{kind}` can't be weighted: its `update` takes no `mask`, by which it would be "
                 "told how much each row counts. Give it one, and hand it on to its parts."
@@ -100,8 +102,12 @@ class On(_Wrapper):
         """What it goes by in a list of metrics."""
         return name_of(self.metric) or "metric"
 
+    def picked(self, available: dict[str, Any]) -> dict[str, Any]:
+        """What is available, with the parts that it is on."""
+        return available | pick(available, self.on, who=f"The metric `{self.name}`")
+
     def update(self, **available: Any) -> Self:
-        picked = available | pick(available, self.on, who=f"The metric `{self.name}`")
+        picked = self.picked(available)
         unlabelled = picked.get("y_true", 0) is None
         if unlabelled and needs_labels(self.asks(), METRIC_NAMES | available.keys()):
             raise UnlabelledError(f"The metric `{self.name}` is on {self.on!r}, without labels.")
