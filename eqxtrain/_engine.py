@@ -227,7 +227,7 @@ class Pass:
             values = _compile.compiled(_logs.compute, dict(metrics))
         result = _logs.as_result(jax.device_get(values))
         if whole:
-            _logs.warn_of_nan(metrics, result)
+            _logs.warn(metrics)
         return result
 
     def outputs(self) -> PyTree:

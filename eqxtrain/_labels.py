@@ -23,6 +23,7 @@ _DISTRIBUTIONS = (
     optax.losses.softmax_cross_entropy,
     optax.losses.safe_softmax_cross_entropy,
     optax.losses.poly_loss_cross_entropy,
+    optax.losses.kl_divergence,
 )
 """Losses of `(batch, ..., classes)` and one-hot labels or probabilities of the same shape."""
 
@@ -36,6 +37,7 @@ _ELEMENTWISE = (
     optax.losses.hinge_loss,
     optax.losses.perceptron_loss,
     optax.losses.sparsemax_loss,
+    optax.losses.cosine_distance,
 )
 """Losses of predictions and labels of one shape."""
 
@@ -51,25 +53,22 @@ def check_labels(
 
     **Returns:** what is available, with labels that were looked at.
     """
-    while isinstance(fn, functools.partial):
-        if fn.args or fn.keywords.keys() & {"axis", "where"}:
-            return available
-        fn = fn.func
+    fn = _optax_loss(fn)
     y_pred: Any = available.get("y_pred")
     y_true: Any = available.get("y_true")
     if not hasattr(y_pred, "dtype") or not hasattr(y_true, "dtype"):
         return available
     p, t = tuple(np.shape(y_pred)), tuple(np.shape(y_true))
-    if _is_one(fn, _INDICES):
+    if fn in _INDICES:
         _check_indices(name, p, t, y_true)
         return {**available, "y_true": _inside(name, available, p[-1], compiled)}
-    if _is_one(fn, _DISTRIBUTIONS) and p != t:
+    if fn in _DISTRIBUTIONS and p != t:
         raise ValueError(
             f"The loss `{name}` compares scores of shape {p} with one-hot labels or probabilities "
             f"of the same shape, but `y_true` has the shape {t}: for indices of classes, use "
             "`optax.softmax_cross_entropy_with_integer_labels`."
         )
-    if _is_one(fn, _ELEMENTWISE) and p != t:
+    if fn in _ELEMENTWISE and p != t:
         raise ValueError(
             f"The loss `{name}` compares element by element, but `y_pred` has the shape {p} and "
             f"`y_true` {t}: give both the same shape (`y[:, None]` adds the axis of a single "
@@ -78,8 +77,19 @@ def check_labels(
     return available
 
 
-def _is_one(fn: Any, known: tuple[Any, ...]) -> bool:
-    return any(fn is one for one in known)
+def _optax_loss(fn: Any) -> Any:
+    """The loss of optax that a function is, compiled or with some of its options bound."""
+    while True:
+        if any(fn is one for one in (*_INDICES, *_DISTRIBUTIONS, *_ELEMENTWISE)):
+            return fn
+        if isinstance(fn, functools.partial):
+            if fn.args or "where" in fn.keywords or fn.keywords.get("axis", -1) != -1:
+                return None
+            fn = fn.func
+        elif hasattr(fn, "__wrapped__"):
+            fn = fn.__wrapped__
+        else:
+            return None
 
 
 def _check_indices(name: str, p: tuple[int, ...], t: tuple[int, ...], y_true: Any) -> None:

@@ -167,7 +167,7 @@ class Learner(AbstractLearner[M]):
             batch_size=batch_size,
             shuffle=shuffle,
             validation=validation,
-            class_weight=_reduction.class_weight_table(class_weight),
+            class_weight=_reduction.class_weight_table(class_weight, y),
             callbacks=_callbacks(callbacks, verbose),
             on_interrupt=on_interrupt,
             eager=eager,
@@ -203,7 +203,7 @@ class Learner(AbstractLearner[M]):
             ),
             source,
             batch_size=batch_size,
-            class_weight=_reduction.class_weight_table(class_weight),
+            class_weight=_reduction.class_weight_table(class_weight, y),
             callbacks=_callbacks(callbacks, verbose),
             eager=eager,
             params={"batch_size": batch_size, "verbose": verbose},
@@ -239,7 +239,8 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """One training step on one batch. Returns the new learner, and this batch's logs."""
-        done = self._on_batch("train", data.as_source(x, y, sample_weight), class_weight, eager)
+        table = _reduction.class_weight_table(class_weight, y)
+        done = self._on_batch("train", data.as_source(x, y, sample_weight), table, eager)
         logs = done.logs()
         done.begin()
         return done.learner, logs
@@ -255,17 +256,15 @@ class Learner(AbstractLearner[M]):
     ) -> dict[str, Any]:
         """The logs of one batch."""
         source = data.as_source(x, y, sample_weight)
-        return self._on_batch("test", source, class_weight, eager).logs()
+        table = _reduction.class_weight_table(class_weight, y)
+        return self._on_batch("test", source, table, eager).logs()
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` gives for one batch, as NumPy arrays."""
         return self._on_batch("predict", data.as_source(x), None, eager).outputs()
 
-    def _on_batch(
-        self, kind: Kind, source: data.ArraySource, class_weight: Any, eager: bool
-    ) -> Pass:
+    def _on_batch(self, kind: Kind, source: data.ArraySource, table: Any, eager: bool) -> Pass:
         learner = ready(self, source.tree, kind)
-        table = _reduction.class_weight_table(class_weight)
         one = Pass(learner, kind, class_weight=table, eager=eager)
         one(source.tree)
         return one

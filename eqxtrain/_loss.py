@@ -33,9 +33,9 @@ class Loss(eqx.Module):
     - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
         `sample_weight` where these have parts. A part without labels, None, is left out.
     - `reduction`: over the batch, with m the mask, w the sample and c the class weights:
-        `"mean"`, the mean over examples, `Σ(m·w·c·ℓ) / Σm`; `"sum"`, `Σ(m·w·c·ℓ)`; or
-        `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. Over a pass, what is logged is what
-        one batch of all its examples would give.
+        `"mean"`, the mean over examples, `Σ(m·w·c·ℓ) / Σm`; `"sum"`, `Σ(m·w·c·ℓ)`, over trailing
+        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. Over a pass, what is
+        logged is what one batch of all its examples would give.
     - `name`: what it is logged as; by default the function's own name.
     - `check_labels`: whether a compiled step looks for labels that are no class, in optax's losses
         of integer labels, at the cost of waiting for the device at each step. `eager=True` always
@@ -52,6 +52,8 @@ class Loss(eqx.Module):
     def __check_init__(self) -> None:
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"`Loss(name={self.name!r})` is no string.")
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
             raise TypeError(f"`Loss(weight={self.weight!r})` is no number: give its factor, 0.5.")
         if self.reduction in (None, "none"):
@@ -109,17 +111,15 @@ def measure(
     total: Any = 0.0
     found: list[tuple[Loss, Reduced]] = []
     parts: dict[str, Array | Metric] = {}
-    for name, member in named_leaves(container, default="loss", is_leaf=_is_loss):
-        loss = member if _is_loss(member) else Loss(member)
-        alone = container is member
+    for name, path, loss in _named(container):
         for part, reduced in _evaluate(loss, name, available).items():
             total = total + loss.weight * reduced.value
             found.append((loss, reduced))
-            if alone and part is None and not _is_loss(member):
+            if path is None and part is None:
                 continue
-            path = "/".join(piece for piece in (None if alone and part else name, part) if piece)
             log = reduced.value if loss.reduction == "mean" else reduced.contribution
-            parts[unique(path, {"loss", *parts} | reserved(container) - {name})] = log
+            pieces = (piece for piece in (path, part) if piece is not None)
+            parts[unique("/".join(pieces), {"loss", *parts})] = log
     if not any(_looks_at_data(loss.fn, available) for loss, _ in found) and reserved(container):
         raise ValueError(
             "There is nothing to minimise: the labels of every output that a loss is on are None."
@@ -130,10 +130,24 @@ def measure(
     return jnp.asarray(total), parts
 
 
+def _named(container: Any) -> list[tuple[str, str | None, Loss]]:
+    """The losses of a container: what each goes by, the path that it is logged under, and it.
+
+    Paths are told apart before any loss is left out, so that they are the same in every pass. A
+    lone function is not logged but as the total.
+    """
+    found: list[tuple[str, str | None, Loss]] = []
+    taken = {"loss"}
+    for name, member in named_leaves(container, default="loss", is_leaf=_is_loss):
+        path = None if container is member and not _is_loss(member) else unique(name, taken)
+        taken |= {path} if path else set()
+        found.append((name, path, member if _is_loss(member) else Loss(member)))
+    return found
+
+
 def reserved(container: Any) -> set[str]:
     """Names of losses that may be left out, and that nothing else may take then."""
-    members = named_leaves(container, default="loss", is_leaf=_is_loss)
-    return {name for name, member in members if _is_loss(member) and member.on is not None}
+    return {path for _, path, loss in _named(container) if path and loss.on is not None}
 
 
 def _is_loss(node: Any) -> bool:

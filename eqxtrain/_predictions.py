@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
 
 import jax
+import numpy as np
 
 from ._request import call, is_by_name, request
 
@@ -38,7 +39,7 @@ def call_on_predictions(
                 f"{', '.join(sorted(available))}."
             )
         by_name = lambda: call(fn, available, who=who)
-        return _without_columns(by_name, available, f"The {kind} `{who}`")
+        return without_columns(by_name, available, f"The {kind} `{who}`")
     if "y_true" not in available:
         raise TypeError(
             f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
@@ -54,11 +55,11 @@ def call_on_predictions(
         ) from None
     except ValueError:  # no signature to read
         pass
-    with hint_at_outputs(y_pred, f"the {kind} `{who}`"):
-        return _without_columns(lambda: fn(y_pred, y_true), available, f"The {kind} `{who}`")
+    with hint_at_outputs(y_pred, f"the {kind} `{who}`", y_true):
+        return without_columns(lambda: fn(y_pred, y_true), available, f"The {kind} `{who}`")
 
 
-def _without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
+def without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
     """Call `fn`, but refuse to let it broadcast `(n, 1)` against `(n,)` into `(n, n)`."""
     shape_of = lambda name: tuple(getattr(available.get(name), "shape", ()))
     shapes: list[tuple[int, ...]] = [shape_of("y_pred"), shape_of("y_true")]
@@ -78,18 +79,40 @@ def _without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: s
     return fn()  # some other ranks differ, which is allowed
 
 
+def refuse_pairs(shape: tuple[int, ...], available: Mapping[str, Any], who: str) -> None:
+    """Refuse values of each example with each other, `(n, n)`, which labels `(n, 1)` may make."""
+    rows = shape[0]
+    if len(shape) < 2 or rows < 2 or shape[1] != rows:
+        return
+    data = [available.get(name) for name in ("x", "y_pred", "y_true", "sample_weight")]
+    if any(rows in np.shape(leaf)[1:] for leaf in jax.tree.leaves(data)):
+        return  # it is the size of an axis of the data too
+    raise ValueError(
+        f"{who} gives values of shape {shape} for {rows} examples, each of them with each other: "
+        "labels of shape (n, 1) against predictions (n,), or the like, broadcast so. If it is "
+        "meant, average over the second axis, `.mean(axis=1)`."
+    )
+
+
 class UnlabelledError(TypeError):
     """Raised where what a metric is on has no labels, `None`, and so can't be measured."""
 
 
 @contextlib.contextmanager
-def hint_at_outputs(y_pred: Any, who: str) -> Iterator[None]:
+def hint_at_outputs(y_pred: Any, who: str, y_true: Any = None) -> Iterator[None]:
     """Let an error over predictions that are no single array say how to pick one of them."""
     try:
         yield
     except Exception as error:
-        if hasattr(y_pred, "dtype") or isinstance(error, UnlabelledError):
+        if isinstance(error, UnlabelledError):
             raise
+        if hasattr(y_pred, "dtype"):
+            if y_true is None or hasattr(y_true, "dtype"):
+                raise
+            raise TypeError(
+                f"The labels are a `{type(y_true).__name__}`, which {who} could not take whole: "
+                "give one array, or ask for `y_true` and pick a part."
+            ) from error
         parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
         raise TypeError(
             f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._predictions import refuse_pairs
 from ._request import LOSS_NAMES, Request, is_by_name, request
 from .metrics import Mean, Metric, Sum
 from .metrics._base import examples, real_rows, weights
@@ -61,6 +62,7 @@ def reduce(
             f"The loss `{name}` returned an array of shape {value.shape} for a batch of {count} "
             "examples: return one value an example (the batch axis first), or a scalar."
         )
+    refuse_pairs(value.shape, available, f"The loss `{name}`")
     used = ours if reduction == "mean" else present
     each = {factor: _aligned(factor, available, value.shape, name) for factor in used}
     product = lambda names: _product([each[factor] for factor in sorted(names)], value)
@@ -158,17 +160,28 @@ def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
     elif not jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jnp.round(labels.astype(jnp.float32)).astype(jnp.int32)
     table = jnp.asarray(table)
+    classes = np.shape(y_pred)[-1] if np.ndim(y_pred) == labels.ndim + 1 else None
+    if classes is not None and 1 < classes < len(table):
+        raise ValueError(
+            f"`class_weight` has a weight for the class {len(table) - 1}, but there are {classes} "
+            f"classes, 0 to {classes - 1}."
+        )
     inside = (labels >= 0) & (labels < len(table))
     return jnp.where(inside, table[jnp.where(inside, labels, 0)], jnp.ones((), table.dtype))
 
 
-def class_weight_table(class_weight: Any) -> np.ndarray | None:
+def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
     """`class_weight` as given by people, a dict or an array, as a table of one weight a class.
 
-    **Raises:** `ValueError` when the keys of a dict are not class indices.
+    **Arguments:**
+
+    - `y`: the labels that it is for, as given.
+
+    **Raises:** `ValueError` when the keys of a dict are not class indices, or labels no classes.
     """
     if class_weight is None:
         return None
+    _check_classes(y)
     if isinstance(class_weight, Mapping):
         try:
             indices = [int(key) for key in class_weight]
@@ -191,6 +204,25 @@ def class_weight_table(class_weight: Any) -> np.ndarray | None:
             f"`class_weight` is one weight a class; got an array of shape {table.shape}."
         )
     return table
+
+
+def _check_classes(y: Any) -> None:
+    """Refuse labels that are no classes, where there are weights of classes.
+
+    **Arguments:**
+
+    - `y`: all labels, as the user gave them: indices, or one-hot, or 0 and 1.
+    """
+    if not hasattr(y, "dtype") or y.dtype.kind != "f":
+        return
+    labels = np.asarray(y)
+    rows = labels.ndim > 1 and labels.shape[-1] > 1
+    is_class = np.isclose(labels.sum(-1), 1) if rows else labels == np.round(labels)
+    if not np.all(is_class):
+        raise ValueError(
+            "`class_weight` weighs examples by the class of their label, but `y` holds numbers "
+            "that are no classes: give labels as integers or one-hot, or weigh by `sample_weight`."
+        )
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -124,10 +125,5 @@ def name_of(fn: Any) -> str | None:
 
 
 def snake_case(name: str) -> str:
-    """`MeanSquaredError` → `mean_squared_error`."""
-    pairs = zip("_" + name, name + "_", strict=True)
-    return "".join(
-        ("_" if c.isupper() and (p.islower() or p.isdigit()) else "") + c.lower()
-        for p, c in pairs
-        if c != "_" or p != "_"
-    ).strip("_")
+    """`MeanSquaredError` → `mean_squared_error`, `TopKAccuracy` → `top_k_accuracy`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).strip("_").lower()

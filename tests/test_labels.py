@@ -19,7 +19,8 @@ INDICES = [
     CROSS_ENTROPY,
     optax.losses.multiclass_hinge_loss,
     optax.losses.multiclass_perceptron_loss,
-    functools.partial(CROSS_ENTROPY),
+    functools.partial(CROSS_ENTROPY, axis=-1),
+    jax.jit(CROSS_ENTROPY),
 ]
 
 
@@ -100,7 +101,9 @@ def test_eager_steps_check_labels_and_compiled_ones_only_where_they_are_told_to(
     wrong = np.where(y == 0, 7, y).astype(np.int32)
     with pytest.raises(ValueError, match="was given the label 7, but there are 3 classes"):
         learner().fit(x, wrong, eager=True, verbose=0)
-    assert np.isnan(learner().evaluate(x, wrong)["loss"])
+    assert np.isnan(learner(metrics=None).evaluate(x, wrong)["loss"])
+    with pytest.warns(UserWarning, match="`accuracy` is nan: .* a label was none of its classes"):
+        assert np.isnan(learner().evaluate(x, wrong)["accuracy"])
     checked = learner(loss=et.Loss(CROSS_ENTROPY, check_labels=True))
     assert np.isfinite(checked.evaluate(x, y)["loss"])
     with pytest.raises(Exception, match="was given a label outside of its 3 classes"):
@@ -128,3 +131,41 @@ def test_in_a_fit_the_sentence_comes_before_anything_is_trained() -> None:
     )
     with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match="would broadcast"):
         regression.fit(x, y.astype(np.float32), verbose=0)
+
+
+def test_labels_in_parts_are_not_taken_whole() -> None:
+    x, y = data(8)
+    with pytest.raises(TypeError, match=r"The labels are a `dict`, which .* could not take whole"):
+        learner(loss=lambda y_pred: y_pred[:, 0]).evaluate(x, {"a": y})
+
+
+def test_values_of_each_example_with_each_other_are_refused() -> None:
+    one_hot = lambda y_pred, y_true: optax.softmax_cross_entropy(y_pred, jax.nn.one_hot(y_true, 3))
+    with jax.numpy_rank_promotion("allow"):
+        column, says = (
+            np.zeros((4, 1), np.int32),
+            r"\(4, 4\) for 4 examples, each of them with each",
+        )
+        with pytest.raises(ValueError, match=says):
+            total(one_hot, SCORES, column)
+        with pytest.raises(ValueError, match=says):
+            et.metrics.from_function(one_hot).update(y_pred=SCORES, y_true=column)
+    assert np.isfinite(total(one_hot, SCORES, np.zeros(4, np.int32)))
+    square = np.ones((4, 4), np.float32)
+    assert total(lambda p, t: (p - t) ** 2, square, square) == 0
+
+
+def test_a_metric_of_ones_own_does_not_broadcast_a_column_either() -> None:
+    class Error(et.metrics.Metric):
+        mean: et.metrics.Mean = eqx.field(default_factory=et.metrics.Mean)
+
+        def update(self, y_pred: Any, y_true: Any) -> Any:
+            error = et.metrics.Mean.of(jnp.abs(y_pred - y_true))
+            return self.replace(mean=self.mean.merge(error))
+
+    x, y = data(8)
+    model = eqx.nn.Linear(4, 1, key=jax.random.key(0))
+    measured = learner(model, loss=lambda y_pred: y_pred, metrics=Error())
+    says = "The metric `error` would broadcast"
+    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match=says):
+        measured.evaluate(x, y.astype(np.float32))

@@ -144,8 +144,9 @@ def test_history_has_nan_where_nothing_was_measured() -> None:
 
 def test_nan_in_the_inputs_is_not_an_error() -> None:
     x, y = data()
-    _, history = learner().fit(np.full_like(x, np.nan), y, verbose=0)
-    assert np.isnan(history["loss"][0])
+    with pytest.warns(UserWarning, match="`accuracy` is nan: .* a score was nan"):
+        _, history = learner().fit(np.full_like(x, np.nan), y, verbose=0)
+    assert np.isnan(history["loss"][0]) and np.isnan(history["accuracy"][0])
 
 
 def test_eager_runs_plain_python_with_the_same_numbers() -> None:

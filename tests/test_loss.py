@@ -358,3 +358,12 @@ def test_each_output_may_have_weights_of_its_own() -> None:
 def test_an_array_has_no_parts_to_be_on() -> None:
     with pytest.raises(KeyError, match=r"on 0, which `y_pred` lacks"):
         total(et.Loss(absolute, on=0))
+
+
+def test_names_of_losses_are_the_same_whichever_labels_there_are() -> None:
+    losses = [et.Loss(absolute, on="a"), et.Loss(absolute, on="b")]
+    y_pred = {"a": Y_PRED, "b": 2 * Y_PRED}
+    both = parts(losses, y_pred=y_pred)
+    assert list(both) == ["absolute", "absolute_1"]
+    only = parts(losses, y_pred=y_pred, y_true={"a": None, "b": Y_TRUE})
+    assert only == {"absolute_1": both["absolute_1"]}

@@ -222,3 +222,29 @@ def test_a_total_of_other_reductions_is_logged_as_the_loss_of_the_pass() -> None
     _, logs = measure(et.Loss(tokenwise, reduction="sum"), {"y_pred": y, "y_true": 0 * y})
     again = _logs.merge(_logs.contributions(logs, 3), _logs.contributions(logs, 3))
     assert _logs.compute(again) == {"loss": 12, "tokenwise": 12}
+
+
+@pytest.mark.parametrize("y", [np.array([0.5, 1.0]), np.array([[0.2, 0.3], [1.0, 1.0]])])
+def test_weights_of_classes_need_labels_that_are_classes(y: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="`y` holds numbers that are no classes"):
+        class_weight_table({0: 2.0}, y.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "y", [np.array([0, 2]), np.array([0.0, 1.0]), np.eye(3)[[0, 1]], np.full((2, 4), 0.25), None]
+)
+def test_labels_that_are_classes_in_any_form_may_be_weighed(y: Any) -> None:
+    assert class_weight_table({0: 2.0}, y) is not None
+
+
+def test_a_weight_for_a_class_that_does_not_exist_is_refused() -> None:
+    table = class_weight_table({7: 2.0})
+    with pytest.raises(ValueError, match=r"a weight for the class 7, but there are 3 classes"):
+        class_weights(table, jnp.array([0, 1]), jnp.zeros((2, 3)))
+
+
+def test_class_weights_of_regression_are_refused_by_a_fit() -> None:
+    x = np.ones((4, 1), np.float32)
+    learner = et.Learner(eqx.nn.Identity(), None, loss=optax.squared_error)
+    with pytest.raises(ValueError, match="numbers that are no classes"):
+        learner.evaluate(x, x / 3, class_weight={0: 2.0})

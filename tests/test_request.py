@@ -141,7 +141,7 @@ def test_a_lambda_has_no_name() -> None:
         ("F1", "f1"),
         ("F1Score", "f1_score"),
         ("AUROC", "auroc"),
-        ("TopKAccuracy", "top_kaccuracy"),
+        ("TopKAccuracy", "top_k_accuracy"),
         ("_Private", "private"),
         ("already_snake", "already_snake"),
     ],

@@ -1,6 +1,7 @@
 """`Metric`: what is folded over batches."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
+from .._tree import with_fields
 from .._types import Self
 from ._monoid import Monoid
 
@@ -60,11 +62,14 @@ class Metric(Monoid):
         return _flat(self.compute(), name)
 
     def replace(self, **parts: Any) -> Self:
-        """The same metric with other parts."""
-        return dataclasses.replace(self, **parts)
+        """The same metric with other parts, past its constructor."""
+        unknown = parts.keys() - {field.name for field in dataclasses.fields(self)}
+        if unknown:
+            raise TypeError(f"`{type(self).__name__}` has no part `{min(unknown)}`.")
+        return with_fields(self, **parts)
 
-    def why_nan(self) -> str | None:
-        """What a result of nan may mean, other than that nothing was seen: told in a warning."""
+    def warning(self) -> str | None:
+        """What should be said of the value of a pass, in a sentence without its subject."""
         return None
 
     def asks(self) -> Callable[..., Any]:
@@ -149,12 +154,42 @@ def examples(available: Mapping[str, Any]) -> int:
 
 def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
     """Refuse predictions and labels of different shapes, which would broadcast in silence."""
-    if np.shape(y_pred) != np.shape(y_true):
-        raise ValueError(
-            f"`{who}` compares element by element, but `y_pred` has the shape {np.shape(y_pred)} "
-            f"and `y_true` {np.shape(y_true)}: reshape one of them to match (`y[:, None]` adds "
-            "the axis of a single output)."
-        )
+    p, t = np.shape(y_pred), np.shape(y_true)
+    if p == t:
+        return
+    remedy = "reshape one of them to match"
+    if t == (*p[:-1], 1):
+        remedy = "drop the last axis of the labels, `y[..., 0]`"
+    elif p == (*t, 1):
+        remedy = "give the labels an axis of their own, `y[:, None]`"
+    elif t == (*p, 1):
+        remedy = "drop the last axis of the labels, `y[..., 0]`"
+    raise ValueError(
+        f"`{who}` compares element by element, but `y_pred` has the shape {p} and `y_true` {t}: "
+        f"{remedy}."
+    )
+
+
+def check_number(
+    option: str,
+    value: Any,
+    *,
+    least: int | float,
+    most: int | float = math.inf,
+    whole: bool = False,
+) -> None:
+    """Refuse an option that is no number, or one out of range.
+
+    **Arguments:**
+
+    - `option`: what it is called, `HuberLoss(delta)`.
+    """
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not least <= value <= most or (whole and int(value) != value):
+        kind = "a whole number" if whole else "a number"
+        span = f"from {least} to {most}" if most < math.inf else f"of {least} or more"
+        name, _, argument = option.rstrip(")").partition("(")
+        raise ValueError(f"`{name}({argument}={value!r})` is no good: give {kind} {span}.")
 
 
 def is_known(*arrays: Any) -> bool:

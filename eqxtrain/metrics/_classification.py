@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric
-from ._decisions import decide, known_classes, need_scores
+from ._base import Metric, check_number
+from ._counts import check_options
+from ._decisions import decide, known_classes, need_scores, warn_of
 from ._modes import Mean
 
 
@@ -43,6 +44,12 @@ class Accuracy(Metric):
     ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
     correct: Mean = eqx.field(default_factory=Mean)
 
+    def __check_init__(self) -> None:
+        check_options("Accuracy", None, self.threshold, self.ignore_index)
+
+    def warning(self) -> str | None:
+        return warn_of("Accuracy", self.correct)
+
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = decide(
             "Accuracy",
@@ -53,6 +60,7 @@ class Accuracy(Metric):
             multilabel=self.multilabel,
             ignore_index=self.ignore_index,
         )
+        d = known_classes("Accuracy", d, count=False)
         right = (d.predicted == d.true).reshape(-1)
         return self.replace(correct=self.correct.merge(Mean.of(right, d.weight.reshape(-1))))
 
@@ -76,6 +84,12 @@ class TopKAccuracy(Metric):
     k: int = eqx.field(default=5, static=True)
     ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
     correct: Mean = eqx.field(default_factory=Mean)
+
+    def __check_init__(self) -> None:
+        check_number("TopKAccuracy(k)", self.k, least=1, whole=True)
+
+    def warning(self) -> str | None:
+        return warn_of("TopKAccuracy", self.correct)
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = decide("TopKAccuracy", y_pred, y_true, mask, ignore_index=self.ignore_index)

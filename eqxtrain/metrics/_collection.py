@@ -1,12 +1,13 @@
 """The configured metrics: containers of them, and plain functions among them."""
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
-from .._predictions import UnlabelledError, hint_at_outputs
+from .._predictions import UnlabelledError, hint_at_outputs, without_columns
 from .._request import call, request
 from ._base import Metric
 from ._function import FunctionMetric
@@ -33,6 +34,11 @@ def check(container: Any) -> None:
                 f"The metric `{name}` is the class `{member.__name__}`: give an instance, "
                 f"`{member.__name__}()`."
             )
+        if hasattr(member, "from_model_output"):
+            raise TypeError(
+                f"The metric `{name}` is one of another library: give "
+                f"`et.metrics.from_clu({getattr(member, '__name__', name)})`."
+            )
         if not callable(member) and not _is_metric(member):
             raise TypeError(
                 f"The metric `{name}` is {member!r}, which is no metric and no function: give "
@@ -54,10 +60,16 @@ def measure(
         fresh = metric.reset()
         who = f"{type(metric).__name__}.update"
         try:
-            with hint_at_outputs(available.get("y_pred", jnp.zeros(())), f"`{who}`"):
-                new = call(fresh.update, available, who=who)
+            with hint_at_outputs(
+                available.get("y_pred", jnp.zeros(())), f"`{who}`", available.get("y_true")
+            ):
+                update = functools.partial(call, fresh.update, available, who=who)
+                new = without_columns(update, available, f"The metric `{name}`")
         except UnlabelledError:
             continue
+        except (TypeError, ValueError) as error:
+            error.add_note(f"This was in the metric `{name}`.")
+            raise
         if not isinstance(new, Metric):
             raise TypeError(f"`{who}` returned a `{type(new).__name__}`; it returns a metric.")
         logs[unique(name, {*taken, *logs})] = new

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric
-from ._counts import ratio
-from ._decisions import decide, known_classes, tally
+from ._counts import check_options, ratio
+from ._decisions import decide, known_classes, tally, warn_of
 from ._sums import CompensatedSum
 
 
@@ -25,6 +25,7 @@ class _MatrixMetric(Metric):
     counts: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_options(type(self).__name__, self.num_classes, self.threshold, self.ignore_index)
         if self.counts is None:
             shape = () if self.num_classes is None else (self.num_classes,) * 2
             self.counts = CompensatedSum.zeros(shape)
@@ -38,6 +39,9 @@ class _MatrixMetric(Metric):
         pair = d.true.astype(jnp.int32) * classes + d.predicted.astype(jnp.int32)
         matrix = tally(pair, d.weight, classes**2).reshape(classes, classes)
         return self.replace(counts=self.counts.merge(CompensatedSum.of(matrix)))
+
+    def warning(self) -> str | None:
+        return warn_of(type(self).__name__, self.counts)
 
     def _matrix(self) -> Float[Array, "true predicted"]:
         counts = self.counts.total()

@@ -1,15 +1,24 @@
 """Classification: what follows from the counts of right and wrong decisions, class by class."""
 
 import abc
-from typing import Any, ClassVar, final
+import math
+from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric
-from ._decisions import Average, Decisions, decide, known_classes, tally
+from ._base import Metric, check_number
+from ._decisions import (
+    Average,
+    Decisions,
+    decide,
+    known_classes,
+    need_scores,
+    tally,
+    warn_of,
+)
 from ._sums import CompensatedSum
 
 Rates = Float[Array, "..."]
@@ -20,9 +29,7 @@ def ratio(a: Array, b: Array) -> Rates:
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
-def average_over(
-    average: Average | None, score: Rates, support: Rates, defined: Array
-) -> Float[Array, "..."]:
+def average_over(average: str, score: Rates, support: Rates, defined: Array) -> Float[Array, "..."]:
     """Scores of classes as one; nan for `"none"` and for no classes.
 
     **Arguments:**
@@ -41,6 +48,23 @@ def by_class(values: Rates, class_names: tuple[str, ...] | None) -> dict[str, Fl
     return {name: values[index] for index, name in enumerate(names)}
 
 
+def _names(given: Any) -> tuple[str, ...] | None:
+    if isinstance(given, str):
+        raise TypeError(f"`class_names={given!r}` is one string: give a list of names.")
+    return None if given is None else tuple(given)
+
+
+def check_options(
+    who: str, num_classes: int | None, threshold: float, ignore_index: int | None
+) -> None:
+    """Refuse options that are no numbers."""
+    check_number(f"{who}(threshold)", threshold, least=-math.inf)
+    if num_classes is not None:
+        check_number(f"{who}(num_classes)", num_classes, least=2, whole=True)
+    if ignore_index is not None:
+        check_number(f"{who}(ignore_index)", ignore_index, least=-math.inf, whole=True)
+
+
 class ClassMetric(Metric):
     """The options that the metrics of classification share.
 
@@ -48,9 +72,9 @@ class ClassMetric(Metric):
 
     - `num_classes`: how many classes there are. It follows from the shape of scores; where `y_pred`
         holds the indices of classes, it must be given.
-    - `average`: `"macro"`, the mean over classes, by default; `"micro"`, over all decisions
-        together; `"weighted"`, by how often each class is the true one; or `"none"`, each class by
-        itself. Scores of a single class give that of the class 1, as long as it is not given.
+    - `average`: `"macro"`, the mean over classes; `"micro"`, over all decisions together;
+        `"weighted"`, by how often each class is the true one; or `"none"` (or None), each class by
+        itself. `"auto"` is `"macro"`, but of scores of a single class that of the class 1.
     - `threshold`: above it, a binary score counts as class 1.
     - `multilabel`: whether the last axis holds labels of their own, and not the classes of one.
     - `ignore_index`: a label that is not counted.
@@ -58,20 +82,26 @@ class ClassMetric(Metric):
     """
 
     num_classes: int | None = eqx.field(default=None, static=True, kw_only=True)
-    average: Average | None = eqx.field(default=None, static=True, kw_only=True)
+    average: Average | Literal["auto"] = eqx.field(
+        default="auto", static=True, kw_only=True, converter=lambda a: "none" if a is None else a
+    )
     threshold: float = eqx.field(default=0.5, static=True, kw_only=True)
     multilabel: bool = eqx.field(default=False, static=True, kw_only=True)
     ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
     class_names: tuple[str, ...] | None = eqx.field(
-        default=None, static=True, kw_only=True, converter=lambda n: None if n is None else tuple(n)
+        default=None, static=True, kw_only=True, converter=_names
     )
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        check_options(who, self.num_classes, self.threshold, self.ignore_index)
 
     def __check_init__(self) -> None:
         who = type(self).__name__
-        if self.average not in (None, "micro", "macro", "weighted", "none"):
+        if self.average not in ("auto", "micro", "macro", "weighted", "none"):
             raise ValueError(
-                f"`{who}(average={self.average!r})` is not known: it is one of `'micro'`, "
-                "`'macro'`, `'weighted'`, `'none'`."
+                f"`{who}(average={self.average!r})` is not known: it is one of `'auto'`, "
+                "`'micro'`, `'macro'`, `'weighted'`, `'none'`."
             )
         named = None if self.class_names is None else len(self.class_names)
         if named is not None and len(set(self.class_names or ())) != named:
@@ -81,7 +111,7 @@ class ClassMetric(Metric):
                 f"`{who}` was given {named} `class_names`, but `num_classes={self.num_classes}`."
             )
 
-    def _decide(self, y_pred: Any, y_true: Any, mask: Any) -> Decisions:
+    def _decide(self, y_pred: Any, y_true: Any, mask: Any, *, scored: bool = False) -> Decisions:
         who = type(self).__name__
         decisions = decide(
             who,
@@ -93,7 +123,7 @@ class ClassMetric(Metric):
             multilabel=self.multilabel,
             ignore_index=self.ignore_index,
         )
-        decisions = known_classes(who, decisions)
+        decisions = known_classes(who, need_scores(who, decisions) if scored else decisions)
         classes = decisions.classes or (decisions.true.shape[1:] or (2,))[0]
         if self.class_names is not None and len(self.class_names) != classes:
             raise ValueError(
@@ -111,6 +141,7 @@ class _CountMetric(ClassMetric):
     counts: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.counts is None:
             shape = () if self.num_classes is None else (4, self.num_classes)
             self.counts = CompensatedSum.zeros(shape)
@@ -129,7 +160,7 @@ class _CountMetric(ClassMetric):
         if counts.ndim == 0:  # not even a shape was seen
             counts = jnp.zeros((4,), jnp.float32)
         if counts.ndim == 1:  # of one class; the other is its mirror image
-            if self.average is None and not self.mirrors:
+            if self.average == "auto" and not self.mirrors:
                 return jnp.where(seen, self.score(*counts), jnp.nan)
             counts = jnp.stack([counts[::-1], counts], axis=1)
         tp, fp, fn, tn = counts
@@ -140,6 +171,9 @@ class _CountMetric(ClassMetric):
             self.average, self.score(tp, fp, fn, tn), tp + fn, seen & self._defined(tp, fp, fn)
         )
         return by_class(result, self.class_names) if self.average == "none" else result
+
+    def warning(self) -> str | None:
+        return warn_of(type(self).__name__, self.counts)
 
     def _defined(self, tp: Rates, fp: Rates, fn: Rates) -> Array:
         """Which classes occur: among labels or predictions, as in scikit-learn; a label always."""
@@ -203,6 +237,9 @@ class FBeta(_CountMetric):
     """
 
     beta: float = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_number("FBeta(beta)", self.beta, least=0)
 
     def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
         squared = float(self.beta) ** 2

@@ -13,12 +13,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._types import Self
+from ._base import check_number
 from ._counts import ClassMetric, average_over, by_class
-from ._decisions import need_scores, probabilities, tally, told_of_logits
+from ._decisions import probabilities, tally, warn_of
 from ._ordered import Gather
 from ._sums import CompensatedSum
 
 Curves = Float[Array, "*classes thresholds"] | Float[np.ndarray, "*classes thresholds"]
+
+
+_CROWDED = 0.2
+"""The share of pairs of a positive and a negative in one bin from which on a warning is due."""
 
 
 class _CurveMetric(ClassMetric):
@@ -29,11 +34,9 @@ class _CurveMetric(ClassMetric):
     seen: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.bins is not None and self.bins < 2:
-            raise ValueError(
-                f"`{type(self).__name__}(bins={self.bins})`: give two or more, or None for the "
-                "exact value."
-            )
+        super().__post_init__()
+        if self.bins is not None:
+            check_number(f"{type(self).__name__}(bins)", self.bins, least=2, whole=True)
         if self.seen is None and self.bins is None:
             self.seen = Gather()
         elif self.seen is None:
@@ -45,7 +48,7 @@ class _CurveMetric(ClassMetric):
         """The formula, from the weight of both at each threshold; nan where there is no curve."""
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        d = need_scores(type(self).__name__, self._decide(y_pred, y_true, mask))
+        d = self._decide(y_pred, y_true, mask, scored=True)
         p, true, weight = probabilities(d, from_logits=self.from_logits), d.true, d.weight
         if d.classes:
             true = true[:, None] == jnp.arange(d.classes, dtype=jnp.int32)[None, :]
@@ -73,8 +76,19 @@ class _CurveMetric(ClassMetric):
         result = average_over(self.average, scores, support, defined)
         return by_class(result, self.class_names) if self.average == "none" else result
 
-    def why_nan(self) -> str | None:
-        return told_of_logits(type(self).__name__, from_logits=self.from_logits)
+    def warning(self) -> str | None:
+        said = warn_of(type(self).__name__, self.seen, from_logits=self.from_logits)
+        if said or self.bins is None or jnp.ndim(self.seen.value) == 0:
+            return said
+        positives, negatives = np.asarray(self.seen.total(), np.float64)
+        pairs = positives.sum(-1) * negatives.sum(-1)
+        tied = (positives * negatives).sum(-1) / np.where(pairs == 0, 1, pairs)
+        if np.max(tied) <= _CROWDED:
+            return None
+        return (
+            f"is only near the exact value: scores crowd into few of the {self.bins} bins. For the "
+            f"exact one, `{type(self).__name__}(bins=None)`"
+        )
 
 
 def _histograms(
@@ -210,6 +224,9 @@ class PrecisionAtRecall(_CurveMetric):
 
     recall: float = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        check_number("PrecisionAtRecall(recall)", self.recall, least=0, most=1)
+
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)
         xp = recall.__array_namespace__()
@@ -232,6 +249,9 @@ class RecallAtPrecision(_CurveMetric):
     """
 
     precision: float = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_number("RecallAtPrecision(precision)", self.precision, least=0, most=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)

@@ -77,6 +77,10 @@ def decide(
     if ignore_index is not None:
         wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)
         weight = jnp.where(wide == ignore_index, 0, weight)
+    if scores is not None and jnp.issubdtype(scores.dtype, jnp.inexact):
+        is_nan = jnp.isnan(scores)
+        is_nan = jnp.any(is_nan, axis=-1) if form in ("scores", "one-hot") else is_nan
+        weight = jnp.where(is_nan & (weight != 0), jnp.nan, weight)
     if form in ("one class", "labels"):
         shape = (-1, p.shape[-1]) if form == "labels" else (-1,)
         outside = jnp.zeros(t.shape, bool) if t.dtype == jnp.bool_ else (t < 0) | (t > 1)
@@ -120,9 +124,15 @@ def _are_integers(*arrays: Array) -> bool:
     return all(jnp.issubdtype(array.dtype, jnp.integer) for array in arrays)
 
 
-def known_classes(who: str, d: Decisions) -> Decisions:
-    """Refuse labels that are no class; in a compiled program, which can't, they count as nan."""
-    if d.classes is None and jnp.issubdtype(d.predicted.dtype, jnp.integer):
+def known_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
+    """Refuse labels that are no class; a compiled program, which can't, makes all of them nan.
+
+    **Arguments:**
+
+    - `count`: whether the number of classes must be known.
+    """
+    uncounted = d.classes is None and jnp.issubdtype(d.predicted.dtype, jnp.integer)
+    if uncounted and count:
         raise ValueError(
             f"`{who}` was given the indices of classes, but not how many there are: give "
             f"`{who}(num_classes=...)` (or booleans, where there is only one class)."
@@ -137,7 +147,9 @@ def known_classes(who: str, d: Decisions) -> Decisions:
             f"{d.classes - 1}: see how the labels are made, or leave it out by "
             f"`ignore_index={wrong}`."
         )
-    return d._replace(weight=jnp.where(d.outside, jnp.nan, d.weight))
+    poisoned = jnp.where(jnp.any(d.outside), jnp.nan, d.weight)
+    inside = lambda index: jnp.where(d.outside, jnp.zeros((), index.dtype), index)
+    return d._replace(predicted=inside(d.predicted), true=inside(d.true), weight=poisoned)
 
 
 def tally(
@@ -159,11 +171,20 @@ def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cla
     return jnp.where((scores >= 0) & (scores <= 1), scores, jnp.nan)
 
 
-def told_of_logits(who: str, *, from_logits: bool) -> str | None:
-    """What a metric of probabilities says of a result that is nan."""
-    if from_logits:
+def warn_of(who: str, seen: Any, *, from_logits: bool | None = None) -> str | None:
+    """What a metric says of accumulators that are nan.
+
+    **Arguments:**
+
+    - `from_logits`: whether scores are taken as logits; None where any are good.
+    """
+    arrays = [a for a in jax.tree.leaves(seen) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    if not any(np.isnan(np.asarray(array)).any() for array in arrays):
         return None
-    return f"`{who}` takes probabilities, in [0, 1], unless it is told `from_logits=True`"
+    reasons = "a score was nan, or a label was none of its classes"
+    if from_logits is False:
+        reasons += ", or a score was no probability: for logits, give it `from_logits=True`"
+    return f"is nan: in what `{who}` was given, {reasons}"
 
 
 def need_scores(who: str, d: Decisions) -> Decisions:

@@ -6,11 +6,11 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._predictions import call_on_predictions
+from .._predictions import call_on_predictions, refuse_pairs
 from .._request import METRIC_NAMES, is_by_name, name_of, request
 from .._types import Self
 from ._base import Metric, examples, weights
-from ._modes import Mean, Modes
+from ._modes import Mean, Modes, check_modes
 
 
 @final
@@ -33,8 +33,17 @@ class FunctionMetric(Metric):
         value = call_on_predictions(
             self.fn, available, names=METRIC_NAMES, kind="metric", who=self.name
         )
-        take = lambda mode, part: self._contribution(mode, jnp.asarray(part), available)
+        take = lambda mode, part: self._contribution(mode, self._array(part), available)
         return self.replace(values=fold(self.values, value, take))
+
+    def _array(self, value: Any) -> Any:
+        try:
+            return jnp.asarray(value)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"The metric `{self.name}` returned a `{type(value).__name__}`: return one value "
+                "an example, a scalar, or a dict of them."
+            ) from None
 
     def merge(self, other: Any) -> Self:
         return self.replace(values=merged(self.values, other.values))
@@ -57,6 +66,7 @@ class FunctionMetric(Metric):
                 f"batch of {examples(available)} examples: return one value an example, or a "
                 "scalar."
             )
+        refuse_pairs(value.shape, available, f"The metric `{self.name}`")
         asked = request(mode.update)
         if asked.everything or "mask" in asked.names:
             return mode.update(y_pred=value, mask=available.get("mask"))
@@ -145,6 +155,7 @@ def from_function(
         et.metrics.from_function(lambda y_pred: abs(y_pred), et.metrics.Max(), name="peak")
         ```
     """
+    check_modes("from_function", modes)
     folded = modes[0] if len(modes) == 1 else Modes(*modes) if modes else Mean()
     return FunctionMetric(fn, name or name_of(fn) or "metric", folded)
 

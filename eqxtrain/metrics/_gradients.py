@@ -14,7 +14,7 @@ from .._tree import is_inexact
 from .._types import Self
 from ._base import Metric
 from ._function import fold, merged, results_of, values_of
-from ._modes import Mean
+from ._modes import Mean, check_modes
 
 
 def _norm(leaves: list[Any]) -> Float[Array, ""]:
@@ -37,6 +37,10 @@ class _TreeNorm(Metric):
 
     per_layer: bool = eqx.field(default=False, static=True, kw_only=True)
     mode: Any = eqx.field(default_factory=Mean, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.mode, dict):
+            check_modes(type(self).__name__, (self.mode,))
 
     def merge(self, other: Any) -> Self:
         return self.replace(mode=merged(self.mode, other.mode))

@@ -1,6 +1,5 @@
 """Logs as a monoid: what a step reports, begun, merged and computed."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -154,10 +153,9 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: jax.tree.map(convert, values[name]) for name in order}
 
 
-def warn_of_nan(metrics: Mapping[str, Metric], result: Mapping[str, Any]) -> None:
-    """Say what a result of nan may mean, where the metric knows."""
+def warn(metrics: Mapping[str, Metric]) -> None:
+    """Say what metrics have to say of their values, at the end of a pass."""
     for name, metric in metrics.items():
-        meaning = metric.why_nan()
-        values = [v for path, v in result.items() if path == name or path.startswith(f"{name}/")]
-        if meaning and any(isinstance(value, float) and math.isnan(value) for value in values):
-            warnings.warn(f"`{name}` is nan. {meaning}.", stacklevel=2)
+        said = metric.warning()
+        if said:
+            warnings.warn(f"`{name}` {said}.", stacklevel=2)

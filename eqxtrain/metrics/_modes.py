@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._naming import unique
-from .._request import snake_case
+from .._request import request, snake_case
 from .._types import Self
 from ._base import Metric, combined, counted, weights
 from ._sums import CompensatedSum, Moments
@@ -171,7 +171,7 @@ class Std(Metric):
     """
 
     over: Literal["examples", "steps"] = eqx.field(default="examples", static=True)
-    moments: Moments = eqx.field(default_factory=Moments)
+    moments: Moments = eqx.field(default_factory=lambda: Moments.zeros(1))
 
     def __check_init__(self) -> None:
         if self.over not in ("examples", "steps"):
@@ -194,8 +194,21 @@ class Std(Metric):
         return self.merge(Std.of(y_pred, mask=mask, over=self.over))
 
     def compute(self) -> Float[Array, ""]:
-        products = self.moments.products.total().reshape(())
+        products = self.moments.products.total()[0, 0]
         return jnp.sqrt(products / self.moments.weight.total())
+
+
+def check_modes(who: str, modes: tuple[Any, ...]) -> None:
+    """Refuse what is no accumulator of one value."""
+    for mode in modes:
+        if not isinstance(mode, Metric):
+            given = f"the class `{mode.__name__}`" if isinstance(mode, type) else repr(mode)
+            raise TypeError(f"`{who}` takes modes, such as `Mean()` or `Max()`; got {given}.")
+        if any(name != "y_pred" for name in request(mode.update).required):
+            raise TypeError(
+                f"`{who}` takes modes, which fold one value; `{type(mode).__name__}` asks for "
+                f"{', '.join(request(mode.update).required)}."
+            )
 
 
 @final
@@ -217,8 +230,9 @@ class Modes(Metric):
     modes: tuple[Metric, ...]
 
     def __init__(self, *modes: Metric) -> None:
-        if not modes or not all(isinstance(mode, Metric) for mode in modes):
-            raise TypeError(f"`Modes` takes modes, `Modes(Mean(), Max())`; got {modes!r}.")
+        if not modes:
+            raise TypeError("`Modes` takes one mode or more, `Modes(Mean(), Max())`.")
+        check_modes("Modes", modes)
         self.modes = modes
 
     @staticmethod

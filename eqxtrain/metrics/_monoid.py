@@ -18,12 +18,18 @@ class Monoid(eqx.Module):
     def merge(self, other: Any) -> Self:
         """What `self` and then `other` have seen, together. Associative."""
         self._check_has_parts("merge")
-        return jax.tree.map(
-            lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Monoid) else theirs,
-            self,
-            other,
-            is_leaf=self._is_part,
-        )
+        join = lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Monoid) else theirs
+        kinds = [
+            jax.tree.structure(node, is_leaf=node._is_part)
+            for node in (self, other)
+            if type(node) is type(self)
+        ]
+        if len(kinds) < 2 or kinds[0] != kinds[1]:
+            raise TypeError(
+                f"`{type(self).__name__}` can't be merged with `{type(other).__name__}`: only with "
+                "one of its kind and of the same options."
+            )
+        return jax.tree.map(join, self, other, is_leaf=self._is_part)
 
     def reset(self) -> Self:
         """The same, having seen nothing: the identity of `merge`."""

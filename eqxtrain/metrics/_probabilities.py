@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric
+from ._base import Metric, check_number
 from ._decisions import (
     Decisions,
     decide,
@@ -16,7 +16,7 @@ from ._decisions import (
     need_scores,
     probabilities,
     tally,
-    told_of_logits,
+    warn_of,
 )
 from ._modes import Mean
 from ._sums import CompensatedSum
@@ -34,13 +34,13 @@ class _LikelihoodMetric(Metric):
         log_p = _log_probability(d, self.from_logits)
         return self.replace(loss=self.loss.merge(Mean.of(-log_p, d.weight)))
 
-    def why_nan(self) -> str | None:
-        return told_of_logits(type(self).__name__, from_logits=self.from_logits)
+    def warning(self) -> str | None:
+        return warn_of(type(self).__name__, self.loss, from_logits=self.from_logits)
 
 
 def _scored(who: str, y_pred: Any, y_true: Any, mask: Any, ignore_index: int | None) -> Decisions:
     d = decide(who, y_pred, y_true, mask, ignore_index=ignore_index)
-    return need_scores(who, known_classes(who, d))
+    return known_classes(who, need_scores(who, d))
 
 
 def _log_probability(d: Decisions, from_logits: bool) -> Float[Array, "rows"]:
@@ -116,6 +116,7 @@ class CalibrationError(Metric):
     counts: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_number("CalibrationError(bins)", self.bins, least=1, whole=True)
         if self.norm not in ("l1", "l2", "max"):
             raise ValueError(
                 f"`CalibrationError(norm={self.norm!r})` is not known: it is `'l1'`, `'l2'` or "
@@ -145,5 +146,5 @@ class CalibrationError(Metric):
             return jnp.sqrt(jnp.sum(share * jnp.square(gap)))
         return jnp.sum(share * gap)
 
-    def why_nan(self) -> str | None:
-        return told_of_logits(type(self).__name__, from_logits=self.from_logits)
+    def warning(self) -> str | None:
+        return warn_of(type(self).__name__, self.counts, from_logits=self.from_logits)

@@ -91,6 +91,12 @@ class Moments(Monoid):
         products = (each * centred)[..., :, None] * centred[..., None, :]
         return Moments(CompensatedSum.of(total), mean, CompensatedSum.of(jnp.sum(products, axis=0)))
 
+    @staticmethod
+    def zeros(variables: int) -> "Moments":
+        """Those of nothing yet."""
+        mean = np.zeros(variables, np.float32)
+        return Moments(CompensatedSum(), mean, CompensatedSum.zeros((variables, variables)))
+
     def merge(self, other: "Moments") -> Self:
         mine, theirs = self.weight.total(), other.weight.total()
         weight = self.weight.merge(other.weight)

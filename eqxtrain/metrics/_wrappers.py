@@ -29,8 +29,8 @@ class _Wrapper(Metric):
     def results(self, name: str) -> dict[str, Any]:
         return self.metric.results(name)
 
-    def why_nan(self) -> str | None:
-        return self.metric.why_nan()
+    def warning(self) -> str | None:
+        return self.metric.warning()
 
     def _updated(self, available: Mapping[str, Any]) -> Self:
         who = f"{type(self.metric).__name__}.update"

@@ -230,3 +230,59 @@ def test_options_that_are_not_known_or_contradict_get_a_sentence() -> None:
         m.F1(class_names=("a", "b"), num_classes=3)
     with pytest.raises(ValueError, match=r"2 `class_names` for 3 classes"):
         m.F1(class_names=("a", "b")).update(np.eye(3), np.arange(3))
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+@pytest.mark.parametrize("average", ["micro", "macro", "weighted"])
+@every_kind
+def test_a_label_outside_makes_every_average_nan(
+    name: str, average: Any, label: int, rng: np.random.Generator
+) -> None:
+    p, t, _ = scores(rng)
+    t[5] = label
+    seen = eqx.filter_jit(KINDS[name][0](average=average).update)(p, t)
+    assert np.isnan(seen.compute()) and "none of its classes" in seen.warning()
+    assert np.isnan(eqx.filter_jit(m.BalancedAccuracy().update)(p, t).compute())
+    for matrix in (m.ConfusionMatrix(), m.CohenKappa(), m.MatthewsCorrCoef(), m.Accuracy()):
+        assert np.isnan(eqx.filter_jit(matrix.update)(p, t).compute()).any()
+
+
+def test_a_score_of_nan_makes_the_result_nan_and_padding_does_not(
+    rng: np.random.Generator,
+) -> None:
+    p, t, _ = scores(rng)
+    p[3] = np.nan
+    for metric in (m.F1(), m.Accuracy(), m.MatthewsCorrCoef()):
+        assert np.isnan(metric.update(p, t).compute())
+        assert np.isfinite(metric.update(p, t, np.arange(ROWS) != 3).compute())
+
+
+def test_an_average_of_none_is_each_class_by_itself(rng: np.random.Generator) -> None:
+    p, t, _ = scores(rng)
+    given: Any = None
+    assert m.F1(average=given).update(p, t).compute() == m.F1(average="none").update(p, t).compute()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (lambda: m.FBeta(-1.0), "FBeta\\(beta=-1.0"),
+        (lambda: m.TopKAccuracy(0), "TopKAccuracy\\(k=0"),
+        (lambda: m.CalibrationError(0), "CalibrationError\\(bins=0"),
+        (lambda: m.HuberLoss(-1.0), "HuberLoss\\(delta=-1.0"),
+        (lambda: m.PinballLoss(2.0), "PinballLoss\\(alpha=2.0"),
+        (lambda: m.PrecisionAtRecall(1.5), "PrecisionAtRecall\\(recall=1.5"),
+        (lambda: m.RecallAtPrecision(-0.5), "RecallAtPrecision\\(precision=-0.5"),
+        (lambda: m.Accuracy("0.5"), "Accuracy\\(threshold='0.5'"),  # pyright: ignore[reportArgumentType]
+        (lambda: m.F1(num_classes="3"), "F1\\(num_classes='3'"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_numbers_out_of_range_get_a_sentence(make: Any, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"`{option}\)` is no good: give a"):
+        make()
+
+
+def test_a_string_of_class_names_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"`class_names='cat'` is one string"):
+        m.F1(class_names="cat")

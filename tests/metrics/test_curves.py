@@ -218,5 +218,14 @@ def test_wrong_labels_decisions_and_bins_get_a_sentence() -> None:
         assert np.isnan(eqx.filter_jit(m.AUROC().update)(p, np.array([0, 2], np.int32)).compute())
     with pytest.raises(ValueError, match="looks at scores, but `y_pred` holds decisions"):
         m.AveragePrecision().update(p[:, 0] > 0, np.array([0, 1], np.int32))
-    with pytest.raises(ValueError, match=r"`AUROC\(bins=1\)`: give two or more, or None"):
+    with pytest.raises(ValueError, match=r"`AUROC\(bins=1\)` is no good: give a whole number of 2"):
         m.AUROC(bins=1)
+
+
+def test_scores_that_crowd_into_few_bins_are_warned_of(rng: np.random.Generator) -> None:
+    rare = (rng.random(500) < 0.05).astype(np.int32)
+    p = (0.003 * rng.random(500) + 0.001 * rare).astype(np.float32)
+    for kind in (m.AUROC, m.AveragePrecision):
+        assert "For the exact one, " in (kind().update(p, rare).warning() or "")
+        assert kind(bins=None).update(p, rare).warning() is None
+        assert kind().update(200 * p, rare).warning() is None

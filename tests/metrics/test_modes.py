@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from helpers import data, learner
 
-from eqxtrain.metrics import Last, Max, Mean, Metric, Min, Modes, Std, Sum, Weighted, from_function
+from eqxtrain.metrics import (
+    Accuracy,
+    Last,
+    Max,
+    Mean,
+    Metric,
+    Min,
+    Modes,
+    Std,
+    Sum,
+    Weighted,
+    from_function,
+)
 
 # Each mode with NumPy's word for it.
 MODES: dict[str, tuple[Callable[..., Metric], Callable[..., Any]]] = {
@@ -266,9 +278,9 @@ def test_modes_that_saw_nothing_are_nan() -> None:
         assert all(jnp.isnan(value) for value in empty.compute().values())
 
 
-@pytest.mark.parametrize("wrong", [(), (Mean,), (Mean(), 3)])
+@pytest.mark.parametrize("wrong", [(), (Mean,), (Mean(), 3), (Accuracy(),)])
 def test_what_is_no_mode_is_refused(wrong: tuple[Any, ...], unchecked: None) -> None:
-    with pytest.raises(TypeError, match=r"`Modes` takes modes, `Modes\(Mean\(\), Max\(\)\)`"):
+    with pytest.raises(TypeError, match=r"`Modes` takes (modes|one mode or more)"):
         Modes(*wrong)
 
 

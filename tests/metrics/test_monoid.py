@@ -59,3 +59,38 @@ def test_a_metric_without_accumulators_is_told_to_hold_some() -> None:
         bare.merge(bare)
     with pytest.raises(NotImplementedError, match=r"`Bare` has no accumulators.*`reset`"):
         bare.reset()
+
+
+def test_what_is_of_another_kind_or_option_is_not_merged() -> None:
+    micro, macro = et.metrics.F1(average="micro"), et.metrics.F1(average="macro")
+    for other in (macro, et.metrics.Recall(average="micro"), 3):
+        with pytest.raises(TypeError, match="`F1` can't be merged with"):
+            micro.merge(other)
+
+
+def test_a_metric_with_a_constructor_of_its_own_has_its_parts_replaced() -> None:
+    class Scaled(Metric):
+        mean: et.metrics.Mean
+        factor: int
+
+        def __init__(self, factor: int) -> None:
+            self.mean, self.factor = et.metrics.Mean(), factor
+
+        def update(self, y_pred: Any) -> Any:
+            return self.replace(mean=self.mean.update(self.factor * y_pred))
+
+        def compute(self) -> jax.Array:
+            return self.mean.compute()
+
+    assert Scaled(3).update(jnp.ones(2)).compute() == 3
+    with pytest.raises(TypeError, match="`Scaled` has no part `total`"):
+        Scaled(3).replace(total=1)
+
+
+@pytest.mark.parametrize("metric", [et.metrics.Std(), et.metrics.F1(num_classes=3)])
+def test_accumulators_of_known_shape_are_a_carry_from_the_start(metric: Any) -> None:
+    p, t = jnp.ones((4, 2, 3)), jnp.zeros((4, 2), jnp.int32)
+    given = (p[0],) if isinstance(metric, et.metrics.Std) else (p[0], t[0])
+    take = lambda seen: seen.update(*given)
+    seen, _ = jax.lax.scan(lambda seen, _: (take(seen), None), metric.reset(), p)
+    np.testing.assert_allclose(seen.compute(), take(metric).compute(), atol=1e-6)

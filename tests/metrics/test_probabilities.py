@@ -137,9 +137,9 @@ def test_what_is_no_probability_is_nan_unless_it_is_padding(kind: Any) -> None:
     p, t = np.array([[0.2, 0.8], [1.7, -0.7]], np.float32), np.array([1, 0], np.int32)
     assert np.isnan(kind().update(p, t).compute())
     assert np.isfinite(kind().update(p, t, mask=np.array([True, False])).compute())
-    assert (
-        "from_logits=True" in (kind().why_nan() or "") and kind(from_logits=True).why_nan() is None
-    )
+    assert "from_logits=True" in kind().update(p, t).warning()
+    assert kind().update(abs(p) / 2, t).warning() is None
+    assert "from_logits" not in kind(from_logits=True).update(np.nan * p, t).warning()
 
 
 @pytest.mark.parametrize("kind", [m.LogLoss, m.Perplexity, m.CalibrationError])
