@@ -222,7 +222,8 @@ class Pass:
         if not whole:
             metrics = {n: m for n, m in metrics.items() if not _logs.has_gather(m)}
         if self._eager or any(map(_logs.has_gather, metrics.values())):
-            values = _logs.compute(self._with_emitted(metrics))
+            metrics = self._with_emitted(metrics)
+            values = _logs.compute(metrics)
         else:
             values = _compile.compiled(_logs.compute, dict(metrics))
         result = _logs.as_result(jax.device_get(values))
