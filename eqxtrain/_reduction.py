@@ -43,7 +43,7 @@ def reduce(
     - `fn`, `name`: the loss that gave the values, and what it is called.
     - `value`: values with the batch axis first, or a scalar that is reduced already.
     """
-    if value is None or isinstance(value, tuple | list):
+    if value is None or isinstance(value, tuple | list | str):
         raise TypeError(
             f"The loss `{name}` returned a `{type(value).__name__}`: return an array of one value "
             "an example, a scalar, or a dict of named parts."
