@@ -135,3 +135,24 @@ def test_top_k_needs_scores_of_several_classes() -> None:
         TopKAccuracy(1).update(np.ones(3, np.float32), np.ones(3, np.int32))
     with pytest.raises(ValueError, match="was given the class 3, but there are 3"):
         TopKAccuracy(1).update(np.eye(3, dtype=np.float32), np.array([0, 1, 3], np.int32))
+
+
+def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
+    pytest.importorskip("torchmetrics")
+    import torch
+    from torchmetrics import classification as tm
+
+    scores, labels = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 5, 40)
+    theirs = torch.from_numpy(scores), torch.from_numpy(labels)
+    several = tm.MulticlassAccuracy(5, average="micro", ignore_index=2)(*theirs)
+    top = tm.MulticlassAccuracy(5, top_k=3, average="micro")(*theirs)
+    chance, many = rng.random((40, 3)).astype(np.float32), rng.integers(0, 2, (40, 3))
+    each = tm.MultilabelAccuracy(3, threshold=0.3)(torch.from_numpy(chance), torch.from_numpy(many))
+    one = tm.BinaryAccuracy()(torch.from_numpy(chance[:, 0]), torch.from_numpy(many[:, 0]))
+    ours = [
+        accuracy(scores, labels, ignore_index=2),
+        in_batches(TopKAccuracy(3), scores, labels).compute(),
+        accuracy(chance, many, multilabel=True, threshold=0.3),
+        accuracy(chance[:, 0], many[:, 0]),
+    ]
+    np.testing.assert_allclose(ours, [several, top, each, one], rtol=1e-6)
