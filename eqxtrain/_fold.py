@@ -102,7 +102,8 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
 
 def _check_gathered(logs: dict[str, Any], rows: int) -> None:
     for name, metric in logs.items():
-        values = [gathered.values for gathered in _logs.take_out(metric)[1]]
+        # what a metric gathers inside of it may be of tokens
+        values = [metric.values] if _logs.is_gather(metric) else []
         for path, leaf in [pair for tree in values for pair in _tree.paths(tree, name)]:
             if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
                 raise ValueError(

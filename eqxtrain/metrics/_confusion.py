@@ -128,11 +128,22 @@ class MatthewsCorrCoef(_MatrixMetric):
     """
 
     def compute(self) -> Float[Array, ""]:
+        # Sums over all other classes, never `1 - p`, which would lose what is rare.
         matrix = self._matrix() / jnp.sum(self._matrix())
+        diagonal = jnp.diagonal(matrix)
+        wrong = matrix - jnp.diag(diagonal)
+        others = jnp.sum(_of_others(matrix) * (1 - jnp.eye(len(matrix), dtype=jnp.float32)), axis=0)
+        both = jnp.sum(diagonal * others - wrong.sum(0) * wrong.sum(1))
         true, predicted = matrix.sum(1), matrix.sum(0)
-        covariance = lambda joint, a, b: jnp.sum(joint) - jnp.sum(a * b)
-        both = covariance(jnp.diagonal(matrix), true, predicted)
-        spread = covariance(true, true, true) * covariance(predicted, predicted, predicted)
-        # what float32 leaves of 1 - 1 is no spread
-        spread = jnp.where(jnp.max(true) * jnp.max(predicted) == 0, jnp.nan, spread)
-        return jnp.where(spread < 1e-12, 0, both / jnp.sqrt(jnp.where(spread < 1e-12, 1, spread)))
+        spread = jnp.sqrt(jnp.sum(true * _of_others(true)))
+        spread = spread * jnp.sqrt(jnp.sum(predicted * _of_others(predicted)))
+        return jnp.where(spread == 0, 0, both / jnp.where(spread == 0, 1, spread))
+
+
+def _of_others(values: Float[Array, "*rows classes"]) -> Float[Array, "*rows classes"]:
+    """For each class, the sum over all others."""
+    none = jnp.zeros_like(values[..., :1])
+    before = jnp.cumsum(values[..., :-1], axis=-1)
+    after = jnp.cumsum(values[..., :0:-1], axis=-1)[..., ::-1]
+    sides = jnp.concatenate([none, before], axis=-1), jnp.concatenate([after, none], axis=-1)
+    return sides[0] + sides[1]

@@ -55,8 +55,7 @@ class _CurveMetric(ClassMetric):
             weight = jnp.broadcast_to(weight[:, None], p.shape)
         weight = jnp.where(jnp.isnan(p), jnp.nan, weight)
         if self.bins is None:
-            by_row = lambda a: a.reshape(len(y_pred), -1, *a.shape[1:])
-            new: Any = Gather.of((by_row(p), by_row(true), by_row(weight)))
+            new: Any = Gather.of((p, true, weight))
         else:
             new = CompensatedSum.of(_histograms(p, true, weight, self.bins))
         return self.replace(seen=self.seen.merge(new))
@@ -65,8 +64,14 @@ class _CurveMetric(ClassMetric):
         micro = self.average == "micro"
         curves = _binned(self.seen, micro) if self.bins else _sorted(self.seen, micro)
         if curves is None:
-            return jnp.full((), jnp.nan)
+            classes = self.num_classes or len(self.class_names or ())
+            nothing = jnp.full((classes,), jnp.nan) if self.average == "none" and classes else None
+            return jnp.full((), jnp.nan) if nothing is None else by_class(nothing, self.class_names)
         positives, negatives = curves
+        if positives.ndim == 1 and self.average not in ("auto", "micro"):
+            xp = positives.__array_namespace__()  # the other class is the mirror image
+            mirrored = xp.stack([negatives[::-1], positives])
+            positives, negatives = mirrored, xp.stack([positives[::-1], negatives])
         scores = jnp.asarray(self.score(positives, negatives)).astype(jnp.float32)
         support = jnp.asarray(positives.sum(-1)).astype(jnp.float32)
         if scores.ndim == 0:
@@ -121,7 +126,7 @@ def _sorted(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
     if seen.values is None:
         return None
     p, true, weight = (np.asarray(leaf) for leaf in seen.compute())
-    p, true, weight = (a.reshape(-1, *a.shape[2:]) for a in (p, true, weight.astype(np.float64)))
+    weight = weight.astype(np.float64)
     if micro:
         p, true, weight = (a.reshape(-1) for a in (p, true, weight))
     curves = [_curve(*column) for column in zip(*map(_columns, (p, true, weight)), strict=True)]
@@ -162,7 +167,8 @@ class AUROC(_CurveMetric):
     of a positive and a negative that are in one bin. Of several classes, each is held against the
     rest; those of which there are only positives or only negatives have no curve, and are left out.
 
-    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric], and:
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric] (of scores of a single class,
+    `"micro"` is that of the class 1), and:
 
     **Arguments:**
 
@@ -182,7 +188,7 @@ class AUROC(_CurveMetric):
 class AveragePrecision(_CurveMetric):
     """The mean of precision over positives, `Σ ΔR·P`, as in scikit-learn.
 
-    Those in one bin are tied, so it differs from the exact value by at most
+    Those in one bin are tied, so of equal weights it differs from the exact value by at most
     `Σ (p/P)·max(n, p - 1) / (TP + FP)` over bins of p positives and n negatives, with TP and FP
     those in this bin and above. A class without positives has no curve, and is left out.
 

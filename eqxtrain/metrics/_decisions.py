@@ -140,8 +140,14 @@ def known_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
     if is_known(d.outside) and bool(jnp.any(d.outside)):
         if d.classes is None:
             raise ValueError(f"`{who}` of a single class takes labels of 0 or 1; there are others.")
-        both = np.concatenate([np.asarray(a)[np.asarray(d.outside)] for a in d[:2]])
-        wrong = next(int(c) for c in both if not 0 <= c < d.classes)
+        predicted, true = (np.asarray(a)[np.asarray(d.outside)] for a in d[:2])
+        wrong = next((int(c) for c in true if not 0 <= c < d.classes), None)
+        if wrong is None:
+            predicted = next(int(c) for c in predicted if not 0 <= c < d.classes)
+            raise ValueError(
+                f"`{who}` was given {predicted} as a prediction, but there are {d.classes} "
+                f"classes, 0 to {d.classes - 1}: see how `y_pred` is made."
+            )
         raise ValueError(
             f"`{who}` was given the class {wrong}, but there are {d.classes}, 0 to "
             f"{d.classes - 1}: see how the labels are made, or leave it out by "

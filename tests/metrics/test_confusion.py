@@ -118,3 +118,12 @@ def test_options_that_are_not_known_get_a_sentence() -> None:
         m.CohenKappa(weights=wrong)
     with pytest.raises(ValueError, match=r"not how many there are: give `CohenKappa\(num_classes"):
         m.CohenKappa().update(np.array([1], np.int32), np.array([1], np.int32))
+
+
+@pytest.mark.parametrize("rows", [10**4, 10**6, 4 * 10**6])
+def test_matthews_correlation_of_a_rare_class_loses_no_digits(rows: int) -> None:
+    t, p = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+    t[:5], p[2:9] = 1, 1
+    result = m.MatthewsCorrCoef(num_classes=2).update(p, t).compute()
+    np.testing.assert_allclose(result, sk.matthews_corrcoef(t, p), rtol=1e-5)
+    assert m.MatthewsCorrCoef(num_classes=2).update(t, t).compute() == pytest.approx(1, abs=1e-6)

@@ -229,3 +229,38 @@ def test_scores_that_crowd_into_few_bins_are_warned_of(rng: np.random.Generator)
         assert "For the exact one, " in (kind().update(p, rare).warning() or "")
         assert kind(bins=None).update(p, rare).warning() is None
         assert kind().update(200 * p, rare).warning() is None
+
+
+def test_exact_curves_of_tokens_take_batches_of_any_length(rng: np.random.Generator) -> None:
+    p, t, _ = scores(rng)
+    cuts = [
+        (p[:24].reshape(4, 6, 3), t[:24].reshape(4, 6)),
+        (p[24:].reshape(4, 9, 3), t[24:].reshape(4, 9)),
+    ]
+    nothing = (p[:0].reshape(0, 5, 3), t[:0].reshape(0, 5))
+    seen = m.AUROC(bins=None)
+    for batch in (*cuts, nothing):
+        seen = seen.merge(m.AUROC(bins=None).update(*batch))
+    np.testing.assert_allclose(seen.compute(), rest("auroc", p, t, None, "macro"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bins", [200, None])
+def test_both_classes_of_one_score_are_averaged_when_told_to(
+    bins: int | None, rng: np.random.Generator
+) -> None:
+    (p, t, _), names = scores(rng), ("no", "yes")
+    p, t = p[:, 0], (t == 0).astype(np.int32)
+    each = [sk.average_precision_score(1 - t, 1 - p), sk.average_precision_score(t, p)]
+    seen = in_batches(m.AveragePrecision(bins=bins, average="macro"), p, t)
+    np.testing.assert_allclose(seen.compute(), np.mean(each), rtol=1e-5)
+    seen = in_batches(m.AveragePrecision(bins=bins, average="none", class_names=names), p, t)
+    assert seen.results("it") == pytest.approx({"it/no": each[0], "it/yes": each[1]}, rel=1e-5)
+
+
+@pytest.mark.parametrize("bins", [200, None])
+def test_names_are_the_same_where_nothing_was_seen(bins: int | None) -> None:
+    metric = m.AUROC(bins=bins, average="none", class_names=("a", "b"))
+    assert list(metric.results("it")) == ["it/a", "it/b"]
+    assert np.isnan(
+        list(m.AUROC(bins=bins, average="none", num_classes=3).compute().values())
+    ).all()

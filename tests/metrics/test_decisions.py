@@ -100,3 +100,9 @@ def test_a_tally_is_that_of_numpy_and_drops_what_is_outside(rng: np.random.Gener
     expected = np.bincount(index[inside], weight[inside], minlength=7)
     result = tally(jnp.asarray(index.astype(np.int32)), jnp.asarray(weight), 7)
     np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_a_predicted_class_that_is_none_is_told_apart_from_a_label() -> None:
+    predicted, true = np.array([5]), np.array([1])
+    with pytest.raises(ValueError, match="was given 5 as a prediction, but there are 3 classes"):
+        known_classes("It", decide("It", predicted, true, num_classes=3))
