@@ -6,42 +6,29 @@ lists of arrays: the next batch is prepared while the device works.
 """
 
 import collections
-import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
-from . import _tree
+from . import _record, _tree
 
 _CACHE_SIZE = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Compilation:
-    """The record of one compile.
-
-    **Arguments:**
-
-    - `step`: which step's program.
-    - `reason`: `"first"`, or what changed since the last one of this step, by path.
-    - `seconds`: how long tracing and compiling took.
-    """
-
-    step: str
-    reason: str
-    seconds: float
 
 
 class TracedOnce:
     """A function of trees that is traced once, however often it is asked for.
 
-    Its shapes are wanted before the program around it is compiled; an inner `jax.jit` lets both
-    share one trace, so that people's code runs once.
+    Its shapes and its cost are wanted before the program around it is compiled; an inner `jax.jit`
+    lets all share one trace, so that people's code runs once.
     """
 
     def __init__(self, fn: Callable[..., PyTree]) -> None:
@@ -58,11 +45,11 @@ class TracedOnce:
         out = self._compiled(leaves, static)
         return self._statics[static].merge(out)
 
-    def shapes(self, *args: PyTree) -> PyTree:
-        """The shapes of what it returns."""
+    def trace(self, *args: PyTree) -> tuple[PyTree, Any]:
+        """The shapes of what it returns, and its jaxpr."""
         leaves, static = _tree.split(args)
-        out = jax.eval_shape(lambda leaves: self._compiled(leaves, static), leaves)
-        return self._statics[static].merge(out)
+        traced = self._compiled.trace(leaves, static)
+        return self._statics[static].merge(traced.out_info), traced.jaxpr.jaxpr
 
 
 class Program:
@@ -82,14 +69,26 @@ class Program:
         *,
         jit: Callable[[Callable[..., Any]], Callable[..., Any]],
     ) -> None:
-        flat = [_tree.split(arg) for arg in args]
+        # shapes would be static to `filter_jit`; zeros that nobody reads take no memory
+        flat = [_tree.split(_tree.unshaped(arg)) for arg in args]
         self._statics = [static for _, static in flat]
         self.out: list[_tree.Static] = []
+        self.executable: jax.stages.Compiled | None = None
+        self.lower_seconds = self.compile_seconds = 0.0
         call: Any = jit(self._on_leaves(fn))
         if hasattr(call, "lower"):
+            leaves = [leaves for leaves, _ in flat]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-                call = call.lower(*(leaves for leaves, _ in flat)).compile()
+                began = time.perf_counter()
+                lowered = call.lower(*leaves)
+                self.lower_seconds = time.perf_counter() - began
+                call = lowered.compile()
+                self.compile_seconds = time.perf_counter() - began - self.lower_seconds
+            inner = getattr(call, "compiled", call)  # `filter_jit` wraps one of JAX's
+            if isinstance(inner, jax.stages.Compiled):
+                self.executable = inner
+                call = _unwrapped(inner, leaves) or call
         self._call = call
 
     def _on_leaves(self, fn: Callable[..., tuple[PyTree, ...]]) -> Callable[..., Any]:
@@ -108,20 +107,63 @@ class Program:
         return self._call(*leaves)
 
 
+def _unwrapped(
+    compiled: jax.stages.Compiled, args: list[list[Any]]
+) -> Callable[..., tuple[list[Any], ...]] | None:
+    """What `eqx.filter_jit` compiled, to be called without its wrapper; None if it is not that.
+
+    The wrapper binds and filters its arguments on every call, which takes longer than a small step.
+    The structure of what it hands on is compared, so that a change in Equinox costs speed alone.
+    """
+    kept, *donated = args
+    given = {"fun": (None,), "rest": tuple(leaf for leaves in donated for leaf in leaves)}
+    structure = jax.tree.structure(((given, {"first": tuple(kept)}), {}))
+    if compiled.in_tree != structure:
+        return None
+
+    def call(kept: list[Any], *donated: list[Any]) -> tuple[list[Any], ...]:
+        rest = tuple([leaf for leaves in donated for leaf in leaves])
+        _, out, _ = compiled({"fun": (None,), "rest": rest}, {"first": tuple(kept)})
+        return out
+
+    return call
+
+
+def is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
+    """Whether a `jit_step` compiles nothing, so that steps run as plain Python."""
+    probe: Callable[..., Any] = lambda kept, carry, metrics: None
+    return jit(probe) is probe
+
+
+def platform(leaves: list[Any]) -> str:
+    """Where a program on these arrays will run."""
+    held = next((leaf for leaf in leaves if leaf.committed), None)
+    held = jnp.zeros(()) if held is None else held
+    return next(iter(held.devices())).platform
+
+
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
-_last_seen: dict[Hashable, collections.deque[dict[str, PyTree]]] = {}
 
 
-def cached(key: Hashable, build: Callable[[], Any]) -> tuple[Any, bool]:
-    """What is stored under `key`, built if it is not there; and whether it was built now."""
+def cached(
+    key: Hashable, build: Callable[[], Any], *, when: Callable[[Any], bool] = lambda made: True
+) -> Any:
+    """What is stored under `key`, built if it is not there.
+
+    **Arguments:**
+
+    - `when`: whether what was built is worth storing.
+    """
     if key in _programs:
         _programs.move_to_end(key)
-        return _programs[key], False
+        return _programs[key]
     made = build()
+    if not when(made):
+        return made
     _programs[key] = made
     while len(_programs) > _CACHE_SIZE:
         _programs.popitem(last=False)
-    return made, True
+    return made
 
 
 def clear_caches() -> None:
@@ -130,14 +172,35 @@ def clear_caches() -> None:
     For long notebook sessions that make many learners.
     """
     _programs.clear()
-    _last_seen.clear()
+    _record.forget()
     eqx.clear_caches()
     jax.clear_caches()
 
 
+def cache_on_disk(folder: str | os.PathLike[str] | None) -> None:
+    """Keep what XLA compiles in a folder, so that the next process need not compile it again.
+
+    It is JAX's persistent cache, for all of its programs, however short their compile. Tracing is
+    not saved.
+
+    **Arguments:**
+
+    - `folder`: made if it is not there; None switches the cache off.
+    """
+    if folder is not None:
+        folder = Path(folder).expanduser().resolve()
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"`{folder}` is a file: `cache_on_disk` takes a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # it looks at its settings once
+
+
 def key_of(*trees: PyTree) -> Hashable:
     """What a program depends on: structure, static values, shapes, dtypes, and JAX's settings."""
-    parts: list[Hashable] = [_settings()]
+    parts: list[Hashable] = [tuple(settings().values())]
     for tree in trees:
         leaves, static = _tree.split(tree)
         parts.append(static)
@@ -162,36 +225,9 @@ _SETTINGS = (
 )
 
 
-def _settings() -> tuple[Hashable, ...]:
-    return tuple(getattr(jax.config, name) for name in _SETTINGS)
-
-
-def record(step: str, owner: type, began: float, **trees: PyTree) -> Compilation:
-    """Note a compile of `step` for learners of the class `owner`, and why it was needed.
-
-    The reason is how it differs from the most similar one of the last few.
-    """
-    settings = dict(zip(_SETTINGS, map(str, _settings()), strict=True))
-    new = {name: _shapes_of(tree) for name, tree in trees.items()} | {"jax.config": settings}
-    earlier = _last_seen.setdefault((step, owner), collections.deque(maxlen=8))
-    changes = [
-        [line for name in new for line in _tree.differences(old[name], new[name], name)]
-        for old in earlier
-    ]
-    earlier.append(new)
-    nearest = min(changes, key=len, default=None)
-    reason = "first" if nearest is None else "; ".join(nearest[:3]) or "no longer cached"
-    return Compilation(step, reason, time.perf_counter() - began)
-
-
-def _shapes_of(tree: PyTree) -> PyTree:
-    def shape(leaf: Any) -> Any:
-        if not eqx.is_array(leaf):
-            return leaf
-        weak = bool(getattr(leaf, "weak_type", False))
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
-
-    return jax.tree.map(shape, tree)
+def settings() -> dict[str, Any]:
+    """The settings of JAX that programs depend on."""
+    return {name: getattr(jax.config, name) for name in _SETTINGS}
 
 
 def compiled(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:

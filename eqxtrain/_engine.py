@@ -4,8 +4,7 @@
 """
 
 import collections
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,47 +13,64 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _tree
-from ._fold import STEPS, Y_PRED, Carry, Kept, Kind, fold, program_of
-from ._identity import bindings, is_fixed, methods
+from . import _compile, _cost, _record, _tree, data
+from ._fold import Y_PRED, Called, Carry, Kept, Kind
+from ._identity import bindings, methods
+from ._programs import (
+    Call,
+    StepPrograms,
+    batch_of,
+    eager_program,
+    programs,
+    refuse_unhashable,
+)
 from ._protocol import withhold
-from ._steps import hold_steps
+from ._steps import AbstractLearner, hold_steps
 from .metrics import _logs
 
 _IN_FLIGHT = 2
 """How many calls may be under way before the next one waits."""
 
 
-def _is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
-    """Whether `jit_step` compiles nothing, so that steps run as plain Python."""
-    probe: Callable[..., Any] = lambda kept, carry, metrics: None
-    return jit(probe) is probe
+def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
+    """What some steps emitted, one row an example; a copy where it is a part of what was."""
+    part = leaf[steps] if len(leaf[steps]) == len(leaf) else leaf[steps].copy()
+    return part.reshape(-1, *part.shape[2:])
 
 
-def _refuse_unhashable(**trees: PyTree) -> None:
-    """Refuse leaves whose changes a compiled program would not see."""
-    for root, tree in trees.items():
-        changeable = lambda leaf: not _tree.is_array(leaf) and not is_fixed(leaf)
-        if where := _tree.first(changeable, tree, root):
-            raise TypeError(
-                f"`{where}` can't be hashed, so a change of it would not be seen by the compiled "
-                "step: make it an `eqx.Module` or a frozen dataclass, or hold arrays in it."
-            )
+class _InFlight(NamedTuple):
+    leaves: list[Any]
+    static: _tree.Static
+    span: tuple[int, int]
 
 
-class _Compiled(NamedTuple):
-    program: _compile.Program
-    empty: dict[str, Any] | None = None
+class Options(NamedTuple):
+    """How steps are run.
+
+    **Arguments:**
+
+    - `eager`: without compiling them.
+    - `steps_per_call`: how many a call may run.
+    """
+
+    eager: bool = False
+    steps_per_call: _cost.StepsPerCall = "auto"
+
+
+_DEFAULT = Options()
 
 
 class Pass:
     """One pass of a step over batches.
 
+    A stack of batches is loaded, and its steps are run, in as many calls as one likes: where they
+    are cut changes no bit.
+
     **Arguments:**
 
     - `learner`: an initialised learner, whose arrays are read and never donated.
     - `kind`: which step: `train_step`, `test_step` or `pred_step`.
-    - `eager`: run every step without compiling it.
+    - `donate`: give the learner's own arrays away instead of copies.
     """
 
     def __init__(
@@ -63,19 +79,29 @@ class Pass:
         kind: Kind,
         *,
         class_weight: Any = None,
-        eager: bool = False,
+        options: Options = _DEFAULT,
+        donate: bool = False,
     ) -> None:
         self.kind: Kind = kind
-        self.compilations: list[_compile.Compilation] = []
-        self._eager = eager or jax.config.jax_disable_jit or _is_identity(learner.jit_step)  # pyright: ignore[reportAttributeAccessIssue]
+        self.compilations: list[_record.Compilation] = []
+        self.steps_per_call = 1
+        self._options = options
+        disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+        own = type(learner).jit_step is not AbstractLearner.jit_step
+        identity = own and _compile.is_identity(learner.jit_step)
+        self._eager = options.eager or disabled or identity
         self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
-        self._in_flight: collections.deque[Any] = collections.deque()
-        self._fetched: list[list[PyTree]] = []
+        self._in_flight: collections.deque[_InFlight] = collections.deque()
+        self._fetched: list[PyTree] = []
         self._metrics, self._metrics_static = _tree.split({})
-        self._programs: dict[Any, _Compiled] = {}
-        self.adopt(learner)
+        self._programs: dict[Any, StepPrograms] = {}
+        self._spans: dict[tuple[int, int], jax.Array] = {}
+        self._last: Any = None
+        self._program: _compile.Program | None = None
+        self._put: list[Any] = []
+        self.adopt(learner, donate=donate)
 
-    def adopt(self, learner: Any) -> None:
+    def adopt(self, learner: Any, *, donate: bool = False) -> None:
         """Begin, or go on, from this learner. The accumulators of the pass stay as they are.
 
         What will be donated is copied, even a state that `init` has just made: an optimizer may
@@ -86,96 +112,117 @@ class Pass:
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _tree.canonical(withhold(learner))
         if not self._eager:
-            _refuse_unhashable(learner=config, model=model, state=state)
+            refuse_unhashable(learner=config, model=model, state=state)
+        own = _tree.apart if donate else _tree.copy
         threaded = state.update(metrics={})
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
-            threaded_model = _tree.copy(model)
+            threaded_model, threaded = own((model, threaded))
         else:
             fixed = eqx.nn.inference_mode(model)
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
-            threaded, threaded_model = threaded.update(opt_state=None), None
-        carry = Carry(threaded_model, _tree.copy(threaded), position=jnp.zeros((), jnp.int32))
+            threaded_model, threaded = None, own(threaded.update(opt_state=None))
+        carry = Carry(threaded_model, threaded, position=jnp.zeros((), jnp.int32))
         kinds = [type(learner), *_tree.module_types(model)]
         self._code = tuple((fn, bindings(fn)) for kind in kinds for fn in methods(kind))
         self._kept_leaves, _ = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(_tree.canonical(carry))
+        self._platform = _compile.platform(self._carry)
         self._programs.clear()
+        self._program = None
 
     def __call__(self, batch: Any) -> None:
-        """Run the step on one batch. Returns while the device still works.
+        """Run the step on one batch. Returns while the device still works."""
+        self.load(data.alone(batch))
+        self.run(0, 1)
 
-        At most two calls are in flight; the third waits for the first.
-        """
+    def capacity(self, batch: data.Batch, batches: int | None = None) -> int:
+        """How many batches like this one a stack should hold, of so many that are to come."""
         if self._eager:
-            batch = jax.tree.map(jnp.asarray, batch)
-        program = self._program_for(batch)
-        leaves = self._kept_leaves + jax.tree.leaves(batch)
+            return 1
+        found = self._programs_for(_tree.shapes(batch))
+        return found.capacity(self._steps(found), batches)
+
+    def load(self, stack: data.Stack) -> None:
+        """Take a stack of batches in, for `run` to run over."""
+        self._stack, self._put = stack, []
+        if self._eager:
+            kept = self._kept._replace(batch=batch_of(stack))
+            metrics = self._metrics_static.merge(self._metrics)
+            carry = self._carry_static.merge(self._carry)
+            self._program = eager_program(self.kind, kept, carry, metrics)
+        else:
+            capacity = len(jax.tree.leaves(stack.batch)[0])
+            self._program = self._program_for(batch_of(stack), capacity)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a stack to run over: not after another learner was adopted."""
+        return self._program is not None
+
+    def run(self, start: int, stop: int) -> None:
+        """Run the steps on the batches from `start` to `stop` of the stack that is loaded.
+
+        Returns while the device still works. At most two calls are in flight; the third waits for
+        the first.
+        """
+        assert self._program is not None
+        span = self._spans.get((start, stop))
+        if span is None:
+            span = self._spans[start, stop] = jnp.asarray(np.asarray((start, stop), np.int32))
         while len(self._in_flight) >= _IN_FLIGHT:
             self._finish_one()
-        self._carry, self._metrics, emitted = program(leaves, self._carry, self._metrics)
-        self._carry_static, self._metrics_static, static = program.out
-        self._in_flight.append((emitted, static))
+        batches = jax.tree.leaves(self._stack.batch)
+        if self._eager or stop - start < self._stack.steps:  # for more than one call, put it once
+            batches = self._put = self._put or jax.device_put(batches)
+        inputs = [*self._kept_leaves, *batches, span]
+        self._carry, self._metrics, called = self._program(inputs, self._carry, self._metrics)
+        self._carry_static, self._metrics_static, static = self._program.out
+        self._last = _InFlight(called, static, (start, stop))
+        self._in_flight.append(self._last)
 
-    def prepare(self, batch: Any) -> None:
+    def prepare(self, batch: data.Batch, batches: int | None) -> None:
         """Compile the program for batches like this one, without running it."""
         if not self._eager:
-            self._program_for(batch)
+            self._program_for(_tree.shapes(batch), self.capacity(batch, batches))
 
-    def _program_for(self, batch: Any) -> _compile.Program:
-        signature = (
-            jax.tree.structure(batch),
-            tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)),
-            self._metrics_static if self._eager else None,
-        )
+    def _steps(self, found: StepPrograms) -> int:
+        return found.steps(self._options.steps_per_call, self._platform)
+
+    def _programs_for(self, batch: data.Batch) -> StepPrograms:
+        """The programs for batches of these shapes."""
+        leaves, structure = jax.tree.flatten(batch)
+        signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if signature not in self._programs:
-            built = self._programs[signature] = self._build(batch)
-            if built.empty is not None and self._metrics_static.leaves:
-                _logs.check_same(self._metrics_static.merge(self._metrics), built.empty)
+            kept = self._kept._replace(batch=batch)
+            found = programs(self._code, self.kind, kept, self._carry_static.merge(self._carry))
+            if self._metrics_static.leaves:
+                _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
+            self._programs[signature] = found
         found = self._programs[signature]
-        if found.empty is not None and not self._metrics_static.leaves:
+        if not self._metrics_static.leaves:
             self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
-        return found.program
+        return found
 
-    def _build(self, batch: Any) -> _Compiled:
-        kept = self._kept._replace(batch=batch)
-        carry = self._carry_static.merge(self._carry)
-        metrics = self._metrics_static.merge(self._metrics)
-        if self._eager:
-            program = _compile.Program(
-                program_of(self.kind, fold), (kept, carry, metrics), jit=lambda fn: fn
-            )
-            return _Compiled(program)
-        began = time.perf_counter()
-        key = (self.kind, self._code, _compile.key_of(kept, carry))
-        made, new = _compile.cached(key, lambda: self._compile(kept, carry))
-        if new:
-            model = carry.model if self.kind == "train" else kept.model
-            trees = {"learner": kept.learner, "model": model, "state": carry.state, "batch": batch}
-            trees |= {"opt_state": kept.opt_state, "class_weight": kept.class_weight}
-            step = STEPS[self.kind]
-            self.compilations.append(_compile.record(step, type(self._learner), began, **trees))
+    def _program_for(self, batch: data.Batch, capacity: int) -> _compile.Program:
+        found = self._programs_for(batch)
+        self.steps_per_call = min(self._steps(found), capacity)
+        kept, carry = self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
+        call = Call(self.steps_per_call, capacity)
+        made, compilation = found.program(call, kept, carry, type(self._learner))
+        if compilation is not None:
+            self.compilations.append(compilation)
         return made
 
-    def _compile(self, kept: Kept, carry: Carry) -> _Compiled:
-        step = _compile.TracedOnce(fold)
-        shapes = step.shapes(self.kind, kept, carry).logs
-        empty = _logs.begin(shapes)
-        if not _tree.same_bits(empty, _logs.begin(shapes, fill=1)):
-            # its metrics are configured by arrays, which `reset` keeps: take them as they are
-            begin = lambda kept, carry: _logs.begin(step(self.kind, kept, carry).logs)
-            empty = _compile.compiled(begin, kept, carry)
-        program = _compile.Program(
-            program_of(self.kind, step), (kept, carry, empty), jit=kept.learner.jit_step
-        )
-        return _Compiled(program, _tree.to_host(empty))
-
     def _finish_one(self) -> None:
-        leaves, static = self._in_flight.popleft()
+        leaves, static, (start, stop) = self._in_flight.popleft()
         jax.block_until_ready(leaves[0])
-        _, emitted = static.merge(leaves)
-        if emitted:
-            self._fetched.append(jax.device_get(emitted))
+        called: Called = static.merge(leaves)
+        if not called.emitted:
+            return
+        fetched = jax.device_get(called.emitted)
+        ran = slice(start, stop) if called.trail is not None else slice(None)
+        self._fetched.append(jax.tree.map(lambda leaf: _rows(leaf, ran), fetched))
 
     def _finish_all(self) -> None:
         while self._in_flight:
@@ -211,14 +258,18 @@ class Pass:
         state = state.update(opt_state=self._kept.opt_state)
         return _tree.with_fields(self._learner, model=self._kept.model, state=state)
 
-    def logs(self, *, whole: bool = True) -> dict[str, Any]:
+    def logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]:
         """What was measured so far, computed and fetched; waits for the device.
 
         **Arguments:**
 
         - `whole`: whether the pass is over. What is gathered is joined only then.
+        - `after`: which batch of the stack, of the last call's, the numbers are those after; None
+            for the last one.
         """
         metrics: Mapping[str, Any] = self._metrics_static.merge(self._metrics)
+        if after is not None and (trail := self._last.static.merge(self._last.leaves).trail):
+            metrics = _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[after], trail), metrics)
         if not whole:
             metrics = {n: m for n, m in metrics.items() if not _logs.has_gather(m)}
         if self._eager or any(map(_logs.has_gather, metrics.values())):

@@ -34,13 +34,20 @@ class Carry(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a program only reads."""
+    """What a program only reads.
+
+    **Arguments:**
+
+    - `batch`: in a program, a stack of batches; in a step, one of them.
+    - `span`: in a program, the first batch of this call and the one behind its last.
+    """
 
     learner: Any
     model: PyTree
     opt_state: PyTree
     class_weight: Any
     batch: data.Batch
+    span: Any = None
 
 
 class Folded(NamedTuple):
@@ -112,15 +119,81 @@ def _check_gathered(logs: dict[str, Any], rows: int) -> None:
                 )
 
 
-def program_of(
-    kind: Kind, step: Callable[[Kind, Kept, Carry], Folded]
-) -> Callable[..., tuple[PyTree, ...]]:
-    """The whole program: a step, and its logs merged into the accumulators."""
+class Called(NamedTuple):
+    """What a call gives beside what it threads.
+
+    **Arguments:**
+
+    - `done`: not donated on, so that its arrival tells that the call is over.
+    - `emitted`: what was gathered, a step's along a new first axis.
+    - `trail`: the accumulators after each step, packed, along a new first axis; None for a single
+        step.
+    """
+
+    done: jax.Array
+    emitted: PyTree
+    trail: dict[str, jax.Array] | None = None
+
+
+Step = Callable[[Kind, Kept, Carry], Folded]
+Program = Callable[[Kept, Carry, dict[str, Any]], tuple[PyTree, ...]]
+
+
+def single(kind: Kind, step: Step) -> Program:
+    """The program of one step: of the batch where the span begins."""
 
     def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:
-        folded = step(kind, kept, carry)
+        folded = step(kind, _one(kept, kept.span[0]), carry)
         metrics = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
-        done = jnp.zeros((), jnp.int32)  # not donated on: its arrival tells that the call is over
-        return folded.carry, metrics, (done, folded.emitted)
+        emitted = jax.tree.map(lambda leaf: leaf[None], folded.emitted)
+        return folded.carry, metrics, Called(jnp.zeros((), jnp.int32), emitted)
 
     return program
+
+
+def fused(kind: Kind, step: Step, shapes: Folded, capacity: int) -> Program:
+    """The program of as many steps as the span is long.
+
+    Their number is not part of the program, so cutting a call in two changes no bit.
+
+    **Arguments:**
+
+    - `shapes`: of what the step returns.
+    - `capacity`: how many batches a stack holds.
+    """
+
+    def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:
+        rows = lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype)
+        room = lambda tree: jax.tree.map(lambda x: rows(x) if _tree.is_array(x) else x, tree)
+        begun = (carry, metrics, room(shapes.emitted), room(_tree.pack(metrics)))
+        leaves, static = _tree.split(begun)
+
+        def body(i: jax.Array, leaves: list[Any]) -> list[Any]:
+            carry, metrics, emitted, trail = static.merge(leaves)
+            folded = step(kind, _one(kept, i), carry)
+            metrics = _logs.merge(metrics, folded.logs)
+            emitted = _put(emitted, folded.emitted, i)
+            trail = _put(trail, _tree.pack(metrics), i)
+            return [*map(_tree.strong, _tree.split((folded.carry, metrics, emitted, trail))[0])]
+
+        leaves = jax.lax.fori_loop(kept.span[0], kept.span[1], body, leaves)
+        carry, metrics, emitted, trail = static.merge(leaves)
+        return carry, metrics, Called(jnp.zeros((), jnp.int32), emitted, trail)
+
+    return program
+
+
+def _one(kept: Kept, index: Any) -> Kept:
+    """What a step reads: one batch of a stack."""
+
+    def take(leaf: Any) -> Any:
+        only = leaf.shape[0] == 1
+        return leaf[0] if only else jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
+
+    return kept._replace(batch=jax.tree.map(take, kept.batch), span=None)
+
+
+def _put(stack: PyTree, new: PyTree, index: Any) -> PyTree:
+    """`stack` with the arrays of `new` in their row."""
+    put = lambda old, leaf: old.at[index].set(leaf) if _tree.is_array(leaf) else old
+    return jax.tree.map(put, stack, new)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ._compile import Compilation
+from ._record import Compilation
 
 
 @dataclasses.dataclass

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _optimize, _tree, data
+from . import _compile, _optimize, _tree, data
 from ._fold import Kind
 from ._request import request
 from ._state import LearnerState, key_data
@@ -116,7 +116,7 @@ def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ())
     assert made.state is not None
     _check_model_state(made.model, made.state.model_state)
     checked = kind == "train" and not own_updates and not _makes_own_states(made)
-    if checked and (bad := foreign(made)):
+    if checked and (bad := _foreign(made)):
         raise ValueError(
             "The `state` of this learner belongs to another model, optimizer or `trainable`: "
             + "; ".join(bad[:5])
@@ -143,6 +143,14 @@ def _warn_of_lost_weights(
 
 def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
     return overrides(learner, "states_step") or overrides(learner, "init_step")
+
+
+def _foreign(learner: AbstractLearner[Any]) -> list[str]:
+    """What `foreign` says; remembered for learners like one that was right."""
+    assert learner.state is not None
+    shaped = (learner.model, learner.optimizer, learner.trainable, learner.state.opt_state)
+    key = ("foreign", _compile.key_of(*shaped))
+    return _compile.cached(key, lambda: foreign(learner), when=lambda found: not found)
 
 
 def foreign(learner: AbstractLearner[Any]) -> list[str]:

@@ -1,13 +1,15 @@
 """`Learner`: a model, an optimizer and the steps, with `fit`, `evaluate` and `predict`."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _loop, _loss, _optimize, _reduction, data
-from ._engine import Pass
+from . import _arguments, _loop, _loss, _optimize, _reduction, data
+from ._arguments import OnInterrupt, Verbose
+from ._cost import StepsPerCall
+from ._engine import Options, Pass
 from ._fold import Kind
 from ._history import Fitted
 from ._initialise import initialised, ready, replaced
@@ -15,11 +17,8 @@ from ._state import LearnerState
 from ._steps import AbstractLearner
 from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, Self, Transformation
-from .callbacks import Callback, Progress
-from .callbacks._base import Callbacks
+from .callbacks import Callback
 from .metrics import _collection
-
-Verbose = Literal[0, 1, 2, "auto"]
 
 
 class Learner(AbstractLearner[M]):
@@ -89,7 +88,7 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `ValueError` where the state of a stateful model would be lost, or is missing.
         """
-        batch = None if x is None else data.as_source(x, y).tree
+        batch = None if x is None else data.array_source(x, y).tree
         return initialised(self, batch, key=key)
 
     def replace(self, **changes: Any) -> Self:
@@ -117,7 +116,9 @@ class Learner(AbstractLearner[M]):
         validation_split: float = 0.0,
         callbacks: Callback | Sequence[Callback] | None = None,
         verbose: Verbose = "auto",
-        on_interrupt: Literal["return", "raise"] | None = None,
+        on_interrupt: OnInterrupt = None,
+        steps_per_call: StepsPerCall = "auto",
+        donate: bool = False,
         eager: bool = False,
     ) -> Fitted[Self]:
         """Train.
@@ -125,7 +126,8 @@ class Learner(AbstractLearner[M]):
         **Arguments:**
 
         - `x`, `y`: the data: arrays, or nested tuples, lists and dicts of them, with the examples
-            along their first axis. A dict alone is a mapping whose keys steps may ask for.
+            along their first axis. A dict alone is a mapping whose keys steps may ask for. Or `x`
+            alone: an iterable of batches, or a function that makes one for each epoch.
         - `epochs`: how many more passes over the data.
         - `batch_size`: how many examples a step sees. A short last batch keeps its true rows.
         - `shuffle`: whether each pass has a new order, a function of the learner's key and step.
@@ -138,6 +140,11 @@ class Learner(AbstractLearner[M]):
             shown.
         - `on_interrupt`: whether Ctrl-C makes `fit` return, or raise a `KeyboardInterrupt` that
             carries `.learner` and `.history`. By default it returns in IPython.
+        - `steps_per_call`: how many steps one call of the device may run. `"auto"` decides from the
+            program, the shapes and the platform. Callbacks that read the state, validation and the
+            end of an epoch cut calls; neither changes a number.
+        - `donate`: give this learner's arrays up instead of copying them, where memory is short.
+            It can't be used afterwards, and a run that the device fails carries no learner.
         - `eager`: run every step without compiling it, for debugging.
 
         **Returns:** the trained learner and the [`eqxtrain.History`][] of the run.
@@ -145,21 +152,14 @@ class Learner(AbstractLearner[M]):
         **Raises:** what goes wrong, with the learner of the last step as `.learner` on the
         exception.
         """
-        data.check_whole("batch_size", batch_size, at_least=1)
-        data.check_whole("epochs", epochs, at_least=0)
-        if on_interrupt not in (None, "return", "raise"):
-            raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {on_interrupt!r}.')
-        source = data.as_source(x, y, sample_weight)
-        validation: dict[str, data.ArraySource] = {}
-        if validation_data is not None:
-            if validation_split:
-                raise ValueError("Give `validation_data` or `validation_split`, not both.")
-            validation = data.named_sets(validation_data)
-        elif validation_split:
-            source, held_out = source.split(validation_split)
-            validation = {"val_": held_out}
-        weights = _given(sample_weight=sample_weight, class_weight=class_weight)
-        learner = ready(self, source.take(slice(batch_size)), "train", weights=weights)
+        batch_size = data.check_whole("batch_size", batch_size, at_least=1)
+        epochs = data.check_whole("epochs", epochs, at_least=0)
+        source, validation = _arguments.training_data(
+            data.as_source(x, y, sample_weight), validation_data, validation_split, epochs
+        )
+        options = _arguments.options(steps_per_call, eager)
+        weights = _arguments.given(sample_weight=sample_weight, class_weight=class_weight)
+        learner = ready(self, source.first(batch_size), "train", weights=weights)
         return _loop.fit(
             learner,
             source,
@@ -168,9 +168,10 @@ class Learner(AbstractLearner[M]):
             shuffle=shuffle,
             validation=validation,
             class_weight=_reduction.class_weight_table(class_weight, y),
-            callbacks=_callbacks(callbacks, verbose),
-            on_interrupt=on_interrupt,
-            eager=eager,
+            callbacks=_arguments.callbacks(callbacks, verbose),
+            on_interrupt=_arguments.on_interrupt(on_interrupt),
+            options=options,
+            donate=donate,
             params={"batch_size": batch_size, "verbose": verbose},
         )
 
@@ -184,6 +185,7 @@ class Learner(AbstractLearner[M]):
         class_weight: Any = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         verbose: Verbose = 0,
+        steps_per_call: StepsPerCall = "auto",
         eager: bool = False,
     ) -> dict[str, Any]:
         """Measure. The learner is not changed, and needs no optimizer and no `fit`.
@@ -192,20 +194,20 @@ class Learner(AbstractLearner[M]):
 
         **Returns:** names to floats, or to NumPy arrays where a value is no scalar.
         """
-        data.check_whole("batch_size", batch_size, at_least=1)
+        batch_size = data.check_whole("batch_size", batch_size, at_least=1)
         source = data.as_source(x, y, sample_weight)
         return _loop.evaluate(
             ready(
                 self,
-                source.take(slice(batch_size)),
+                source.first(batch_size),
                 "test",
-                weights=_given(sample_weight=sample_weight, class_weight=class_weight),
+                weights=_arguments.given(sample_weight=sample_weight, class_weight=class_weight),
             ),
             source,
             batch_size=batch_size,
             class_weight=_reduction.class_weight_table(class_weight, y),
-            callbacks=_callbacks(callbacks, verbose),
-            eager=eager,
+            callbacks=_arguments.callbacks(callbacks, verbose),
+            options=_arguments.options(steps_per_call, eager),
             params={"batch_size": batch_size, "verbose": verbose},
         )
 
@@ -215,17 +217,18 @@ class Learner(AbstractLearner[M]):
         *,
         batch_size: int = 32,
         callbacks: Callback | Sequence[Callback] | None = None,
+        steps_per_call: StepsPerCall = "auto",
         eager: bool = False,
     ) -> PyTree:
         """What `pred_step` gives for every example, as NumPy arrays, in order."""
-        data.check_whole("batch_size", batch_size, at_least=1)
+        batch_size = data.check_whole("batch_size", batch_size, at_least=1)
         source = data.as_source(x)
         return _loop.predict(
-            ready(self, source.take(slice(batch_size)), "predict"),
+            ready(self, source.first(batch_size), "predict"),
             source,
             batch_size=batch_size,
-            callbacks=_callbacks(callbacks, 0),
-            eager=eager,
+            callbacks=_arguments.callbacks(callbacks, 0),
+            options=_arguments.options(steps_per_call, eager),
             params={"batch_size": batch_size},
         )
 
@@ -240,7 +243,7 @@ class Learner(AbstractLearner[M]):
     ) -> tuple[Self, dict[str, Any]]:
         """One training step on one batch. Returns the new learner, and this batch's logs."""
         table = _reduction.class_weight_table(class_weight, y)
-        done = self._on_batch("train", data.as_source(x, y, sample_weight), table, eager)
+        done = self._on_batch("train", data.array_source(x, y, sample_weight), table, eager)
         logs = done.logs()
         done.begin()
         return done.learner, logs
@@ -255,17 +258,17 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> dict[str, Any]:
         """The logs of one batch."""
-        source = data.as_source(x, y, sample_weight)
+        source = data.array_source(x, y, sample_weight)
         table = _reduction.class_weight_table(class_weight, y)
         return self._on_batch("test", source, table, eager).logs()
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` gives for one batch, as NumPy arrays."""
-        return self._on_batch("predict", data.as_source(x), None, eager).outputs()
+        return self._on_batch("predict", data.array_source(x), None, eager).outputs()
 
     def _on_batch(self, kind: Kind, source: data.ArraySource, table: Any, eager: bool) -> Pass:
         learner = ready(self, source.tree, kind)
-        one = Pass(learner, kind, class_weight=table, eager=eager)
+        one = Pass(learner, kind, class_weight=table, options=Options(eager, 1))
         one(source.tree)
         return one
 
@@ -278,14 +281,3 @@ class Learner(AbstractLearner[M]):
         """
 
         return summarise(self, {} if x is None else data.named(data.pack(x)))
-
-
-def _callbacks(callbacks: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:
-    if verbose not in (0, 1, 2, "auto"):
-        raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')
-    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
-    return Callbacks(given if verbose == 0 else [*given, Progress(verbose)])
-
-
-def _given(**arguments: Any) -> list[str]:
-    return [name for name, value in arguments.items() if value is not None]

@@ -1,15 +1,18 @@
 """The schedule of `fit`: epochs, validation, interruption, callbacks."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import PyTree
 
 from . import _tree, data
-from ._engine import Pass
+from ._drive import Driver
+from ._engine import Options, Pass
 from ._exceptions import noting, telling_of_exceptions
 from ._fold import Kind
 from ._history import Fitted, History
@@ -24,29 +27,39 @@ L = TypeVar("L")
 
 def fit(
     learner: L,
-    source: data.ArraySource,
+    source: data.Source,
     *,
     epochs: int,
     batch_size: int,
     shuffle: bool,
-    validation: Mapping[str, data.ArraySource],
+    validation: Mapping[str, data.Source],
     class_weight: Any,
     callbacks: Callbacks,
     on_interrupt: Literal["return", "raise"] | None,
-    eager: bool,
+    options: Options,
+    donate: bool,
     params: Mapping[str, Any],
 ) -> Fitted[L]:
     """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
     run = Run(learner, History(), {"epochs": epochs, "steps": source.steps(batch_size), **params})
-    training = Pass(learner, "train", class_weight=class_weight, eager=eager)
+    training = Pass(learner, "train", class_weight=class_weight, options=options, donate=donate)
     training.compilations = run.history.timing.compilations
     with Interrupt() as interrupt:
         loop = _Fit(
-            run, training, interrupt, callbacks, source, validation, batch_size, shuffle, eager
+            run,
+            training,
+            interrupt,
+            callbacks,
+            source,
+            validation,
+            batch_size,
+            shuffle,
+            options,
+            keep_snapshots=not donate,
         )
         with telling_of_exceptions(run, callbacks, loop.rescue):
             run.enter(training=training, measuring=training)
-            if epochs > 0 and not eager:
+            if epochs > 0:
                 loop.prepare_validation()
             loop.tell("on_train_begin")
             for epoch in range(epochs):
@@ -71,32 +84,49 @@ class _Fit:
     _training: Pass
     _interrupt: Interrupt
     _callbacks: Callbacks
-    _source: data.ArraySource
-    _validation: Mapping[str, data.ArraySource]
+    _source: data.Source
+    _validation: Mapping[str, data.Source]
     _batch_size: int
     _shuffle: bool
-    _eager: bool
+    _options: Options
+    keep_snapshots: bool
 
     def __post_init__(self) -> None:
         self._key = np.asarray(self._run.learner.state.key)
         self._snapshot: Any = self._run.learner
+        self._driver = Driver(
+            self._run, self._callbacks, settle=self._settle, halted=self._is_halted
+        )
 
     def rescue(self) -> Any:
         """The learner of the last step, or of the last snapshot if the device lost that."""
         if self._training.intact:
             return self._training.learner
+        if not self.keep_snapshots:
+            raise RuntimeError("with `donate=True` no snapshot is kept for when the device fails")
         self._run.fall_back(self._snapshot)
         return self._snapshot
 
+    def _is_halted(self) -> bool:
+        return self._run.stopped is not None or self._interrupt.asked
+
+    def _demand(self, pass_: Pass) -> data.Demand:
+        return data.Demand(pass_.capacity, lambda: not self._interrupt.asked)
+
     def _take_snapshot(self) -> None:
+        if not self.keep_snapshots:
+            return
         learner = self._training.learner
         held = {"model": learner.model, "state": learner.state}
         self._snapshot = _tree.with_fields(learner, **_tree.to_host(held))
 
     def tell(self, hook: str) -> None:
         """Call a hook, and take over the learner that a callback may have put in place."""
+        self._callbacks.tell(hook, self._run)
+        self._settle()
+
+    def _settle(self) -> None:
         run = self._run
-        self._callbacks.tell(hook, run)
         if run.replacement is not None:
             learner, run.replacement = ready(run.replacement, None, "train"), None
             self._training.adopt(learner)
@@ -135,35 +165,30 @@ class _Fit:
         run.history.timing.epochs.append(time.perf_counter() - began)
 
     def _train(self) -> None:
-        run = self._run
-        length = len(self._source)
-        order = data.order(self._key, run.step, length) if self._shuffle else None
-        for batch in self._source.batches(self._batch_size, order):
-            run.forget({})
-            self.tell("on_train_batch_begin")
-            self._training(batch)
-            run.step += 1
-            run.forget()
-            self.tell("on_train_batch_end")
-            if run.stopped is not None or self._interrupt.asked:
-                return
+        order = functools.partial(data.order, self._key, self._run.step)
+        demand = self._demand(self._training)
+        with closing(
+            self._source.stacks(self._batch_size, demand, order if self._shuffle else None)
+        ) as stacks:
+            self._driver.over(self._training, stacks)
 
     def prepare_validation(self) -> None:
         """Compile validation before training, so that what is wrong with it costs no epoch."""
         for prefix, source in self._validation.items():
             with noting(_where(prefix)):
-                self._testing().prepare(source.take(slice(self._batch_size)))
+                first, batches = source.first(self._batch_size), source.whole(self._batch_size)
+                self._testing().prepare(first, batches)
 
-    def _validate(self, prefix: str, source: data.ArraySource) -> dict[str, Any]:
+    def _validate(self, prefix: str, source: data.Source) -> dict[str, Any]:
         testing = self._testing()
         self._run.enter(training=self._training, measuring=testing)
         with noting(_where(prefix)):
-            return _pass_over(
-                self._run, self._callbacks, testing, source, self._batch_size, self._interrupt
-            )
+            halted = lambda: self._interrupt.asked
+            stacks = source.stacks(self._batch_size, self._demand(testing))
+            return _pass_over(self._run, self._callbacks, testing, stacks, halted)
 
     def _testing(self) -> Pass:
-        testing = Pass(self._training.learner, "test", eager=self._eager)
+        testing = Pass(self._training.learner, "test", options=self._options)
         testing.compilations = self._run.history.timing.compilations
         return testing
 
@@ -180,37 +205,39 @@ def _where(prefix: str) -> str:
 
 def evaluate(
     learner: Any,
-    source: data.ArraySource,
+    source: data.Source,
     *,
     batch_size: int,
     class_weight: Any,
     callbacks: Callbacks,
-    eager: bool,
+    options: Options,
     params: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One pass of `test_step`. The arguments are those of `Learner.evaluate`, checked."""
     run = Run(learner, History(), {"steps": source.steps(batch_size), **params})
-    testing = Pass(learner, "test", class_weight=class_weight, eager=eager)
+    testing = Pass(learner, "test", class_weight=class_weight, options=options)
     with telling_of_exceptions(run, callbacks, lambda: learner):
         run.enter(training=None, measuring=testing)
-        return _pass_over(run, callbacks, testing, source, batch_size)
+        stacks = source.stacks(batch_size, data.Demand(testing.capacity))
+        return _pass_over(run, callbacks, testing, stacks)
 
 
 def predict(
     learner: Any,
-    source: data.ArraySource,
+    source: data.Source,
     *,
     batch_size: int,
     callbacks: Callbacks,
-    eager: bool,
+    options: Options,
     params: Mapping[str, Any],
 ) -> PyTree:
     """One pass of `pred_step`. The arguments are those of `Learner.predict`, checked."""
     run = Run(learner, History(), {"steps": source.steps(batch_size), **params})
-    predicting = Pass(learner, "predict", eager=eager)
+    predicting = Pass(learner, "predict", options=options)
     with telling_of_exceptions(run, callbacks, lambda: learner):
         run.enter(training=None, measuring=None)
-        _pass_over(run, callbacks, predicting, source, batch_size)
+        stacks = source.stacks(batch_size, data.Demand(predicting.capacity))
+        _pass_over(run, callbacks, predicting, stacks)
         return predicting.outputs()
 
 
@@ -218,22 +245,17 @@ def _pass_over(
     run: Run,
     callbacks: Callbacks,
     pass_: Pass,
-    source: data.ArraySource,
-    batch_size: int,
-    interrupt: Interrupt | None = None,
+    stacks: Generator[data.Stack, None, None],
+    halted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """A pass that changes no learner, told to the callbacks."""
     kind: Kind = pass_.kind
     measures = kind == "test"
     callbacks.tell(f"on_{kind}_begin", run)
-    for batch in source.batches(batch_size):
-        run.forget({})
-        callbacks.tell(f"on_{kind}_batch_begin", run)
-        pass_(batch)
-        run.forget(None if measures else {})
-        callbacks.tell(f"on_{kind}_batch_end", run)
-        if interrupt is not None and interrupt.asked:
-            return {}
+    with closing(stacks):
+        Driver(run, callbacks, halted=halted).over(pass_, stacks)
+    if halted():
+        return {}
     result = pass_.logs() if measures else {}
     run.forget(result)
     callbacks.tell(f"on_{kind}_end", run)

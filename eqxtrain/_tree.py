@@ -97,7 +97,7 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
 
 def strong(x: Any) -> jax.Array:
     """`x` as a JAX array without a weak type (which would cost a second trace)."""
-    array = jnp.asarray(x)
+    array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     if not getattr(array, "weak_type", False):
         return array
     return jax.lax.convert_element_type(array, array.dtype)
@@ -115,16 +115,66 @@ def shapes(tree: PyTree) -> PyTree:
     )
 
 
+def unshaped(tree: PyTree) -> PyTree:
+    """`tree` with zeros on the host in the places of shapes."""
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype) if is_shape(x) else x, tree)
+
+
 def canonical(tree: PyTree) -> PyTree:
     """`tree` with every array a JAX array of a strong type."""
     return jax.tree.map(lambda leaf: strong(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
+def pack(tree: PyTree) -> dict[str, jax.Array]:
+    """The arrays of `tree` in one row of numbers for each dtype."""
+    groups: dict[str, list[jax.Array]] = {}
+    for leaf in split(tree)[0]:
+        groups.setdefault(jnp.dtype(leaf.dtype).name, []).append(jnp.ravel(leaf))
+    return {name: jnp.concatenate(rows) for name, rows in groups.items()}
+
+
+def unpack(packed: dict[str, Any], like: PyTree) -> PyTree:
+    """Undo `pack`, given a tree of the same structure and shapes."""
+    leaves, static = split(like)
+    taken = dict.fromkeys(packed, 0)
+    arrays: list[Any] = []
+    for leaf in leaves:
+        name, start = jnp.dtype(leaf.dtype).name, taken[jnp.dtype(leaf.dtype).name]
+        taken[name] = start + int(np.prod(leaf.shape))
+        arrays.append(packed[name][start : taken[name]].reshape(leaf.shape))
+    return static.merge(arrays)
+
+
 def copy(tree: PyTree) -> PyTree:
     """`tree` with new buffers, which survive the donation of the old ones."""
-    return jax.tree.map(
-        lambda leaf: jnp.array(leaf, copy=True) if eqx.is_array(leaf) else leaf, tree
-    )
+    leaves, structure = jax.tree.flatten(tree)
+    where = [i for i, leaf in enumerate(leaves) if eqx.is_array(leaf)]
+    new = jax.device_put([leaves[i] for i in where], may_alias=False)
+    for i, leaf in zip(where, new, strict=True):
+        leaves[i] = leaf
+    return jax.tree.unflatten(structure, leaves)
+
+
+_SMALL = 4096
+"""Bytes up to which an array is rather copied than asked whom it belongs to."""
+
+
+def apart(tree: PyTree) -> PyTree:
+    """`tree` to be given away: only what stands in it twice is copied, and what is small.
+
+    Hyperparameters are small, and the optimizer that made the state still holds them.
+    """
+    seen: set[int] = set()
+
+    def take(leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        again = id(leaf) in seen
+        seen.add(id(leaf))
+        return jnp.array(leaf, copy=True) if again or leaf.nbytes <= _SMALL else leaf
+
+    return jax.tree.map(take, tree)
 
 
 def to_host(tree: PyTree) -> PyTree:

@@ -22,10 +22,11 @@ def test_what_is_traced_once_runs_once_for_shapes_and_for_a_program() -> None:
 
     once = _compile.TracedOnce(double)
     x = jnp.arange(3.0)
-    assert once.shapes(x, "a")["a"].shape == (3,)
+    shapes, jaxpr = once.trace(x, "a")
+    assert shapes["a"].shape == (3,) and len(jaxpr.eqns) == 1
     out = jax.jit(lambda x: once(x, "a")["a"])(x)
     assert np.array_equal(np.asarray(out), [0, 2, 4]) and runs == [1]
-    assert once.shapes(x, "bc")["static"] == 2 and len(runs) == 2
+    assert once.trace(x, "bc")[0]["static"] == 2 and len(runs) == 2
 
 
 def test_a_program_takes_and_gives_lists_of_arrays() -> None:

@@ -54,10 +54,15 @@ def test_an_error_while_tracing_keeps_the_learner() -> None:
                 raise RuntimeError("short")
             return jnp.sum(model.bias), {}, state
 
+    x, _ = data()
+    batches = [(x[:8],), (x[8:16],), (x[16:],)]
     with pytest.raises(RuntimeError, match="short") as raised:
-        Breaks(linear(), optax.sgd(0.1)).fit(data()[0], batch_size=8, shuffle=False, verbose=0)
+        Breaks(linear(), optax.sgd(0.1)).fit(batches, verbose=0)
     carried: Any = raised.value
     assert int(carried.learner.state.step) == 2
+    with pytest.raises(RuntimeError, match="short") as raised:  # arrays are known beforehand
+        Breaks(linear(), optax.sgd(0.1)).fit(x, batch_size=8, verbose=0)
+    assert int(vars(raised.value)["learner"].state.step) == 0
     carried.learner.predict(data()[0])
 
 

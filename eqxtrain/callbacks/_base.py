@@ -1,13 +1,12 @@
-"""`Callback`, what it is told (`Run`) and how often (`Every`)."""
+"""`Callback`, and how often it is told (`Every`)."""
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from .. import _tree
-from .._engine import Pass
-from .._history import History
+from .._fold import Kind
+from ._run import Run
 
 BATCH_HOOKS = tuple(
     f"on_{pass_}_batch_{moment}"
@@ -45,114 +44,6 @@ class Every:
                 "`Every` takes one positive number, `Every(steps=100)` or `Every(epochs=1)`; got "
                 f"steps={self.steps}, epochs={self.epochs}."
             )
-
-
-class Run:
-    """A live view of a run, handed to every hook.
-
-    What `learner` and `state` give are copies that survive the next step.
-
-    **Arguments:**
-
-    - `epoch`: which epoch of this call it is, from 0.
-    - `step`: how many training steps the learner has taken in its life.
-    - `history`: the epochs of this run so far.
-    - `params`: `epochs`, `steps` (of one epoch), `batch_size`, `verbose`.
-    - `exception`: in `on_exception`, what was raised.
-    """
-
-    def __init__(self, learner: Any, history: History, params: Mapping[str, Any]) -> None:
-        self.history = history
-        self.params: dict[str, Any] = dict(params)
-        self.epoch = 0
-        self.step = int(learner.state.step)
-        self.stopped: str | None = None
-        self.exception: BaseException | None = None
-        self.replacement: Any = None
-        self.reads: Literal["state", "logs"] = "state"
-        self._learner = learner
-        self._training: Pass | None = None
-        self._measuring: Pass | None = None
-        self._copy: Any = None
-        self._logs: dict[str, Any] | None = {}
-
-    @property
-    def learner(self) -> Any:
-        """The learner as it is after the last step."""
-        if self.reads == "logs":
-            raise RuntimeError(
-                'This callback declares `reads = "logs"`, so it may be told of several steps after '
-                'they were taken, when their states are gone: declare `reads = "state"`.'
-            )
-        if self.replacement is not None:
-            return self.replacement
-        if self._copy is None:
-            self._copy = self._current()
-        return self._copy
-
-    def _current(self) -> Any:
-        if self._training is None:
-            return self._learner
-        return _tree.copy(self._training.learner)  # without accumulators, so that its file loads
-
-    @property
-    def state(self) -> Any:
-        """The state of `learner`."""
-        return self.learner.state
-
-    @property
-    def logs(self) -> dict[str, Any]:
-        """What was measured in the pass under way; reading it waits for the device.
-
-        Empty at the beginnings, running values after a batch, whole values after a pass. In
-        `on_epoch_end`, those of validation are among them, as `val_...`. A callback may add to it.
-        """
-        if self._logs is None:
-            assert self._measuring is not None
-            self._logs = self._measuring.logs(whole=False)
-        return self._logs
-
-    def stop(self, reason: str = "stopped") -> None:
-        """End training after this step, with `history.stopped = reason`.
-
-        Validation and `on_epoch_end` still follow, and the epoch is recorded.
-        """
-        self._check_trains("stop")
-        self.stopped = reason
-
-    def replace(self, learner: Any) -> None:
-        """Go on training from `learner`: another model, state, optimizer or hyperparameter.
-
-        What was measured so far in the pass under way stays measured.
-        """
-        self._check_trains("replace")
-        if getattr(learner, "state", None) is None:
-            raise ValueError(
-                "`run.replace` was given a learner without a state: change the one that there is, "
-                "`run.replace(run.learner.replace(...))`, or `.init()` it first."
-            )
-        self.replacement = learner
-
-    def _check_trains(self, method: str) -> None:
-        if self._training is None:
-            raise RuntimeError(
-                f"`run.{method}` is for `fit`: `evaluate` and `predict` change no learner, and "
-                "measure all of their data."
-            )
-
-    def enter(self, *, training: Pass | None, measuring: Pass | None) -> None:
-        """For the loop: which pass trains, and which one `logs` come from."""
-        self._training, self._measuring = training, measuring
-        self.forget({})
-
-    def forget(self, logs: dict[str, Any] | None = None) -> None:
-        """For the loop: what was read before is old. `logs` are the new ones, None for later."""
-        self._copy, self._logs = None, logs
-
-    def fall_back(self, learner: Any) -> None:
-        """For the loop: the device failed, and this learner is the last that there is."""
-        self._training, self._learner, self._copy = None, learner, None
-        self.step = int(learner.state.step)
 
 
 class Callback:
@@ -234,15 +125,44 @@ class Callbacks:
     def __iter__(self) -> Iterator[Callback]:
         return iter(self._callbacks)
 
-    def tell(self, hook: str, run: Run) -> None:
-        """Call one hook of every callback that has it and is due."""
+    def tell(self, hook: str, run: Run, *, reads: Literal["state", "logs"] | None = None) -> None:
+        """Call one hook of every callback that has it and is due.
+
+        **Arguments:**
+
+        - `reads`: only of those that declare this; None for all.
+        """
         for callback in self._for_hook[hook]:
-            if _is_due(callback.every, hook, run):
+            asked = reads in (None, callback.reads)
+            if asked and _is_due(callback.every, hook, run.step, run.epoch):
                 run.reads = callback.reads if hook in BATCH_HOOKS else "state"
                 try:
                     getattr(callback, hook)(run)
                 finally:
                     run.reads = "state"
+
+    def listen(self, kind: Kind) -> bool:
+        """Whether anybody is told of the batches of such a pass."""
+        return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
+
+    def steps_until_cut(self, kind: Kind, step: int, most: int) -> int:
+        """How many steps may be run at once from `step` on, `most` at most.
+
+        A callback that reads the state must be told before and after exactly the steps that it is
+        due at.
+        """
+        begin, end = (
+            [c for c in self._for_hook[f"on_{kind}_batch_{moment}"] if c.reads == "state"]
+            for moment in ("begin", "end")
+        )
+        if not begin and not end:
+            return most
+        for n in range(1, most):
+            ends = any(_is_due(c.every, f"on_{kind}_batch_end", step + n, 0) for c in end)
+            begins = any(_is_due(c.every, f"on_{kind}_batch_begin", step + n, 0) for c in begin)
+            if ends or begins:
+                return n
+        return most
 
 
 def _check_declared(callback: Callback) -> None:
@@ -266,12 +186,11 @@ def _has(callback: Callback, hook: str) -> bool:
     return own or hook in vars(callback)
 
 
-def _is_due(every: Every | None, hook: str, run: Run) -> bool:
+def _is_due(every: Every | None, hook: str, step: int, epoch: int) -> bool:
     if every is None:
         return True
     if every.steps is not None and hook.startswith("on_train_batch"):
-        after = run.step + hook.endswith("begin")
-        return after % every.steps == 0
+        return (step + hook.endswith("begin")) % every.steps == 0
     if every.epochs is not None and hook.startswith("on_epoch"):
-        return (run.epoch + 1) % every.epochs == 0
+        return (epoch + 1) % every.epochs == 0
     return True

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import Any, Literal, final
 
-from ._base import Callback, Run
+from ._base import Callback
+from ._run import Run
 
 _REFRESH = 0.25
 """Seconds between updates of the bar: rare, as reading the numbers waits for the device."""

@@ -1,7 +1,7 @@
 """In-memory arrays as a source of batches."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,6 +10,9 @@ from jaxtyping import PyTree
 
 from .._tree import is_typed_key, paths
 from ._batch import Batch, pack
+from ._order import Order
+from ._prefetch import Prefetched
+from ._stack import Demand, Stack, empty
 
 
 class ArraySource:
@@ -35,11 +38,63 @@ class ArraySource:
         """How many batches a pass has, the short last one included."""
         return math.ceil(self.length / batch_size)
 
-    def batches(self, batch_size: int, order: np.ndarray | None = None) -> Iterator[Batch]:
-        """The batches of one pass, in the given order of examples, else as they stand."""
-        for start in range(0, self.length, batch_size):
-            rows = slice(start, start + batch_size)
-            yield self.take(rows if order is None else order[rows])
+    def whole(self, batch_size: int) -> int | None:
+        """How many batches a pass has of the shape of the first, if that is known."""
+        return max(self.length // batch_size, 1)
+
+    def check_passes(self, passes: int) -> None:
+        """Arrays can be passed over as often as one likes."""
+
+    def first(self, batch_size: int) -> Batch:
+        """The first batch."""
+        return self.take(slice(batch_size))
+
+    def stacks(
+        self, batch_size: int, demand: Demand, order: Order | None = None
+    ) -> Generator[Stack, None, None]:
+        """The batches of one pass, stacked, in the given order of examples or as they stand.
+
+        They are put together in a thread, one stack ahead.
+
+        **Arguments:**
+
+        - `order`: gives a permutation of that many examples.
+        """
+        parts: list[tuple[int, int, int, int]] = []
+        whole, rest = divmod(self.length, batch_size)
+        if whole:
+            capacity = demand.capacity(self.take(slice(batch_size)), whole)
+            for first in range(0, whole, capacity):
+                steps = min(capacity, whole - first)
+                parts.append((first * batch_size, steps, batch_size, capacity))
+        if rest:
+            demand.capacity(self.take(slice(rest)), 1)
+            parts.append((whole * batch_size, 1, rest, 1))
+
+        def make() -> Iterator[Stack]:
+            rows = None if order is None else order(self.length)
+            return (self._stack(rows, *part) for part in parts)
+
+        if len(parts) == 1:
+            yield from make()
+            return
+        with Prefetched(make, ahead=1, wanted=demand.wanted, name="eqxtrain-data") as ready:
+            yield from ready
+
+    def _stack(
+        self, order: np.ndarray | None, start: int, steps: int, rows: int, capacity: int
+    ) -> Stack:
+        span = slice(start, start + steps * rows)
+
+        def cut(leaf: np.ndarray) -> np.ndarray:
+            buffer = empty((capacity * rows, *leaf.shape[1:]), leaf.dtype)
+            if order is None:
+                buffer[: steps * rows] = leaf[span]
+            else:  # with a mode, for "raise" would make NumPy write to a second buffer first
+                np.take(leaf, order[span], axis=0, out=buffer[: steps * rows], mode="clip")
+            return buffer.reshape(capacity, rows, *leaf.shape[1:])
+
+        return Stack(jax.tree.map(cut, self.tree), steps, rows)
 
     def split(self, fraction: float) -> "tuple[ArraySource, ArraySource]":
         """The data without its last `fraction`, and that fraction."""
@@ -56,7 +111,7 @@ class ArraySource:
         return ArraySource(self.take(slice(cut))), ArraySource(self.take(slice(cut, None)))
 
 
-def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> ArraySource:
+def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> ArraySource:
     """Check data as people give it, and make a source of it.
 
     **Arguments:**
@@ -70,16 +125,31 @@ def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Arra
     given = {"x": x, "y": y, "sample_weight": sample_weight}
     if x is None:
         raise TypeError("There is no data: `x` is None.")
-    arrays = {
-        name: jax.tree_util.tree_map_with_path(
-            lambda path, leaf, name=name: _as_array(leaf, name + jax.tree_util.keystr(path)),
-            tree,
-            is_leaf=_is_stream,
-        )
-        for name, tree in given.items()
-    }
+    arrays = {name: as_arrays(tree, name) for name, tree in given.items()}
     _check_lengths([leaf for name, tree in arrays.items() for leaf in paths(tree, name)])
     return ArraySource(pack(arrays["x"], arrays["y"], arrays["sample_weight"]))
+
+
+def as_arrays(tree: PyTree, name: str) -> PyTree:
+    """A tree with its leaves as NumPy arrays, of the dtypes that the device will hold.
+
+    **Arguments:**
+
+    - `name`: what the tree is called where a leaf is refused.
+    """
+    leaves, structure = jax.tree.flatten(tree, is_leaf=_is_stream)
+    if all(map(_is_ready, leaves)):
+        return jax.tree.unflatten(structure, leaves)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _as_array(leaf, name + jax.tree_util.keystr(path)),
+        tree,
+        is_leaf=_is_stream,
+    )
+
+
+def _is_ready(leaf: Any) -> bool:
+    numbers = type(leaf) is np.ndarray and leaf.dtype.kind in "biufc" and leaf.ndim > 0
+    return numbers and jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
 
 
 def _is_stream(node: Any) -> bool:
@@ -101,9 +171,9 @@ def _as_array(leaf: Any, path: str) -> np.ndarray:
                 "arrays with the examples along their first axis; wrap lists in `np.asarray(...)`."
             )
         raise TypeError(
-            f"`{path}` is a `{type(leaf).__name__}`, which is no array. `fit`, `evaluate` and "
-            "`predict` take arrays, or tuples, lists and dicts of them: collect iterables with "
-            "`np.stack(list(...))`."
+            f"`{path}` is a `{type(leaf).__name__}`, which is no array: data are arrays, or "
+            "tuples, lists and dicts of them; or one iterable of batches, without `y` and "
+            "`sample_weight`."
         )
     array = np.asarray(leaf)
     if array.dtype.kind in "USOMm":
@@ -132,43 +202,9 @@ def _check_lengths(leaves: list[tuple[str, np.ndarray]]) -> None:
         )
 
 
-def named_sets(validation_data: Any) -> dict[str, ArraySource]:
-    """Validation data as sources by the prefix of their logs.
-
-    **Arguments:**
-
-    - `validation_data`: `(x,)`, `(x, y)`, `(x, y, sample_weight)` or an array, logged as `val_...`;
-        or a dict of them, logged as `val_<name>_...`.
-    """
-    if isinstance(validation_data, Mapping):
-        if not validation_data:
-            raise ValueError("`validation_data` is an empty dict: give it sets, or None.")
-        return {
-            f"val_{name}_": _validation(data, f"validation_data[{name!r}]")
-            for name, data in validation_data.items()
-        }
-    return {"val_": _validation(validation_data, "validation_data")}
-
-
-def _validation(data: Any, name: str) -> ArraySource:
-    parts = tuple(data) if isinstance(data, tuple | list) else (data,)
-    if not 1 <= len(parts) <= 3:
-        raise ValueError(
-            f"`{name}` is `(x,)`, `(x, y)` or `(x, y, sample_weight)`; got {len(parts)} parts."
-        )
-    try:
-        return as_source(*parts)
-    except (TypeError, ValueError) as error:
-        hint = (
-            " (A dict of arrays is taken as named sets; wrap it, `validation_data=(mapping,)`.)"
-            if "[" in name
-            else ""
-        )
-        raise type(error)(f"In `{name}`: {error}{hint}") from None
-
-
-def check_whole(name: str, number: Any, *, at_least: int) -> None:
-    """Refuse what is no whole number, or too small a one."""
+def check_whole(name: str, number: Any, *, at_least: int) -> int:
+    """`number` as an int; what is no whole number, or too small a one, is refused."""
     whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
     if not whole or number < at_least:
         raise ValueError(f"`{name}` is a whole number, {at_least} or more; got {number!r}.")
+    return int(number)

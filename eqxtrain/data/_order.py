@@ -1,9 +1,14 @@
 """The order of a pass: a function of the key and the step at which the pass began."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Int, UInt32
 
 from .._state import Stream
+
+Order = Callable[[int], np.ndarray]
+"""Gives a permutation of that many examples."""
 
 
 def order(key: UInt32[np.ndarray, "words"], step: int, length: int) -> Int[np.ndarray, "length"]:

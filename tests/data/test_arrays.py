@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -13,9 +14,15 @@ from eqxtrain import data
 
 @given(length=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 9))
 def test_every_example_comes_once_in_order(length: int, batch_size: int, seed: int) -> None:
-    source = data.as_source(np.arange(length), {"y": np.arange(length) * 2})
+    source = data.array_source(np.arange(length), {"y": np.arange(length) * 2})
     order = np.random.default_rng(seed).permutation(length)
-    batches = list(source.batches(batch_size, order))
+    demand = data.Demand(lambda batch, batches: min(3, batches or 3))
+    stacks = list(source.stacks(batch_size, demand, lambda n: order))
+    batches = [
+        jax.tree.map(lambda leaf, i=i: leaf[i], stack.batch)
+        for stack in stacks
+        for i in range(stack.steps)
+    ]
     assert len(batches) == source.steps(batch_size)
     assert np.array_equal(np.concatenate([x for x, _ in batches]), order)
     assert all(np.array_equal(2 * x, y["y"]) for x, y in batches)
@@ -30,16 +37,16 @@ class HasArray:
 
 
 def test_anything_that_gives_an_array_is_one_and_doubles_become_floats() -> None:
-    source = data.as_source((np.ones(3), jnp.ones(3), HasArray()), np.arange(3))
+    source = data.array_source((np.ones(3), jnp.ones(3), HasArray()), np.arange(3))
     x, y = source.tree
     assert [leaf.dtype for leaf in x] == [np.float32] * 3 and y.dtype == np.int32
-    assert data.as_source(np.ones(3, np.uint8)).tree[0].dtype == np.uint8
-    assert data.as_source(jnp.ones(3, jnp.bfloat16)).tree[0].dtype == jnp.bfloat16
+    assert data.array_source(np.ones(3, np.uint8)).tree[0].dtype == np.uint8
+    assert data.array_source(jnp.ones(3, jnp.bfloat16)).tree[0].dtype == jnp.bfloat16
 
 
 def test_torch_tensors_are_arrays() -> None:
     torch = pytest.importorskip("torch")
-    assert data.as_source(torch.ones(3, 2)).tree[0].shape == (3, 2)
+    assert data.array_source(torch.ones(3, 2)).tree[0].shape == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -58,22 +65,22 @@ def test_torch_tensors_are_arrays() -> None:
         (("text",), TypeError, r"a Python `str`"),
         ((np.float32(3),), ValueError, r"`x` is a scalar"),
         ((jr.split(jr.key(0), 3),), TypeError, r"`x` holds random keys.*key_data"),
-        ((iter([1]),), TypeError, r"`x` is a `list_iterator`, which is no array"),
+        (({"a": iter([1])},), TypeError, r"`x\['a'\]` is a `list_iterator`, which is no array"),
     ],
 )
 def test_what_is_no_data_gets_a_sentence(
     given: tuple[Any, ...], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        data.as_source(*given)
+        data.array_source(*given)
 
 
 def test_the_split_keeps_order_and_refuses_an_empty_side() -> None:
-    source = data.as_source(np.arange(10))
+    source = data.array_source(np.arange(10))
     first, last = source.split(0.25)
     assert list(first.tree[0]) == list(range(7)) and list(last.tree[0]) == [7, 8, 9]
     with pytest.raises(ValueError, match="leaves one side empty"):
-        data.as_source(np.arange(3)).split(0.99)
+        data.array_source(np.arange(3)).split(0.99)
     with pytest.raises(ValueError, match="a fraction between 0 and 1"):
         source.split(1.5)
 
@@ -84,7 +91,7 @@ def test_named_sets_and_plain_ones_have_their_prefixes() -> None:
     assert list(data.named_sets(x)) == ["val_"]
     assert list(data.named_sets({"a": (x,), "b": (x, x)})) == ["val_a_", "val_b_"]
     wrapped = data.named_sets(({"image": x},))["val_"]
-    assert set(wrapped.tree) == {"image"}
+    assert isinstance(wrapped, data.ArraySource) and set(wrapped.tree) == {"image"}
 
 
 def test_errors_in_validation_data_say_where() -> None:

@@ -1,0 +1,136 @@
+"""A thread that produces what will be wanted next, a bounded number of items ahead."""
+
+import collections
+import contextvars
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_POLL = 0.1
+"""Seconds after which a thread that waits looks whether it still should."""
+
+_PATIENCE = 5.0
+"""Seconds for which a producer may finish its last item after nobody wants it."""
+
+
+class Prefetched(Generic[T]):
+    """The items of an iterator, produced in a thread while this one does something else.
+
+    A context manager: its end is the end of the thread, and of the iterator.
+
+    **Arguments:**
+
+    - `make`: gives the iterator; called in the thread.
+    - `ahead`: how many items may be ready and not taken. It may be changed at any time.
+    - `wanted`: whether to go on waiting for the next item.
+    - `name`: of the thread.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Iterator[T]],
+        *,
+        ahead: int,
+        wanted: Callable[[], bool],
+        name: str,
+    ) -> None:
+        self.ahead = ahead
+        self._wanted = wanted
+        self._ready: collections.deque[T] = collections.deque()
+        self._error: BaseException | None = None
+        self._ended = self._closed = False
+        self._changed = threading.Condition()
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._produce, make), name=name, daemon=True
+        )
+
+    def __enter__(self) -> "Prefetched[T]":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+        deadline = time.monotonic() + _PATIENCE
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(_POLL)
+        if self._thread.is_alive():
+            warnings.warn(
+                f"The data did not give its next batch within {_PATIENCE:.0f} s after the run "
+                f"ended, so its thread `{self._thread.name}` is left behind. It is a daemon: it "
+                "ends with its batch, or with the process.",
+                stacklevel=2,
+            )
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self.take(wait=True)) is not None:
+            yield item
+
+    def take(self, *, wait: bool, fits: Callable[[T], bool] = lambda item: True) -> T | None:
+        """The next item; None at the end, or when it is not wanted any more.
+
+        **Arguments:**
+
+        - `wait`: whether to wait for it. If not, None also means that it is not ready.
+        - `fits`: an item for which this is false is left where it is, and None given.
+        """
+        with self._changed:
+            while not self._ready and not self._ended:
+                if not wait or not self._wanted():
+                    return None
+                self._changed.wait(_POLL)
+            if self._ready:
+                if not fits(self._ready[0]):
+                    return None
+                item = self._ready.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None and wait:
+                raise self._error
+            return None
+
+    def _produce(self, make: Callable[[], Iterator[T]]) -> None:
+        items: Any = None
+        try:
+            items = make()
+            while self._has_room():
+                item = next(items)
+                with self._changed:
+                    self._ready.append(item)
+                    self._changed.notify_all()
+        except StopIteration:
+            pass
+        except BaseException as error:  # it is raised again where the items are taken
+            self._error = error
+        finally:
+            if hasattr(items, "close"):
+                self._close(items)
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _close(self, items: Any) -> None:
+        try:
+            items.close()
+        except BaseException as error:
+            self._error = self._error or error
+
+    def _has_room(self) -> bool:
+        """Wait until an item may be produced; false when none is wanted any more."""
+        with self._changed:
+            while len(self._ready) >= self.ahead and not self._closed:
+                self._changed.wait()
+            return not self._closed

@@ -1,0 +1,69 @@
+"""Batches of one shape, stacked, so that one transfer and one call serve many steps."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ._batch import Batch, size
+
+_ALIGNMENT = 64
+"""In bytes. XLA's CPU backend reads memory that begins at a multiple of it without a copy."""
+
+
+class Stack(NamedTuple):
+    """Batches of one shape along a new first axis.
+
+    **Arguments:**
+
+    - `batch`: its leaves have the shape `(capacity, rows, ...)`.
+    - `steps`: how many batches are real, the first ones. What stands behind them is never read.
+    - `rows`: how many examples each of them has.
+    """
+
+    batch: Batch
+    steps: int
+    rows: int
+
+
+class Demand(NamedTuple):
+    """What the engine wants of a source.
+
+    **Arguments:**
+
+    - `capacity`: how many batches like a given one a stack should hold, of so many that are to come
+        (None where that is not known).
+    - `wanted`: whether there should be more at all; asked while waiting for a slow source.
+    """
+
+    capacity: Callable[[Batch, int | None], int]
+    wanted: Callable[[], bool] = lambda: True
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array of the host that a device on the host can take as it is."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(count + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + count].view(dtype).reshape(shape)
+
+
+def alone(batch: Batch) -> Stack:
+    """A stack of one batch."""
+    return Stack(jax.tree.map(lambda leaf: np.asarray(leaf)[None], batch), 1, size(batch))
+
+
+def stacked(batches: Sequence[Batch], capacity: int) -> Stack:
+    """A stack of batches of one shape."""
+    if capacity == 1:
+        return alone(batches[0])
+
+    def fill(*leaves: Any) -> np.ndarray:
+        buffer = empty((capacity, *leaves[0].shape), leaves[0].dtype)
+        for i, leaf in enumerate(leaves):
+            buffer[i] = leaf
+        return buffer
+
+    return Stack(jax.tree.map(fill, *batches), len(batches), size(batches[0]))
