@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from . import callbacks as callbacks, metrics as metrics
 from ._compile import cache_on_disk as cache_on_disk, clear_caches as clear_caches
+from ._forecast import Forecast as Forecast
 from ._history import Fitted as Fitted, History as History
 from ._learner import Learner as Learner
 from ._loss import Loss as Loss

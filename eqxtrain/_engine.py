@@ -18,6 +18,7 @@ from ._fold import Y_PRED, Called, Carry, Kept, Kind
 from ._identity import bindings, methods
 from ._programs import (
     Call,
+    Made,
     StepPrograms,
     batch_of,
     eager_program,
@@ -153,7 +154,8 @@ class Pass:
             self._program = eager_program(self.kind, kept, carry, metrics)
         else:
             capacity = len(jax.tree.leaves(stack.batch)[0])
-            self._program = self._program_for(batch_of(stack), capacity)
+            made = self._made(batch_of(stack), capacity)
+            self._program, self.steps_per_call = made.program, made.call.steps
 
     @property
     def loaded(self) -> bool:
@@ -181,10 +183,11 @@ class Pass:
         self._last = _InFlight(called, static, (start, stop))
         self._in_flight.append(self._last)
 
-    def prepare(self, batch: data.Batch, batches: int | None) -> None:
+    def prepare(self, batch: data.Batch, batches: int | None) -> Made | None:
         """Compile the program for batches like this one, without running it."""
-        if not self._eager:
-            self._program_for(_tree.shapes(batch), self.capacity(batch, batches))
+        if self._eager:
+            return None
+        return self._made(_tree.shapes(batch), self.capacity(batch, batches))
 
     def _steps(self, found: StepPrograms) -> int:
         return found.steps(self._options.steps_per_call, self._platform)
@@ -204,14 +207,14 @@ class Pass:
             self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
         return found
 
-    def _program_for(self, batch: data.Batch, capacity: int) -> _compile.Program:
+    def _made(self, batch: data.Batch, capacity: int) -> Made:
+        """The program for stacks of so many batches of these shapes."""
         found = self._programs_for(batch)
-        self.steps_per_call = min(self._steps(found), capacity)
+        call = Call(min(self._steps(found), capacity), capacity)
         kept, carry = self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
-        call = Call(self.steps_per_call, capacity)
-        made, compilation = found.program(call, kept, carry, type(self._learner))
-        if compilation is not None:
-            self.compilations.append(compilation)
+        made, new = found.program(call, kept, carry, type(self._learner))
+        if new:
+            self.compilations.append(made.compilation)
         return made
 
     def _finish_one(self) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _arguments, _loop, _loss, _optimize, _reduction, data
+from . import _arguments, _forecast, _loop, _loss, _optimize, _reduction, data
 from ._arguments import OnInterrupt, Verbose
 from ._cost import StepsPerCall
 from ._engine import Options, Pass
 from ._fold import Kind
+from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, ready, replaced
 from ._state import LearnerState
@@ -271,6 +272,48 @@ class Learner(AbstractLearner[M]):
         one = Pass(learner, kind, class_weight=table, options=Options(eager, 1))
         one(source.tree)
         return one
+
+    def forecast(
+        self,
+        x: PyTree,
+        y: PyTree = None,
+        *,
+        batch_size: int | tuple[int, int] = 32,
+        sample_weight: PyTree = None,
+        class_weight: Any = None,
+        steps_per_call: StepsPerCall = "auto",
+        donate: bool = False,
+        memory: int | None = None,
+    ) -> Forecast:
+        """What a step of `fit` with these arguments costs, without running any.
+
+        The program is compiled, and `fit` takes it from there.
+
+        **Arguments:**
+
+        - `x`, `y`, `sample_weight`: the data; of arrays, `jax.ShapeDtypeStruct`s will do.
+        - `batch_size`: one, or two to find the largest that fits.
+        - `memory`: how many bytes there are, by default what the device says of itself.
+        """
+        table = _reduction.class_weight_table(class_weight, y)
+        source = data.as_source(*map(_arguments.stand_ins, (x, y, sample_weight)))
+        sizes = batch_size if isinstance(batch_size, tuple) else (batch_size,)
+        if not 1 <= len(sizes) <= 2:
+            raise ValueError(f"`batch_size` is one size, or a pair of them; got {batch_size!r}.")
+        checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
+        learner = ready(self, source.first(checked[0]), "train")
+        found = [
+            _forecast.forecast(
+                learner,
+                source,
+                size,
+                class_weight=table,
+                options=_arguments.options(steps_per_call, False),
+                donate=donate,
+            )
+            for size in checked
+        ]
+        return found[0] if len(found) == 1 else _forecast.compared(found[0], found[1], memory)
 
     def summary(self, x: PyTree = None) -> Summary:
         """The parameter table, from shapes alone: no array is computed, no `init` is needed.

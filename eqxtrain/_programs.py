@@ -28,6 +28,15 @@ class Call(NamedTuple):
     capacity: int
 
 
+class Made(NamedTuple):
+    """A program, how it is called, what its step costs, and the record of its compile."""
+
+    program: _compile.Program
+    call: Call
+    cost: _cost.Cost
+    compilation: _record.Compilation
+
+
 class StepPrograms:
     """A step, traced on batches of one shape, and its programs. It holds no arrays of a learner.
 
@@ -45,7 +54,7 @@ class StepPrograms:
         self.cost = _cost.cost(jaxpr)
         self.empty = self._begin(kept, carry)
         self._seconds = time.perf_counter() - began
-        self._programs: dict[tuple[int, bool], _compile.Program] = {}
+        self._made: dict[tuple[int, bool], Made] = {}
         self._bytes = _cost.nbytes(jax.tree.leaves(kept.batch))
         held = jax.tree.leaves((self._shapes.emitted, self.empty))
         self._bytes_of_more = self._bytes + _cost.nbytes(filter(_tree.is_array, held))
@@ -68,13 +77,11 @@ class StepPrograms:
         """How many batches a stack holds, of so many (None: unknown), for calls of such steps."""
         return _cost.stack_capacity(steps, self._bytes, batches)
 
-    def program(
-        self, call: Call, kept: Kept, carry: Carry, owner: type
-    ) -> tuple[_compile.Program, _record.Compilation | None]:
-        """The program of such calls, and the record of its compile if that was now."""
+    def program(self, call: Call, kept: Kept, carry: Carry, owner: type) -> tuple[Made, bool]:
+        """The program of such calls, and whether it was compiled now."""
         key = (call.capacity, call.steps > 1)
-        if key in self._programs:
-            return self._programs[key], None
+        if key in self._made:
+            return self._made[key], False
         step, trees = STEPS[self.kind], _described(self.kind, kept, carry, call)
         reason = _record.why(step, owner, trees)
         _record.check_limits(step, reason)
@@ -92,8 +99,8 @@ class StepPrograms:
         seconds = (trace, made.lower_seconds, made.compile_seconds)
         compilation = _record.Compilation(step, reason, _record.signature(trees), *seconds)
         _record.note(compilation)
-        self._programs[key] = made
-        return made, compilation
+        self._made[key] = Made(made, call, self.cost, compilation)
+        return self._made[key], True
 
 
 def _described(kind: Kind, kept: Kept, carry: Carry, call: Call) -> dict[str, PyTree]:

@@ -75,17 +75,17 @@ class Summary:
         """The lines under the table."""
         parameters, in_bytes = self.trainable + self.frozen, sum(row.bytes for row in self.rows)
         lines = [
-            ("Parameters", f"{parameters:,} ({_in_units(in_bytes)})"),
+            ("Parameters", f"{parameters:,} ({in_units(in_bytes)})"),
             ("Trainable", f"{self.trainable:,}"),
             ("Frozen", f"{self.frozen:,}"),
             (
                 "Optimizer state",
-                f"{self.optimizer_state[0]:,} ({_in_units(self.optimizer_state[1])})",
+                f"{self.optimizer_state[0]:,} ({in_units(self.optimizer_state[1])})",
             ),
         ]
         if self.model_state[0]:
             lines.append(
-                ("Model state", f"{self.model_state[0]:,} ({_in_units(self.model_state[1])})")
+                ("Model state", f"{self.model_state[0]:,} ({in_units(self.model_state[1])})")
             )
         return lines
 
@@ -134,7 +134,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.type,
         "\n".join(row.arrays),
         f"{row.parameters:,}" if row.parameters else "",
-        _in_units(row.bytes) if row.bytes else "",
+        in_units(row.bytes) if row.bytes else "",
         row.status,
         row.output,
     )
@@ -146,7 +146,7 @@ def _lines(cells: tuple[str, ...]) -> list[tuple[str, ...]]:
     return list(itertools.zip_longest(*parts, fillvalue=""))
 
 
-def _in_units(count: float | int) -> str:
+def in_units(count: float | int) -> str:
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -82,25 +82,25 @@ class Progress(Callback):
         now = time.monotonic()
         if self._batch == 1:  # its time is mostly the compiler's
             self._after_first = now
-        if now - self._drawn >= self._sink.interval and self._batch < run.params["steps"]:
+        if now - self._drawn >= self._sink.interval and self._batch != run.params["steps"]:
             self._drawn = now
             self._sink.update(self._text(run, done=False))
 
     def _text(self, run: Run, *, done: bool) -> str:
-        steps = run.params["steps"]
+        steps: int | None = run.params["steps"]  # None where the data don't tell
         elapsed = time.monotonic() - self._began
         if self._kind == "train":
             head = f"Epoch {run.epoch + 1}/{run.params['epochs']}"
         else:
             head = "Evaluating"
-        bar = "" if done or not self._sink.live else _bar(self._batch, steps) + " "
-        count = f"{steps if done else self._batch}/{steps}"
+        bar = "" if done or not self._sink.live else _bar(self._batch, steps)
+        count = f"{self._batch}" if steps is None else f"{steps if done else self._batch}/{steps}"
         pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{'' if done else self._left(steps)}"]
         pieces += [f"{name}: {_number(value)}" for name, value in run.logs.items()]
         return "  ".join(pieces)
 
-    def _left(self, steps: int) -> str:
-        if self._batch < 2:
+    def _left(self, steps: int | None) -> str:
+        if steps is None or self._batch < 2:
             return ""
         each = (time.monotonic() - self._after_first) / (self._batch - 1)
         return f", {_clock(each * (steps - self._batch))} left"
@@ -204,9 +204,11 @@ def _choose(verbose: Literal[1, 2, "auto"]) -> _Lines:
     return _Bar() if console.is_terminal and not console.is_dumb_terminal else _Lines()
 
 
-def _bar(done: int, total: int, width: int = 20) -> str:
+def _bar(done: int, total: int | None, width: int = 20) -> str:
+    if total is None:
+        return ""
     filled = width * done // total
-    return "━" * filled + "╺" * (width - filled)
+    return "━" * filled + "╺" * (width - filled) + " "
 
 
 def _clock(seconds: float) -> str:

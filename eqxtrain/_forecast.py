@@ -1,0 +1,215 @@
+"""What training will cost, read off the compiled program before it runs."""
+
+import dataclasses
+import html
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from . import _cost, _tree, data
+from ._engine import Options, Pass
+from ._summary import in_units
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What a training step costs. `str(...)` is a table; notebooks show it as HTML.
+
+    **Arguments:**
+
+    - `batch_size`: how many examples a step sees.
+    - `steps_per_call`: how many steps a call of the device runs at most.
+    - `flops`: operations of one step. The body of a `lax.scan` counts as often as it runs.
+    - `bytes_moved`: bytes that one step reads and writes, by XLA's cost analysis, which counts the
+        bodies of a model's inner loops once.
+    - `arguments`, `outputs`, `temporaries`: bytes that the program holds while it runs: what goes
+        in (the model, the optimizer's state, a stack of batches), what comes out, and what is
+        needed between. Outputs that take the place of donated arguments are counted once, there.
+    - `example`: bytes of one example.
+    - `stack`: bytes of a stack of batches, a part of `arguments`.
+    - `beside`: bytes that `fit` holds beside the program: the next stack of batches, and the
+        caller's learner, unless it is donated.
+    - `parameters`, `parameter_bytes`: of the model, frozen ones included.
+    - `optimizer_bytes`: of the optimizer's state.
+    - `checkpoint_bytes`: the size of the file that `eqx.tree_serialise_leaves` writes of a learner.
+    - `compile_seconds`: what it took to trace, lower and compile the program, when that was done.
+    - `memory`: the bytes that there are, if known.
+    - `largest_batch`: with two batch sizes, the largest that fits into `memory`, on the line
+        through both.
+    - `second`: the forecast for the second batch size.
+    """
+
+    batch_size: int
+    steps_per_call: int
+    flops: float
+    bytes_moved: float
+    arguments: int
+    outputs: int
+    temporaries: int
+    example: int
+    stack: int
+    beside: int
+    parameters: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    checkpoint_bytes: int
+    compile_seconds: float
+    memory: int | None = None
+    largest_batch: int | None = None
+    second: "Forecast | None" = None
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the program at its peak: arguments, outputs and temporaries."""
+        return self.arguments + self.outputs + self.temporaries
+
+    def __str__(self) -> str:
+        rows = list(self._rows())
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, *self._last_lines()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        last = "".join(f"<div>{html.escape(line)}</div>" for line in self._last_lines())
+        return f"<table><tbody>{rows}</tbody></table>{last}"
+
+    def _rows(self) -> Iterator[list[str]]:
+        sides = [self] if self.second is None else [self, self.second]
+        for name, cell in _ROWS.items():
+            yield [name, *map(cell, sides)]
+
+    def _last_lines(self) -> list[str]:
+        if self.largest_batch is None or self.memory is None:
+            return []
+        return [f"The largest batch that fits {in_units(self.memory)}: {self.largest_batch:,}"]
+
+
+_ROWS: dict[str, Any] = {
+    "Batch size": lambda f: f"{f.batch_size:,}",
+    "Steps per call": lambda f: f"{f.steps_per_call:,}",
+    "FLOPs per step": lambda f: f"{f.flops:.3g}",
+    "Bytes moved per step": lambda f: in_units(int(f.bytes_moved)),
+    "Peak memory": lambda f: in_units(f.peak),
+    "  arguments": lambda f: in_units(f.arguments),
+    "  outputs": lambda f: in_units(f.outputs),
+    "  temporaries": lambda f: in_units(f.temporaries),
+    "Held beside it": lambda f: in_units(f.beside),
+    "Parameters": lambda f: f"{f.parameters:,} ({in_units(f.parameter_bytes)})",
+    "Optimizer state": lambda f: in_units(f.optimizer_bytes),
+    "Checkpoint": lambda f: in_units(f.checkpoint_bytes),
+    "Compile time": lambda f: f"{f.compile_seconds:.2f} s",
+}
+
+
+def forecast(
+    learner: Any,
+    source: data.Source,
+    batch_size: int,
+    *,
+    class_weight: Any,
+    options: Options,
+    donate: bool,
+) -> Forecast:
+    """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
+    first = source.first(batch_size)
+    training = Pass(learner, "train", class_weight=class_weight, options=options)
+    made = training.prepare(first, source.whole(batch_size))
+    if made is None or (executable := made.program.executable) is None:
+        raise ValueError(
+            f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "
+            "program to look at: let it return what `eqx.filter_jit` or `jax.jit` gives."
+        )
+    analysis: Any = executable.memory_analysis()
+    moved: Any = executable.cost_analysis()
+    parameters, parameter_bytes = _tree.size(learner.model)
+    stack = made.call.capacity * _cost.nbytes(jax.tree.leaves(first))
+    given = _tree.size((learner.model, learner.state))[1]
+    return Forecast(
+        batch_size=data.size(first),
+        steps_per_call=made.call.steps,
+        flops=made.cost.flops,
+        bytes_moved=float((moved or {}).get("bytes accessed", float("nan"))),
+        arguments=analysis.argument_size_in_bytes,
+        outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        example=_cost.nbytes(jax.tree.leaves(first)) // data.size(first),
+        stack=stack,
+        beside=stack + (0 if donate else given),
+        parameters=parameters,
+        parameter_bytes=parameter_bytes,
+        optimizer_bytes=_tree.size(learner.state.opt_state)[1],
+        checkpoint_bytes=checkpoint_bytes(learner),
+        compile_seconds=made.compilation.seconds,
+    )
+
+
+def compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast:
+    """Two forecasts as one, with the largest batch that fits.
+
+    **Arguments:**
+
+    - `memory`: in bytes; by default that of the device, if it tells.
+    """
+    if first.batch_size == second.batch_size:
+        raise ValueError(
+            f"`batch_size` has {first.batch_size} twice (or the data have no more examples): a "
+            "line goes through two different sizes."
+        )
+    memory = _device_memory() if memory is None else memory
+    largest = None if memory is None else _largest(first, second, memory)
+    return dataclasses.replace(first, second=second, memory=memory, largest_batch=largest)
+
+
+def _largest(first: Forecast, second: Forecast, memory: int) -> int:
+    """On the line through both, stacks of batches aside, which have a bound of their own."""
+    stacks = lambda batch: 2 * max(_cost.STACK_BYTES, batch * first.example)
+    without = [f.peak + f.beside - 2 * f.stack for f in (first, second)]
+    slope = (without[1] - without[0]) / (second.batch_size - first.batch_size)
+    fixed = without[0] - slope * first.batch_size
+    fits = lambda batch: fixed + max(slope, 0.0) * batch + stacks(batch) <= memory
+    low, high = 0, 1
+    while fits(high) and high < 2**40:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _device_memory() -> int | None:
+    stats = jax.devices()[0].memory_stats()
+    return (stats or {}).get("bytes_limit")
+
+
+def checkpoint_bytes(tree: PyTree) -> int:
+    """The size of the file that `eqx.tree_serialise_leaves` writes, from shapes alone."""
+    return sum(map(_saved_bytes, jax.tree.leaves(tree)))
+
+
+def _saved_bytes(leaf: Any) -> int:
+    if eqx.is_array(leaf):
+        shape, dtype = leaf.shape, np.dtype(leaf.dtype)
+    elif isinstance(leaf, bool | int | float | complex):
+        shape, dtype = (), np.asarray(leaf).dtype
+    else:
+        return 0
+    header = io.BytesIO()
+    described = {
+        "shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)
+    }  # fmt: skip
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.tell() + int(np.prod(shape)) * dtype.itemsize
