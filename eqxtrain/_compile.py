@@ -15,7 +15,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
@@ -137,9 +136,11 @@ def is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool
 
 def platform(leaves: list[Any]) -> str:
     """Where a program on these arrays will run."""
-    held = next((leaf for leaf in leaves if leaf.committed), None)
-    held = jnp.zeros(()) if held is None else held
-    return next(iter(held.devices())).platform
+    for leaf in leaves:
+        if leaf.committed:
+            return next(iter(leaf.devices())).platform
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    return getattr(device, "platform", device) or jax.default_backend()
 
 
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()

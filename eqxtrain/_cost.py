@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 StepsPerCall = int | Literal["auto"]
 
-STACK_BYTES = 16 * 2**20
-"""The most that a stack of batches holds, unless a single batch is larger."""
+STACK_BYTES = 4 * 2**20
+"""The most that a stack of batches holds, unless a single batch is larger. A stack that a cache
+can't hold is slower than a call is."""
 
-_MOST = 64
+_MOST = 256
 """Steps in a call. With more, what a call costs by itself is lost in the noise."""
 
 _CALL_SECONDS = 0.25

@@ -23,14 +23,14 @@ from ._programs import (
     batch_of,
     eager_program,
     programs,
-    refuse_unhashable,
 )
 from ._protocol import withhold
 from ._steps import AbstractLearner, hold_steps
 from .metrics import _logs
 
 _IN_FLIGHT = 2
-"""How many calls may be under way before the next one waits."""
+"""How many calls may be under way before the next one waits: one where memory is short, since each
+has temporaries of its own."""
 
 
 def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
@@ -87,6 +87,7 @@ class Pass:
         self.compilations: list[_record.Compilation] = []
         self.steps_per_call = 1
         self._options = options
+        self._most_in_flight = 1 if donate else _IN_FLIGHT
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         own = type(learner).jit_step is not AbstractLearner.jit_step
         identity = own and _compile.is_identity(learner.jit_step)
@@ -112,18 +113,16 @@ class Pass:
         hold_steps(type(learner))
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _tree.canonical(withhold(learner))
-        if not self._eager:
-            refuse_unhashable(learner=config, model=model, state=state)
         own = _tree.apart if donate else _tree.copy
-        threaded = state.update(metrics={})
+        threaded = _tree.with_fields(state, metrics={})
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
             threaded_model, threaded = own((model, threaded))
         else:
             fixed = eqx.nn.inference_mode(model)
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
-            threaded_model, threaded = None, own(threaded.update(opt_state=None))
-        carry = Carry(threaded_model, threaded, position=jnp.zeros((), jnp.int32))
+            threaded_model, threaded = None, own(_tree.with_fields(threaded, opt_state=None))
+        carry = Carry(threaded_model, threaded, position=_tree.strong(np.zeros((), np.int32)))
         kinds = [type(learner), *_tree.module_types(model)]
         self._code = tuple((fn, bindings(fn)) for kind in kinds for fn in methods(kind))
         self._kept_leaves, _ = _tree.split(self._kept)
@@ -171,8 +170,8 @@ class Pass:
         assert self._program is not None
         span = self._spans.get((start, stop))
         if span is None:
-            span = self._spans[start, stop] = jnp.asarray(np.asarray((start, stop), np.int32))
-        while len(self._in_flight) >= _IN_FLIGHT:
+            span = self._spans[start, stop] = jax.device_put(np.asarray((start, stop), np.uint32))
+        while len(self._in_flight) >= self._most_in_flight:
             self._finish_one()
         batches = jax.tree.leaves(self._stack.batch)
         if self._eager or stop - start < self._stack.steps:  # for more than one call, put it once

@@ -39,7 +39,8 @@ class Kept(NamedTuple):
     **Arguments:**
 
     - `batch`: in a program, a stack of batches; in a step, one of them.
-    - `span`: in a program, the first batch of this call and the one behind its last.
+    - `span`: in a program, the first batch of this call and the one behind its last, unsigned (or
+        XLA would look whether they are negative at every step).
     """
 
     learner: Any
@@ -195,5 +196,5 @@ def _one(kept: Kept, index: Any) -> Kept:
 
 def _put(stack: PyTree, new: PyTree, index: Any) -> PyTree:
     """`stack` with the arrays of `new` in their row."""
-    put = lambda old, leaf: old.at[index].set(leaf) if _tree.is_array(leaf) else old
-    return jax.tree.map(put, stack, new)
+    put = lambda old, leaf: jax.lax.dynamic_update_index_in_dim(old, leaf, index, 0)
+    return jax.tree.map(lambda old, x: put(old, x) if _tree.is_array(x) else old, stack, new)

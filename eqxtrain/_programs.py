@@ -48,6 +48,8 @@ class StepPrograms:
 
     def __init__(self, kind: Kind, kept: Kept, carry: Carry) -> None:
         began = time.perf_counter()
+        model = carry.model if kind == "train" else kept.model
+        _refuse_unhashable(learner=kept.learner, model=model, state=carry.state)
         self.kind: Kind = kind
         self._step = _compile.TracedOnce(fold)
         self._shapes, jaxpr = self._step.trace(kind, kept, carry)
@@ -88,7 +90,7 @@ class StepPrograms:
         stack = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((call.capacity, *leaf.shape), leaf.dtype), kept.batch
         )
-        kept = kept._replace(batch=stack, span=jax.ShapeDtypeStruct((2,), jnp.int32))
+        kept = kept._replace(batch=stack, span=jax.ShapeDtypeStruct((2,), jnp.uint32))
         fn = (
             fused(self.kind, self._step, self._shapes, call.capacity)
             if call.steps > 1
@@ -130,7 +132,7 @@ def programs(code: Hashable, kind: Kind, kept: Kept, carry: Carry) -> StepProgra
 
 def eager_program(kind: Kind, kept: Kept, carry: Carry, metrics: PyTree) -> _compile.Program:
     """A step that is run as plain Python."""
-    args = (kept._replace(span=np.zeros(2, np.int32)), carry, metrics)
+    args = (kept._replace(span=np.zeros(2, np.uint32)), carry, metrics)
     return _compile.Program(single(kind, fold), args, jit=lambda fn: fn)
 
 
@@ -139,7 +141,7 @@ def batch_of(stack: data.Stack) -> data.Batch:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack.batch)
 
 
-def refuse_unhashable(**trees: PyTree) -> None:
+def _refuse_unhashable(**trees: PyTree) -> None:
     """Refuse leaves whose changes a compiled program would not see."""
     for root, tree in trees.items():
         changeable = lambda leaf: not _tree.is_array(leaf) and not is_fixed(leaf)

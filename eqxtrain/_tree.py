@@ -97,6 +97,8 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
 
 def strong(x: Any) -> jax.Array:
     """`x` as a JAX array without a weak type (which would cost a second trace)."""
+    if isinstance(x, np.ndarray | np.generic):
+        return jax.device_put(x)  # unlike `jnp.asarray`, it compiles nothing
     array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     if not getattr(array, "weak_type", False):
         return array
@@ -123,7 +125,12 @@ def unshaped(tree: PyTree) -> PyTree:
 
 def canonical(tree: PyTree) -> PyTree:
     """`tree` with every array a JAX array of a strong type."""
-    return jax.tree.map(lambda leaf: strong(leaf) if eqx.is_array(leaf) else leaf, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    of_host = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic)]
+    for i, leaf in zip(of_host, jax.device_put([leaves[i] for i in of_host]), strict=True):
+        leaves[i] = leaf
+    strengthened = [strong(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(structure, strengthened)
 
 
 def pack(tree: PyTree) -> dict[str, jax.Array]:

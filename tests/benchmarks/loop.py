@@ -11,7 +11,7 @@ import importlib
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -27,7 +27,7 @@ from .workloads import WORKLOADS, Workload
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 OPTIMIZER = optax.adam(1e-3)
 
-Run = Callable[[], None]
+Run = Callable[[], Any]
 
 
 def _losses(model: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -99,7 +99,7 @@ def by_fit(work: Workload, steps_per_call: Any = "auto") -> Run:
         work.model, OPTIMIZER, loss=CROSS_ENTROPY, metrics={"accuracy": et.metrics.Accuracy()}
     ).init()
     options = {"batch_size": work.batch, "verbose": 0, "steps_per_call": steps_per_call}
-    return lambda: learner.fit(work.x, work.y, **options) and None
+    return lambda: learner.fit(work.x, work.y, **options)
 
 
 def keras() -> Any:
@@ -122,10 +122,10 @@ def by_keras(work: Workload, steps: int) -> Run | None:
         metrics=["accuracy"],
         steps_per_execution=steps,
     )
-    return lambda: model.fit(work.x, work.y, batch_size=work.batch, verbose=0) and None
+    return lambda: model.fit(work.x, work.y, batch_size=work.batch, verbose=0)
 
 
-def interleaved(runs: dict[str, Run | None], rounds: int) -> dict[str, list[float]]:
+def interleaved(runs: Mapping[str, Run | None], rounds: int) -> dict[str, list[float]]:
     """Seconds of each run in each round, after one that is not counted."""
     timed = {name: run for name, run in runs.items() if run is not None}
     for run in timed.values():
@@ -133,7 +133,6 @@ def interleaved(runs: dict[str, Run | None], rounds: int) -> dict[str, list[floa
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
         for name, run in timed.items():
-            gc.collect()
             began = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - began)
