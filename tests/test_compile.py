@@ -1,5 +1,8 @@
 """The room that compiles: programs, their cache and their records."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -39,6 +42,63 @@ def test_a_program_takes_and_gives_lists_of_arrays() -> None:
         new, total = program([jnp.ones(3)], [jnp.ones(3)])
         assert np.array_equal(np.asarray(new[0]), [2, 2, 2]) and float(total[0]) == 3
         assert program.out[0].merge(new)["tag"] == "a"
+
+
+def test_what_filter_jit_compiles_is_called_without_its_wrapper() -> None:
+    fn = lambda kept, carry, metrics: (carry + kept, metrics * 2, kept)
+    args = (jnp.ones(3), jnp.ones(3), jnp.ones(()))
+    wrapped = _compile.Program(fn, args, jit=lambda fn: eqx.filter_jit(fn, donate="warn"))
+    assert wrapped.executable is not None
+    found = _compile._unwrapped(wrapped.executable, [[a] for a in args])
+    assert found is not None  # or a new Equinox hands its arguments on in another way
+    donated = jnp.ones(3)
+    out = found([jnp.ones(3)], [donated], [jnp.ones(())])
+    assert [np.asarray(leaves[0]).tolist() for leaves in out] == [[2, 2, 2], 2, [1, 1, 1]]
+    assert donated.is_deleted()
+
+
+def test_a_compiled_function_of_another_kind_is_called_as_it_is() -> None:
+    program = _compile.Program(
+        lambda kept, carry: (carry + kept,), (1.0 * jnp.ones(3),) * 2, jit=jax.jit
+    )
+    assert program.executable is not None
+    assert _compile._unwrapped(program.executable, [[jnp.ones(3)]] * 2) is None
+    assert np.asarray(program([jnp.ones(3)], [jnp.ones(3)])[0][0]).tolist() == [2, 2, 2]
+
+
+CACHED = """
+import sys, jax, optax, numpy as np, equinox as eqx, eqxtrain as et
+folder = sys.argv[1]
+et.cache_on_disk(folder)
+model = eqx.nn.Linear(4, 1, key=jax.random.key(0))
+x = np.ones((64, 4), np.float32)
+fitted, _ = et.Learner(model, optax.sgd(0.1), loss=optax.squared_error).fit(
+    x, x[:, :1], batch_size=8, verbose=0
+)
+print(float(fitted.model.bias[0]))
+et.cache_on_disk(None)
+assert jax.config.jax_compilation_cache_dir is None
+"""
+
+
+@pytest.mark.slow
+def test_programs_kept_on_disk_serve_the_next_process(tmp_path: Path) -> None:
+    def run() -> tuple[str, set[str]]:
+        command = [sys.executable, "-c", CACHED, str(tmp_path / "programs")]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return out, {p.name for p in (tmp_path / "programs").iterdir() if p.name.endswith("-cache")}
+
+    first, written = run()
+    second, after = run()
+    assert first == second
+    assert any("step" in name for name in written)
+    assert after == written  # nothing was compiled that was not there
+
+
+def test_a_file_is_no_folder_for_programs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="takes a folder"):
+        et.cache_on_disk(tmp_path / "file")
 
 
 def test_programs_hold_no_arrays_of_the_learner() -> None:

@@ -159,6 +159,105 @@ def test_at_most_two_calls_are_in_flight() -> None:
         assert len(running._in_flight) <= 2
 
 
+def test_donate_gives_the_learners_own_arrays_away() -> None:
+    x, y = data(24)
+    made = learner().init()
+    kept, history = made.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    given = learner().init()
+    fitted, other = given.fit(x, y, batch_size=8, epochs=2, verbose=0, donate=True)
+    assert same(kept, fitted) and dict(history) == dict(other)
+    assert not made.model.weight.is_deleted()
+    large = [a for a in (given.model.weight, given.model.bias) if a.nbytes > 4096]
+    assert all(leaf.is_deleted() for leaf in large)
+
+
+def test_donated_buffers_are_taken_over_and_not_copied() -> None:
+    model = eqx.nn.MLP(4, 3, 128, 2, key=jr.key(0))
+    made = learner(model).init()
+    x, y = data(24)
+    running = Pass(made, "train", donate=True)
+    where = lambda tree: {
+        leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree) if leaf.nbytes > 4096
+    }
+    arrays = eqx.filter(made.model, eqx.is_array)
+    before = where(arrays)
+    for _ in range(3):
+        running((x[:8], y[:8]))
+        running.wait()
+        assert where(eqx.filter(running.learner.model, eqx.is_array)) == before
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(arrays) if leaf.nbytes > 4096)
+
+
+def test_hyperparameters_that_an_optimizer_holds_survive_donation() -> None:
+    rate = jnp.asarray(0.1)
+    adam = optax.inject_hyperparams(optax.adam)(learning_rate=rate)
+    x, y = data(24)
+    learner(optimizer=adam).fit(x, y, verbose=0, donate=True)
+    assert float(rate) == pytest.approx(0.1)
+    learner(optimizer=adam).fit(x, y, verbose=0, donate=True)
+
+
+def test_one_array_in_two_places_may_be_donated() -> None:
+    class Averaged(et.LearnerState):
+        average: Any = None
+
+    class Averages(et.Learner[Any]):
+        def states_step(self, model: Any, key: Array) -> et.LearnerState:
+            state = super().states_step(model=model, key=key)
+            return Averaged.from_state(state, average=model)
+
+    made = Averages(eqx.nn.MLP(4, 3, 64, 1, key=jr.key(0)), optax.sgd(0.1), loss=CROSS_ENTROPY)
+    fitted, _ = made.fit(*data(24), batch_size=8, verbose=0, donate=True)
+    assert same(fitted.state.average, eqx.nn.MLP(4, 3, 64, 1, key=jr.key(0)))
+
+
+def test_a_run_that_donates_and_that_the_device_fails_says_that_nothing_is_left() -> None:
+    class Explodes(et.Learner[Any]):
+        def train_step(self, model: Any, state: Any, **rest: Any) -> Any:
+            logs, model, state = super().train_step(model=model, state=state, **rest)
+            bias = eqx.error_if(model.bias, state.step == 1, "exploded")
+            return logs, eqx.tree_at(lambda m: m.bias, model, bias), state
+
+    x, y = data()
+    with pytest.raises(Exception, match="exploded") as raised:
+        Explodes(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).fit(
+            x, y, batch_size=7, verbose=0, donate=True
+        )
+    assert not hasattr(raised.value, "learner")
+    assert any("donate=True" in note for note in raised.value.__notes__)
+
+
+def test_one_program_serves_every_number_of_steps_up_to_its_most() -> None:
+    made, traces = counting()
+    x, y = data(96)
+
+    class Looks(et.Callback):
+        every = et.Every(steps=5)
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            assert int(run.state.step) == run.step
+
+    with et.max_compiles(1):
+        made.fit(x, y, batch_size=8, verbose=0)  # 12 batches: 8 and 4 with room for 16
+        made.fit(x, y, batch_size=8, verbose=0, callbacks=Looks(), epochs=2)
+        made.fit(x[:80], y[:80], batch_size=8, verbose=0)
+    assert traces == [(True, 8)]
+
+
+def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+    run = Pass.run
+    monkeypatch.setattr(
+        Pass, "run", lambda self, start, stop: calls.append((start, stop)) or run(self, start, stop)
+    )
+    x, y = data(96)
+    learner().fit(x, y, batch_size=8, verbose=0, steps_per_call=5)
+    assert calls == [(0, 5), (0, 5), (0, 2)]
+    calls.clear()
+    learner().fit(x, y, batch_size=8, verbose=0, steps_per_call=1)
+    assert calls == [(i, i + 1) for i in range(12)]
+
+
 def test_training_at_a_step_does_not_depend_on_who_watches() -> None:
     class Watches(et.Callback):
         def on_train_batch_end(self, run: et.Run) -> None:

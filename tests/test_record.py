@@ -1,0 +1,95 @@
+"""The record of compiles, and a limit to them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import CROSS_ENTROPY, data, learner, linear
+from jaxtyping import Array
+
+import eqxtrain as et
+
+
+def test_a_limit_counts_the_programs_of_all_passes() -> None:
+    et.clear_caches()
+    x, y = data(24)
+    made = learner()
+    with et.max_compiles(3) as seen:
+        made.fit(x, y, batch_size=8, verbose=0)
+        made.evaluate(x, y, batch_size=8)
+        made.predict(x, batch_size=8)
+    assert [c.step for c in seen] == ["train_step", "test_step", "pred_step"]
+    with et.max_compiles(0):
+        made.fit(x, y, batch_size=8, verbose=0)
+        made.evaluate(x, y, batch_size=8)
+        made.predict(x, batch_size=8)
+
+
+def test_one_compile_too_many_is_an_error_that_says_what_each_was_for() -> None:
+    et.clear_caches()
+    x, y = data(20)
+    with (
+        pytest.raises(RuntimeError, match=r"number 2 within `max_compiles\(1\)`.*\[8,4\].*\[4,4\]"),
+        et.max_compiles(1),
+    ):
+        learner().fit(x, y, batch_size=8, verbose=0)
+
+
+def test_limits_nest_and_end() -> None:
+    et.clear_caches()
+    x, y = data(8)
+    with et.max_compiles(5) as outer:
+        with pytest.raises(RuntimeError), et.max_compiles(0):
+            learner().evaluate(x, y)
+        learner().evaluate(x, y)
+    assert len(outer) == 1
+    with pytest.raises(ValueError, match="whole number"), et.max_compiles(-1):
+        pass
+
+
+def test_a_compile_knows_its_arrays_and_its_seconds() -> None:
+    et.clear_caches()
+    x, y = data(24)
+    _, history = learner().fit(x, y, batch_size=8, verbose=0)
+    (found,) = history.timing.compilations
+    assert found.signature["batch[0]"] == "float32[8,4]"
+    assert found.signature["model.weight"] == "float32[3,4]"
+    assert found.trace > 0 and found.lower > 0 and found.compile > 0
+    assert found.seconds == found.trace + found.lower + found.compile
+    assert found.reason == "first" and "signature" not in repr(found)
+
+
+def test_the_reason_names_the_leaf_that_changed() -> None:
+    class Scaled(et.Learner[Any]):
+        scale: Any = 1.0
+        name: str = "a"
+
+        def test_step(self, model: Any, state: Any, x: Array) -> Any:
+            bias = jnp.sum(model.bias).astype(jnp.float32)
+            return bias * jnp.asarray(self.scale, jnp.float32), {}, state
+
+    x, _ = data(8)
+    made = Scaled(linear(), optax.sgd(0.1)).init()
+
+    def reason(changed: et.Learner[Any], x: np.ndarray = x) -> str:
+        _, history = changed.fit(x, batch_size=8, verbose=0)
+        return history.timing.compilations[0].reason
+
+    assert reason(made) == "first"
+    assert reason(made.replace(scale=2.0)) == "`learner.scale`: 1.0 → 2.0"
+    assert reason(made.replace(name="b")) == "`learner.name`: 'a' → 'b'"
+    assert reason(made, x.astype(np.float16)) == "`batch[0]`: float32[8,4] → float16[8,4]"
+    half = eqx.tree_at(lambda m: m.bias, linear(), jnp.zeros(3, jnp.float16))
+    changed = Scaled(half, optax.sgd(0.1)).init()
+    assert reason(changed) == "`model.bias`: float32[3] → float16[3]"
+
+
+def test_what_a_program_reads_weakly_typed_is_the_same_program() -> None:
+    weak = eqx.tree_at(lambda m: m.bias, linear(), jnp.asarray([0.0, 0, 0]) * 1.0)
+    x, y = data(8)
+    et.Learner(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).fit(x, y, verbose=0)
+    with et.max_compiles(0):
+        et.Learner(weak, optax.sgd(0.1), loss=CROSS_ENTROPY).fit(x, y, verbose=0)
