@@ -1,5 +1,7 @@
 """Batches of one shape, stacked."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
@@ -10,7 +12,7 @@ from eqxtrain.data._stack import empty, stacked
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, np.bool_, np.complex64, bfloat16])
 @pytest.mark.parametrize("shape", [(3, 5), (0, 4), (7,), (2, 0, 3)])
-def test_what_the_device_takes_as_it_is_begins_at_its_boundary(dtype: type, shape: tuple) -> None:  # pyright: ignore[reportMissingTypeArgument]
+def test_what_the_device_takes_as_it_is_begins_at_its_boundary(dtype: Any, shape: Any) -> None:
     array = empty(shape, dtype)
     assert array.shape == shape and array.dtype == dtype
     assert array.ctypes.data % 64 == 0 or array.size == 0
