@@ -99,6 +99,7 @@ class Pass:
         self._programs: dict[Any, StepPrograms] = {}
         self._spans: dict[tuple[int, int], jax.Array] = {}
         self._last: Any = None
+        self._found: StepPrograms | None = None
         self._program: _compile.Program | None = None
         self._put: list[Any] = []
         self.adopt(learner, donate=donate)
@@ -201,7 +202,7 @@ class Pass:
             if self._metrics_static.leaves:
                 _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
             self._programs[signature] = found
-        found = self._programs[signature]
+        found = self._found = self._programs[signature]
         if not self._metrics_static.leaves:
             self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
         return found
@@ -278,7 +279,7 @@ class Pass:
             metrics = self._with_emitted(metrics)
             values = _logs.compute(metrics)
         else:
-            values = _compile.compiled(_logs.compute, dict(metrics))
+            values = self._found.compute(dict(metrics)) if self._found else {}
         result = _logs.as_result(jax.device_get(values))
         if whole:
             _logs.warn(metrics)

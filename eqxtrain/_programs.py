@@ -51,6 +51,7 @@ class StepPrograms:
         model = carry.model if kind == "train" else kept.model
         _refuse_unhashable(learner=kept.learner, model=model, state=carry.state)
         self.kind: Kind = kind
+        self.compute = _compile.TracedOnce(_logs.compute)
         self._step = _compile.TracedOnce(fold)
         self._shapes, jaxpr = self._step.trace(kind, kept, carry)
         self.cost = _cost.cost(jaxpr)

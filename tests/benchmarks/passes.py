@@ -25,7 +25,7 @@ def main() -> None:
     predict: dict[str, Run | None] = {"eqxtrain": lambda: learner.predict(x, batch_size=batch)}
     module: Any = keras()
     build: Any = work.keras
-    for steps in (1, 32) if module is not None else ():
+    for steps in (1, 32) if module else ():
         model = build(module)
         loss = module.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(loss=loss, metrics=["accuracy"], steps_per_execution=steps)
