@@ -3,10 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
-import numpy as np
-from jaxtyping import PyTree
-
 from . import data
 from ._cost import StepsPerCall
 from ._engine import Options
@@ -63,13 +59,6 @@ def callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> 
         raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')
     listed = [given] if isinstance(given, Callback) else list(given or ())
     return Callbacks(listed if verbose == 0 else [*listed, Progress(verbose)])
-
-
-def stand_ins(tree: PyTree) -> PyTree:
-    """Data with arrays of no memory in the places of shapes."""
-    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
-    stand_in = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
-    return jax.tree.map(lambda leaf: stand_in(leaf) if is_shape(leaf) else leaf, tree)
 
 
 def given(**arguments: Any) -> list[str]:

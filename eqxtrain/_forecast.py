@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _cost, _tree, data
+from . import _cost, _initialise as initialise, _tree, data
 from ._engine import Options, Pass
 from ._summary import in_units
 
@@ -117,6 +117,44 @@ _ROWS: dict[str, Any] = {
 
 def forecast(
     learner: Any,
+    given: tuple[PyTree, ...],
+    sizes: tuple[int, ...],
+    *,
+    class_weight: Any,
+    options: Options,
+    donate: bool,
+    memory: int | None,
+) -> Forecast:
+    """The forecast for `fit` with these arguments.
+
+    **Arguments:**
+
+    - `given`: `x`, `y` and `sample_weight`, or their shapes.
+    - `sizes`: one batch size, or two.
+    - `memory`: in bytes; by default that of the device, if it tells.
+    """
+    if not 1 <= len(sizes) <= 2:
+        raise ValueError(f"`batch_size` is one size, or a pair of them; got {sizes!r}.")
+    checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
+    source = data.as_source(*map(_stand_in, given))
+    source.check_passes(2)  # this one takes a batch, and `fit` would miss it
+    ready = initialise.ready(learner, source.first(checked[0]), "train")
+    found = [
+        _at(ready, source, size, class_weight=class_weight, options=options, donate=donate)
+        for size in checked
+    ]
+    return found[0] if len(found) == 1 else _compared(found[0], found[1], memory)
+
+
+def _stand_in(tree: PyTree) -> PyTree:
+    """Data with arrays of no memory in the places of shapes."""
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+    stand_in = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+    return jax.tree.map(lambda leaf: stand_in(leaf) if is_shape(leaf) else leaf, tree)
+
+
+def _at(
+    learner: Any,
     source: data.Source,
     batch_size: int,
     *,
@@ -157,13 +195,8 @@ def forecast(
     )
 
 
-def compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast:
-    """Two forecasts as one, with the largest batch that fits.
-
-    **Arguments:**
-
-    - `memory`: in bytes; by default that of the device, if it tells.
-    """
+def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast:
+    """Two forecasts as one, with the largest batch that fits."""
     if first.batch_size == second.batch_size:
         raise ValueError(
             f"`batch_size` has {first.batch_size} twice (or the data have no more examples): a "

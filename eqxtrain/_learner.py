@@ -79,8 +79,7 @@ class Learner(AbstractLearner[M]):
     def init(self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None) -> Self:
         """Make the state, and whatever else `init_step` makes.
 
-        `fit`, `evaluate` and `predict` call it when needed. On a learner that has a state, it
-        starts anew from the learner's model.
+        `fit`, `evaluate` and `predict` call it when needed. With a state, it starts anew.
 
         **Arguments:**
 
@@ -137,28 +136,23 @@ class Learner(AbstractLearner[M]):
         - `validation_data`: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, or a dict of named sets.
         - `validation_split`: the last fraction of the data to validate on, taken before shuffling.
         - `callbacks`: one, or a list; they are told in order.
-        - `verbose`: 0 silent, 1 a live bar, 2 a line an epoch, `"auto"` a bar where one can be
-            shown.
-        - `on_interrupt`: whether Ctrl-C makes `fit` return, or raise a `KeyboardInterrupt` that
-            carries `.learner` and `.history`. By default it returns in IPython.
-        - `steps_per_call`: how many steps one call of the device may run. `"auto"` decides from the
-            program, the shapes and the platform. Callbacks that read the state, validation and the
-            end of an epoch cut calls; neither changes a number.
-        - `donate`: give this learner's arrays up instead of copying them, where memory is short.
-            It can't be used afterwards, and a run that the device fails carries no learner.
+        - `verbose`: 0 silent, 1 a live bar, 2 a line an epoch, `"auto"` a bar where it can be.
+        - `on_interrupt`: whether Ctrl-C makes `fit` return, as in IPython by default, or raise a
+            `KeyboardInterrupt` that carries `.learner` and `.history`.
+        - `steps_per_call`: how many steps one call of the device may run; `"auto"` decides from the
+            program, the shapes and the platform. Where calls are cut changes no number.
+        - `donate`: give this learner's arrays away instead of copying them; it can't be used then.
         - `eager`: run every step without compiling it, for debugging.
 
         **Returns:** the trained learner and the [`eqxtrain.History`][] of the run.
 
-        **Raises:** what goes wrong, with the learner of the last step as `.learner` on the
-        exception.
+        **Raises:** what goes wrong, with the learner of the last step as its `.learner`.
         """
         batch_size = data.check_whole("batch_size", batch_size, at_least=1)
         epochs = data.check_whole("epochs", epochs, at_least=0)
         source, validation = _arguments.training_data(
             data.as_source(x, y, sample_weight), validation_data, validation_split, epochs
         )
-        options = _arguments.options(steps_per_call, eager)
         weights = _arguments.given(sample_weight=sample_weight, class_weight=class_weight)
         learner = ready(self, source.first(batch_size), "train", weights=weights)
         return _loop.fit(
@@ -171,7 +165,7 @@ class Learner(AbstractLearner[M]):
             class_weight=_reduction.class_weight_table(class_weight, y),
             callbacks=_arguments.callbacks(callbacks, verbose),
             on_interrupt=_arguments.on_interrupt(on_interrupt),
-            options=options,
+            options=_arguments.options(steps_per_call, eager),
             donate=donate,
             params={"batch_size": batch_size, "verbose": verbose},
         )
@@ -197,13 +191,9 @@ class Learner(AbstractLearner[M]):
         """
         batch_size = data.check_whole("batch_size", batch_size, at_least=1)
         source = data.as_source(x, y, sample_weight)
+        weights = _arguments.given(sample_weight=sample_weight, class_weight=class_weight)
         return _loop.evaluate(
-            ready(
-                self,
-                source.first(batch_size),
-                "test",
-                weights=_arguments.given(sample_weight=sample_weight, class_weight=class_weight),
-            ),
+            ready(self, source.first(batch_size), "test", weights=weights),
             source,
             batch_size=batch_size,
             class_weight=_reduction.class_weight_table(class_weight, y),
@@ -243,8 +233,7 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """One training step on one batch. Returns the new learner, and this batch's logs."""
-        table = _reduction.class_weight_table(class_weight, y)
-        done = self._on_batch("train", data.array_source(x, y, sample_weight), table, eager)
+        done = self._on_batch("train", (x, y, sample_weight), class_weight, eager)
         logs = done.logs()
         done.begin()
         return done.learner, logs
@@ -259,18 +248,17 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> dict[str, Any]:
         """The logs of one batch."""
-        source = data.array_source(x, y, sample_weight)
-        table = _reduction.class_weight_table(class_weight, y)
-        return self._on_batch("test", source, table, eager).logs()
+        return self._on_batch("test", (x, y, sample_weight), class_weight, eager).logs()
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` gives for one batch, as NumPy arrays."""
-        return self._on_batch("predict", data.array_source(x), None, eager).outputs()
+        return self._on_batch("predict", (x, None, None), None, eager).outputs()
 
-    def _on_batch(self, kind: Kind, source: data.ArraySource, table: Any, eager: bool) -> Pass:
-        learner = ready(self, source.tree, kind)
-        one = Pass(learner, kind, class_weight=table, options=Options(eager, 1))
-        one(source.tree)
+    def _on_batch(self, kind: Kind, given: tuple[PyTree, ...], weight: Any, eager: bool) -> Pass:
+        batch = data.array_source(*given).tree
+        table = _reduction.class_weight_table(weight, given[1])
+        one = Pass(ready(self, batch, kind), kind, class_weight=table, options=Options(eager, 1))
+        one(batch)
         return one
 
     def forecast(
@@ -285,35 +273,23 @@ class Learner(AbstractLearner[M]):
         donate: bool = False,
         memory: int | None = None,
     ) -> Forecast:
-        """What a step of `fit` with these arguments costs, without running any.
-
-        The program is compiled, and `fit` takes it from there.
+        """What a step of such a `fit` costs. Its program is compiled, not run; `fit` uses it then.
 
         **Arguments:**
 
         - `x`, `y`, `sample_weight`: the data; of arrays, `jax.ShapeDtypeStruct`s will do.
-        - `batch_size`: one, or two to find the largest that fits.
-        - `memory`: how many bytes there are, by default what the device says of itself.
+        - `batch_size`: one, or two to find the largest that fits into `memory` bytes, by default
+            those of the device.
         """
-        table = _reduction.class_weight_table(class_weight, y)
-        source = data.as_source(*map(_arguments.stand_ins, (x, y, sample_weight)))
-        sizes = batch_size if isinstance(batch_size, tuple) else (batch_size,)
-        if not 1 <= len(sizes) <= 2:
-            raise ValueError(f"`batch_size` is one size, or a pair of them; got {batch_size!r}.")
-        checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
-        learner = ready(self, source.first(checked[0]), "train")
-        found = [
-            _forecast.forecast(
-                learner,
-                source,
-                size,
-                class_weight=table,
-                options=_arguments.options(steps_per_call, False),
-                donate=donate,
-            )
-            for size in checked
-        ]
-        return found[0] if len(found) == 1 else _forecast.compared(found[0], found[1], memory)
+        return _forecast.forecast(
+            self,
+            (x, y, sample_weight),
+            batch_size if isinstance(batch_size, tuple) else (batch_size,),
+            class_weight=_reduction.class_weight_table(class_weight, y),
+            options=_arguments.options(steps_per_call, False),
+            donate=donate,
+            memory=memory,
+        )
 
     def summary(self, x: PyTree = None) -> Summary:
         """The parameter table, from shapes alone: no array is computed, no `init` is needed.
@@ -322,5 +298,4 @@ class Learner(AbstractLearner[M]):
 
         - `x`: a batch, or the shapes of one (`jax.ShapeDtypeStruct`), for the outputs' shapes.
         """
-
         return summarise(self, {} if x is None else data.named(data.pack(x)))
