@@ -88,8 +88,7 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `ValueError` where the state of a stateful model would be lost, or is missing.
         """
-        batch = None if x is None else data.array_source(x, y).tree
-        return initialised(self, batch, key=key)
+        return initialised(self, None if x is None else data.array_source(x, y).tree, key=key)
 
     def replace(self, **changes: Any) -> Self:
         """A learner with some fields changed: `learner.replace(trainable=None, beta=2.0)`.
