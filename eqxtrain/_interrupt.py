@@ -40,7 +40,8 @@ class Interrupt:
             self._restore()
             raise KeyboardInterrupt
         self.asked = True
-        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr)
+        text = "Stopping after the steps under way; press Ctrl-C again to stop at once."
+        print(f"\n{text}", file=sys.stderr)
 
 
 def in_ipython() -> bool:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,47 @@ def test_ctrl_c_on_a_real_script_ends_it_with_the_learner(tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "kept interrupted" in out and "Stopping after this step" in err
+    assert "kept interrupted" in out and "Stopping after the steps under way" in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import threading, warnings
+        import equinox as eqx, eqxtrain as et, jax.random as jr, numpy as np, optax
+        from eqxtrain.data import _prefetch
+
+        _prefetch._PATIENCE = 0.5
+        x, y = np.ones((8, 4), np.float32), np.ones((8, 1), np.float32)
+
+        def waits_forever():
+            yield x, y
+            yield x, y
+            print("waiting", flush=True)
+            threading.Event().wait()
+
+        learner = et.Learner(eqx.nn.Linear(4, 1, key=jr.key(0)), optax.sgd(0.1), loss=optax.l2_loss)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                learner.fit(waits_forever, epochs=3, verbose=0)
+            except KeyboardInterrupt as error:
+                print("kept", int(error.learner.state.step), error.history.stopped, flush=True)
+        print(*[str(w.message) for w in said], flush=True)
+        """)
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "waiting"
+    time.sleep(1)  # until the main thread waits too
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "kept 2 interrupted" in out and "`eqxtrain-data` is left behind" in out
 
 
 def test_an_interrupt_in_validation_keeps_the_trained_epoch() -> None:

@@ -1,5 +1,6 @@
 """An iterable as a source of batches."""
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -25,7 +26,11 @@ def is_batches(x: Any) -> bool:
         return bool(x) and all(isinstance(item, tuple | Mapping) for item in x)
     if isinstance(x, tuple | Mapping | str | bytes) or hasattr(x, "__array__"):
         return False
-    return hasattr(x, "__iter__") or inspect.isfunction(x)
+    return hasattr(x, "__iter__") or _makes_batches(x)
+
+
+def _makes_batches(x: Any) -> bool:
+    return inspect.isfunction(x) or inspect.ismethod(x) or isinstance(x, functools.partial)
 
 
 class IterableSource:
@@ -37,7 +42,7 @@ class IterableSource:
     """
 
     def __init__(self, batches: Any) -> None:
-        called = inspect.isfunction(batches)
+        called = _makes_batches(batches)
         self._make: Callable[[], Iterator[Any]] = lambda: iter(batches() if called else batches)
         self._open: Iterator[Batch] | None = None
         self._length = len(batches) if hasattr(batches, "__len__") else None

@@ -1,5 +1,6 @@
 """An iterable as a source of batches."""
 
+import functools
 import threading
 import time
 import traceback
@@ -42,6 +43,7 @@ def threads() -> list[str]:
         [{"a": np.ones(2)}],
         iter([np.ones(2)]),
         lambda: iter([np.ones(2)]),
+        functools.partial(iter, [np.ones(2)]),
         (np.ones(2) for _ in range(2)),
         {1: np.ones(2)}.values(),
     ],
