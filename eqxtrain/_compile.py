@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -128,10 +128,24 @@ def _unwrapped(
     return call
 
 
-def is_identity(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
-    """Whether a `jit_step` compiles nothing, so that steps run as plain Python."""
+class Jit(NamedTuple):
+    """What a `jit_step` does with a function.
+
+    **Arguments:**
+
+    - `compiles`: false where it returns it as it is, so that steps run as plain Python.
+    - `lowers`: whether what it returns can be compiled ahead of time.
+    """
+
+    compiles: bool
+    lowers: bool
+
+
+def kind_of_jit(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Jit:
+    """Try a `jit_step` on a function that does nothing."""
     probe: Callable[..., Any] = lambda kept, carry, metrics: None
-    return jit(probe) is probe
+    made = jit(probe)
+    return Jit(made is not probe, hasattr(made, "lower"))
 
 
 def platform(leaves: list[Any]) -> str:

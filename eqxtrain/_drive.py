@@ -63,6 +63,8 @@ class Driver:
         if not pass_.loaded:
             pass_.load(stack)
             steps = min(steps, pass_.steps_per_call)
+        if self._halted():  # by one of them: this step is the last
+            steps = 1
         pass_.run(start, start + steps)
         for after in range(start, start + steps):
             run.forget({})

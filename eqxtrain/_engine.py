@@ -90,8 +90,10 @@ class Pass:
         self._most_in_flight = 1 if donate else _IN_FLIGHT
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         own = type(learner).jit_step is not AbstractLearner.jit_step
-        identity = own and _compile.is_identity(learner.jit_step)
-        self._eager = options.eager or disabled or identity
+        jit = _compile.kind_of_jit(learner.jit_step) if own else _compile.Jit(True, True)
+        self._eager = options.eager or disabled or not jit.compiles
+        if not jit.lowers:  # it may be plain Python, and a loop in it would be compiled each time
+            self._options = options._replace(steps_per_call=1)
         self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
         self._in_flight: collections.deque[_InFlight] = collections.deque()
         self._fetched: list[PyTree] = []

@@ -101,7 +101,9 @@ class _Fit:
     def rescue(self) -> Any:
         """The learner of the last step, or of the last snapshot if the device lost that."""
         if self._training.intact:
-            return self._training.learner
+            learner = self._training.learner
+            self._run.step = int(learner.state.step)  # those told of the logs may be behind
+            return learner
         if not self.keep_snapshots:
             raise RuntimeError("with `donate=True` no snapshot is kept for when the device fails")
         self._run.fall_back(self._snapshot)

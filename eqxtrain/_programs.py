@@ -84,7 +84,7 @@ class StepPrograms:
         """The program of such calls, and whether it was compiled now."""
         key = (call.capacity, call.steps > 1)
         if key in self._made:
-            return self._made[key], False
+            return self._made[key]._replace(call=call), False
         step, trees = STEPS[self.kind], _described(self.kind, kept, carry, call)
         reason = _record.why(step, owner, trees)
         _record.check_limits(step, reason)

@@ -211,6 +211,36 @@ def test_stop_is_heeded_after_the_step_or_after_the_call() -> None:
     assert stops("logs", 1) == 3
 
 
+def test_stop_before_a_step_makes_it_the_last() -> None:
+    class Stops(et.Callback):
+        every = et.Every(steps=3)
+
+        def on_train_batch_begin(self, run: et.Run) -> None:
+            run.stop("enough")
+
+    looks = Reads()
+    learner().fit(*data(80), batch_size=4, verbose=0, callbacks=[Stops(), looks])
+    assert list(looks.logs) == [1, 2, 3]
+
+
+def test_an_exception_of_one_who_reads_logs_finds_step_and_learner_in_agreement() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Breaks(et.Callback):
+        reads = "logs"
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            if run.step == 3:
+                raise OSError("full")
+
+        def on_exception(self, run: et.Run) -> None:
+            seen.append((run.step, int(run.state.step)))
+
+    with pytest.raises(OSError, match="full") as raised:
+        learner().fit(*data(80), batch_size=4, verbose=0, steps_per_call=8, callbacks=Breaks())
+    assert seen == [(8, 8)] and int(vars(raised.value)["learner"].state.step) == 8
+
+
 def test_a_learner_put_in_place_within_a_stack_is_trained_on() -> None:
     class Zeroes(et.Callback):
         every = et.Every(steps=5)

@@ -245,6 +245,18 @@ def test_one_program_serves_every_number_of_steps_up_to_its_most() -> None:
     assert traces == [(True, 8)]
 
 
+def test_what_cannot_be_lowered_runs_one_step_a_call() -> None:
+    class Plain(et.Learner[Any]):
+        def jit_step(self, fn: Any) -> Any:
+            return lambda *leaves: fn(*leaves)
+
+    x, y = data(24)
+    running = Pass(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), "train")
+    assert running.capacity((x[:8], y[:8]), 3) == 4
+    running((x[:8], y[:8]))
+    assert running.steps_per_call == 1 and np.isfinite(running.logs()["loss"])
+
+
 def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
     run = Pass.run
