@@ -216,11 +216,13 @@ def cache_on_disk(folder: str | os.PathLike[str] | None) -> None:
 def key_of(*trees: PyTree) -> Hashable:
     """What a program depends on: structure, static values, shapes, dtypes, and JAX's settings."""
     parts: list[Hashable] = [tuple(settings().values())]
-    for tree in trees:
-        leaves, static = _tree.split(tree)
-        parts.append(static)
-        parts.append(tuple((_tree.signature(leaf), _placement(leaf)) for leaf in leaves))
+    parts += [key_of_leaves(*_tree.split(tree)) for tree in trees]
     return tuple(parts)
+
+
+def key_of_leaves(leaves: list[Any], static: _tree.Static) -> Hashable:
+    """What a program depends on in a tree that is split."""
+    return static, tuple((_tree.signature(leaf), _placement(leaf)) for leaf in leaves)
 
 
 def _placement(leaf: Any) -> Hashable:

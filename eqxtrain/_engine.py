@@ -16,14 +16,7 @@ from jaxtyping import PyTree
 from . import _compile, _cost, _record, _tree, data
 from ._fold import Y_PRED, Called, Carry, Kept, Kind
 from ._identity import bindings, methods
-from ._programs import (
-    Call,
-    Made,
-    StepPrograms,
-    batch_of,
-    eager_program,
-    programs,
-)
+from ._programs import Call, Made, StepPrograms, batch_of, eager_program
 from ._protocol import withhold
 from ._steps import AbstractLearner, hold_steps
 from .metrics import _logs
@@ -127,9 +120,12 @@ class Pass:
             threaded_model, threaded = None, own(_tree.with_fields(threaded, opt_state=None))
         carry = Carry(threaded_model, threaded, position=_tree.strong(np.zeros((), np.int32)))
         kinds = [type(learner), *_tree.module_types(model)]
-        self._code = tuple((fn, bindings(fn)) for kind in kinds for fn in methods(kind))
-        self._kept_leaves, _ = _tree.split(self._kept)
+        code = tuple((fn, bindings(fn)) for kind in kinds for fn in methods(kind))
+        self._kept_leaves, kept_static = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(_tree.canonical(carry))
+        kept_key = _compile.key_of_leaves(self._kept_leaves, kept_static)
+        carry_key = _compile.key_of_leaves(self._carry, self._carry_static)
+        self._key = (self.kind, code, _compile.key_of(), kept_key, carry_key)
         self._platform = _compile.platform(self._carry)
         self._programs.clear()
         self._program = None
@@ -150,10 +146,8 @@ class Pass:
         """Take a stack of batches in, for `run` to run over."""
         self._stack, self._put = stack, []
         if self._eager:
-            kept = self._kept._replace(batch=batch_of(stack))
             metrics = self._metrics_static.merge(self._metrics)
-            carry = self._carry_static.merge(self._carry)
-            self._program = eager_program(self.kind, kept, carry, metrics)
+            self._program = eager_program(self.kind, *self._arguments(batch_of(stack)), metrics)
         else:
             capacity = len(jax.tree.leaves(stack.batch)[0])
             made = self._made(batch_of(stack), capacity)
@@ -199,8 +193,8 @@ class Pass:
         leaves, structure = jax.tree.flatten(batch)
         signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if signature not in self._programs:
-            kept = self._kept._replace(batch=batch)
-            found = programs(self._code, self.kind, kept, self._carry_static.merge(self._carry))
+            make = lambda: StepPrograms(self.kind, *self._arguments(batch))
+            found = _compile.cached((self._key, signature), make)
             if self._metrics_static.leaves:
                 _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
             self._programs[signature] = found
@@ -213,11 +207,15 @@ class Pass:
         """The program for stacks of so many batches of these shapes."""
         found = self._programs_for(batch)
         call = Call(min(self._steps(found), capacity), capacity)
-        kept, carry = self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
-        made, new = found.program(call, kept, carry, type(self._learner))
-        if new:
+        made = found.program(call)
+        if made is None:
+            made = found.compile(call, *self._arguments(batch), type(self._learner))
             self.compilations.append(made.compilation)
         return made
+
+    def _arguments(self, batch: data.Batch) -> tuple[Kept, Carry]:
+        """What a step is called with on a batch, or on one of these shapes."""
+        return self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
 
     def _finish_one(self) -> None:
         leaves, static, (start, stop) = self._in_flight.popleft()

@@ -1,7 +1,6 @@
 """A step on batches of one shape: what it costs, and the programs that are made of it."""
 
 import time
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -80,11 +79,13 @@ class StepPrograms:
         """How many batches a stack holds, of so many (None: unknown), for calls of such steps."""
         return _cost.stack_capacity(steps, self._bytes, batches)
 
-    def program(self, call: Call, kept: Kept, carry: Carry, owner: type) -> tuple[Made, bool]:
-        """The program of such calls, and whether it was compiled now."""
-        key = (call.capacity, call.steps > 1)
-        if key in self._made:
-            return self._made[key]._replace(call=call), False
+    def program(self, call: Call) -> Made | None:
+        """The program of such calls, if it is there."""
+        made = self._made.get((call.capacity, call.steps > 1))
+        return None if made is None else made._replace(call=call)
+
+    def compile(self, call: Call, kept: Kept, carry: Carry, owner: type) -> Made:
+        """Compile the program of such calls, for learners of the class `owner`."""
         step, trees = STEPS[self.kind], _described(self.kind, kept, carry, call)
         reason = _record.why(step, owner, trees)
         _record.check_limits(step, reason)
@@ -102,8 +103,9 @@ class StepPrograms:
         seconds = (trace, made.lower_seconds, made.compile_seconds)
         compilation = _record.Compilation(step, reason, _record.signature(trees), *seconds)
         _record.note(compilation)
+        key = (call.capacity, call.steps > 1)
         self._made[key] = Made(made, call, self.cost, compilation)
-        return self._made[key], True
+        return self._made[key]
 
 
 def _described(kind: Kind, kept: Kept, carry: Carry, call: Call) -> dict[str, PyTree]:
@@ -118,17 +120,6 @@ def _described(kind: Kind, kept: Kept, carry: Carry, call: Call) -> dict[str, Py
         "jax.config": {name: str(value) for name, value in _compile.settings().items()},
         "call": {"batches_per_stack": call.capacity, "fused": call.steps > 1},
     }
-
-
-def programs(code: Hashable, kind: Kind, kept: Kept, carry: Carry) -> StepPrograms:
-    """Those of a step, traced if they are not in the cache.
-
-    **Arguments:**
-
-    - `code`: what the step's program depends on besides: the functions that it calls.
-    """
-    key = (kind, code, _compile.key_of(kept, carry))
-    return _compile.cached(key, lambda: StepPrograms(kind, kept, carry))
 
 
 def eager_program(kind: Kind, kept: Kept, carry: Carry, metrics: PyTree) -> _compile.Program:
