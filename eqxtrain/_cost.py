@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 StepsPerCall = int | Literal["auto"]
 
-STACK_BYTES = 4 * 2**20
-"""The most that a stack of batches holds, unless a single batch is larger. A stack that a cache
-can't hold is slower than a call is."""
+_STACK_BYTES = {"cpu": 2 * 2**20}
+"""The most that a stack of batches holds, unless a single batch is larger: on a CPU what its cache
+holds, since a larger stack is slower than a call is (measured); 16 MB elsewhere."""
 
 _MOST = 256
 """Steps in a call. With more, what a call costs by itself is lost in the noise."""
@@ -26,6 +26,11 @@ _SLOW_IN_LOOPS = {"cpu": ("conv_general_dilated", "fft")}
 """What XLA's CPU backend runs on all threads only outside of loops (measured: up to ten times)."""
 
 _FREE = frozenset({"broadcast_in_dim", "reshape", "squeeze", "transpose", "copy", "slice"})
+
+
+def stack_bytes(platform: str) -> int:
+    """The most that a stack of batches holds, unless a single batch is larger."""
+    return _STACK_BYTES.get(platform, 16 * 2**20)
 
 
 class Cost(NamedTuple):
@@ -122,11 +127,11 @@ def steps_per_call(asked: StepsPerCall, spent: Cost, held: int, platform: str) -
         return 1
     seconds = spent.multiplied / _MATMUL_RATE.get(platform, 1e13)
     seconds += spent.elements / _ELEMENT_RATE.get(platform, 2e11)
-    most = min(_MOST, _CALL_SECONDS / max(seconds, 1e-9), STACK_BYTES / max(held, 1))
+    most = min(_MOST, _CALL_SECONDS / max(seconds, 1e-9), stack_bytes(platform) / max(held, 1))
     return _power_below(most)
 
 
-def stack_capacity(steps: int, batch: int, batches: int | None) -> int:
+def stack_capacity(steps: int, batch: int, batches: int | None, platform: str) -> int:
     """How many batches a stack holds.
 
     **Arguments:**
@@ -137,7 +142,7 @@ def stack_capacity(steps: int, batch: int, batches: int | None) -> int:
         stack, and yet not every number of them a program, it is heeded to the next power of two.
     """
     if steps == 1:
-        steps = _power_below(min(_MOST, STACK_BYTES / max(batch, 1)))
+        steps = _power_below(min(_MOST, stack_bytes(platform) / max(batch, 1)))
     return steps if batches is None else min(steps, 1 << (batches - 1).bit_length())
 
 

@@ -140,7 +140,7 @@ class Pass:
         if self._eager:
             return 1
         found = self._programs_for(_tree.shapes(batch))
-        return found.capacity(self._steps(found), batches)
+        return found.capacity(self._steps(found), batches, self._platform)
 
     def load(self, stack: data.Stack) -> None:
         """Take a stack of batches in, for `run` to run over."""

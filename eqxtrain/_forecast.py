@@ -209,7 +209,8 @@ def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast
 
 def _largest(first: Forecast, second: Forecast, memory: int) -> int:
     """On the line through both, stacks of batches aside, which have a bound of their own."""
-    stacks = lambda batch: 2 * max(_cost.STACK_BYTES, batch * first.example)
+    bound = _cost.stack_bytes(jax.default_backend())
+    stacks = lambda batch: 2 * max(bound, batch * first.example)
     without = [f.peak + f.beside - 2 * f.stack for f in (first, second)]
     slope = (without[1] - without[0]) / (second.batch_size - first.batch_size)
     fixed = without[0] - slope * first.batch_size

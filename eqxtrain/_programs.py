@@ -75,9 +75,9 @@ class StepPrograms:
         """How many steps a call may run."""
         return _cost.steps_per_call(asked, self.cost, self._bytes_of_more, platform)
 
-    def capacity(self, steps: int, batches: int | None) -> int:
+    def capacity(self, steps: int, batches: int | None, platform: str) -> int:
         """How many batches a stack holds, of so many (None: unknown), for calls of such steps."""
-        return _cost.stack_capacity(steps, self._bytes, batches)
+        return _cost.stack_capacity(steps, self._bytes, batches, platform)
 
     def program(self, call: Call) -> Made | None:
         """The program of such calls, if it is there."""
