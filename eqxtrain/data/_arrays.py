@@ -54,7 +54,8 @@ class ArraySource:
     ) -> Generator[Stack, None, None]:
         """The batches of one pass, stacked, in the given order of examples or as they stand.
 
-        They are put together in a thread, one stack ahead.
+        In an order of their own they are put together in a thread, one stack ahead. As they stand
+        they are views, which cost nothing.
 
         **Arguments:**
 
@@ -75,7 +76,7 @@ class ArraySource:
             rows = None if order is None else order(self.length)
             return (self._stack(rows, *part) for part in parts)
 
-        if len(parts) == 1:
+        if len(parts) == 1 or order is None:
             yield from make()
             return
         with Prefetched(make, ahead=1, wanted=demand.wanted, name="eqxtrain-data") as ready:
@@ -87,6 +88,8 @@ class ArraySource:
         span = slice(start, start + steps * rows)
 
         def cut(leaf: np.ndarray) -> np.ndarray:
+            if order is None and steps == capacity:
+                return leaf[span].reshape(capacity, rows, *leaf.shape[1:])
             buffer = empty((capacity * rows, *leaf.shape[1:]), leaf.dtype)
             if order is None:
                 buffer[: steps * rows] = leaf[span]
