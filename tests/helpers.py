@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import eqxtrain as et
+from eqxtrain import _compile, _record
 
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 
@@ -91,6 +92,12 @@ def same(a: Any, b: Any) -> bool:
         x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
         for x, y in zip(left, right, strict=True)
     )
+
+
+def forget_programs() -> None:
+    """Forget the programs of steps, as `et.clear_caches` does, but keep what JAX has compiled."""
+    _compile._programs.clear()
+    _record.forget()
 
 
 class Quadratic(eqx.Module):

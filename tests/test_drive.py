@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import CROSS_ENTROPY, Dropped, data, learner, linear, normed, same
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from jaxtyping import Array, PRNGKeyArray
 
 import eqxtrain as et
@@ -120,6 +120,7 @@ def test_a_convolution_in_a_loop_differs_by_rounding_alone_in_a_step() -> None:
     assert eqx.tree_equal(*floats, rtol=2e-6, atol=1e-7)
 
 
+@settings(max_examples=12)
 @given(
     rows=st.integers(1, 60),
     batch=st.integers(1, 9),

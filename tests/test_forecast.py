@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, learner, normed
+from helpers import CROSS_ENTROPY, data, forget_programs, learner, normed
 
 import eqxtrain as et
 from eqxtrain._forecast import checkpoint_bytes
@@ -21,7 +21,7 @@ def wide(width: int = 64, **fields: Any) -> et.Learner[Any]:
 
 
 def test_fit_takes_the_program_of_a_forecast() -> None:
-    et.clear_caches()
+    forget_programs()
     x, y = data(64)
     made = wide()
     with et.max_compiles(1):

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, learner, linear
+from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear
 from jaxtyping import Array
 
 import eqxtrain as et
 
 
 def test_a_limit_counts_the_programs_of_all_passes() -> None:
-    et.clear_caches()
+    forget_programs()
     x, y = data(24)
     made = learner()
     with et.max_compiles(3) as seen:
@@ -29,7 +29,7 @@ def test_a_limit_counts_the_programs_of_all_passes() -> None:
 
 
 def test_one_compile_too_many_is_an_error_that_says_what_each_was_for() -> None:
-    et.clear_caches()
+    forget_programs()
     x, y = data(20)
     with (
         pytest.raises(RuntimeError, match=r"number 2 within `max_compiles\(1\)`.*\[8,4\].*\[4,4\]"),
@@ -39,7 +39,7 @@ def test_one_compile_too_many_is_an_error_that_says_what_each_was_for() -> None:
 
 
 def test_limits_nest_and_end() -> None:
-    et.clear_caches()
+    forget_programs()
     x, y = data(8)
     with et.max_compiles(5) as outer:
         with pytest.raises(RuntimeError), et.max_compiles(0):
@@ -51,7 +51,7 @@ def test_limits_nest_and_end() -> None:
 
 
 def test_a_compile_knows_its_arrays_and_its_seconds() -> None:
-    et.clear_caches()
+    forget_programs()
     x, y = data(24)
     _, history = learner().fit(x, y, batch_size=8, verbose=0)
     (found,) = history.timing.compilations
