@@ -58,6 +58,7 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_train_a_model_with_leaves_that_are_no_arrays(name: str) -> None:
     x, y = data(24)

@@ -276,6 +276,7 @@ def test_every_metric_is_among_the_cases() -> None:
     assert public - covered == of_steps | tested_as_they_are | wrappers - {"On"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["values", "scores"])
 def test_evaluate_gives_the_same_of_every_metric_for_every_batch_size(
     kind: str, rng: np.random.Generator
