@@ -2,8 +2,8 @@
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ class IterableSource:
     def __init__(self, batches: Any) -> None:
         called = _makes_batches(batches)
         self._make: Callable[[], Iterator[Any]] = lambda: iter(batches() if called else batches)
-        self._open: Iterator[Batch] | None = None
+        self._open: Generator[Batch, None, None] | None = None
         self._length = len(batches) if hasattr(batches, "__len__") else None
         self._once = not called and iter(batches) is batches
         self._passes = 0
@@ -71,7 +71,7 @@ class IterableSource:
         batch = next(batches, None)
         if batch is None:
             raise ValueError("There is no data: the iterable gave no batch.")
-        self._open = itertools.chain([batch], batches)
+        self._open = _with_first(batch, batches)
         return batch
 
     def stacks(
@@ -98,7 +98,7 @@ class IterableSource:
                     batches.append(another)
                 yield stacked(batches, capacity)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         if self._open is not None:
             held, self._open = self._open, None
             return held
@@ -108,7 +108,22 @@ class IterableSource:
                 f"them was asked for: {_REMEDY}."
             )
         self._passes += 1
-        return map(as_batch, self._make())
+        return self._checked()
+
+    def _checked(self) -> Generator[Batch, None, None]:
+        made: Any = self._make()
+        try:
+            for batch in made:
+                yield as_batch(batch)
+        finally:
+            if not self._once and hasattr(made, "close"):  # what is the user's own goes on
+                made.close()
+
+
+def _with_first(batch: Batch, rest: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    with closing(rest):
+        yield batch
+        yield from rest
 
 
 def as_batch(batch: Any) -> Batch:

@@ -176,6 +176,28 @@ def test_a_generator_is_read_a_bounded_number_of_batches_ahead() -> None:
     assert threads() == []
 
 
+def test_a_generator_that_was_made_for_a_pass_is_closed_and_the_users_own_is_not() -> None:
+    x, y = arrays(8)
+    closed: list[str] = []
+
+    def endless() -> Iterator[Any]:
+        try:
+            while True:
+                yield x, y
+        finally:
+            closed.append("closed")
+
+    class Stops(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            run.stop("enough")
+
+    learner().fit(endless, verbose=0, callbacks=Stops())
+    assert closed == ["closed"]
+    own = endless()
+    learner().fit(own, verbose=0, callbacks=Stops())
+    assert closed == ["closed"] and next(own) is not None
+
+
 def test_init_sees_the_first_batch_and_training_does_not_miss_it() -> None:
     class Builds(et.Learner[Any]):
         def init_step(self, x: Array, key: Any) -> Any:
