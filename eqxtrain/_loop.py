@@ -55,7 +55,7 @@ def fit(
             batch_size,
             shuffle,
             options,
-            keep_snapshots=not donate,
+            not donate,
         )
         with telling_of_exceptions(run, callbacks, loop.rescue):
             run.enter(training=training, measuring=training)
@@ -89,7 +89,7 @@ class _Fit:
     _batch_size: int
     _shuffle: bool
     _options: Options
-    keep_snapshots: bool
+    _keep_snapshots: bool
 
     def __post_init__(self) -> None:
         self._key = np.asarray(self._run.learner.state.key)
@@ -104,7 +104,7 @@ class _Fit:
             learner = self._training.learner
             self._run.step = int(learner.state.step)  # those told of the logs may be behind
             return learner
-        if not self.keep_snapshots:
+        if not self._keep_snapshots:
             raise RuntimeError("with `donate=True` no snapshot is kept for when the device fails")
         self._run.fall_back(self._snapshot)
         return self._snapshot
@@ -116,7 +116,7 @@ class _Fit:
         return data.Demand(pass_.capacity, lambda: not self._interrupt.asked)
 
     def _take_snapshot(self) -> None:
-        if not self.keep_snapshots:
+        if not self._keep_snapshots:
             return
         learner = self._training.learner
         held = {"model": learner.model, "state": learner.state}
