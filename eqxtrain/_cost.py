@@ -112,14 +112,14 @@ def nbytes(shapes: Any) -> int:
     return sum(math.prod(s.shape) * jnp.dtype(s.dtype).itemsize for s in shapes)
 
 
-def steps_per_call(asked: StepsPerCall, spent: Cost, held: int, platform: str) -> int:
+def steps_per_call(asked: StepsPerCall, spent: Cost, capacity: int, platform: str) -> int:
     """How many steps one call runs: a function of program, shapes and platform alone.
 
     **Arguments:**
 
     - `asked`: what the user wants; an int is heeded.
     - `spent`: the cost of one step.
-    - `held`: bytes that a further step in a call takes.
+    - `capacity`: how many batches a stack holds.
     """
     if asked != "auto":
         return asked
@@ -127,23 +127,22 @@ def steps_per_call(asked: StepsPerCall, spent: Cost, held: int, platform: str) -
         return 1
     seconds = spent.multiplied / _MATMUL_RATE.get(platform, 1e13)
     seconds += spent.elements / _ELEMENT_RATE.get(platform, 2e11)
-    most = min(_MOST, _CALL_SECONDS / max(seconds, 1e-9), stack_bytes(platform) / max(held, 1))
-    return _power_below(most)
+    return _power_below(min(capacity, _CALL_SECONDS / max(seconds, 1e-9)))
 
 
-def stack_capacity(steps: int, batch: int, batches: int | None, platform: str) -> int:
+def stack_capacity(asked: StepsPerCall, held: int, platform: str) -> int:
     """How many batches a stack holds.
+
+    It is the same for every number of steps in a call and of batches in a pass, so that one program
+    serves them all.
 
     **Arguments:**
 
-    - `steps`: of a call.
-    - `batch`: the bytes of one.
-    - `batches`: how many of its shape there are, if that is known. So that few batches are no large
-        stack, and yet not every number of them a program, it is heeded to the next power of two.
+    - `asked`: how many steps the user wants in a call, for which there must be room.
+    - `held`: the bytes of a batch, and of what a step gives beside.
     """
-    if steps == 1:
-        steps = _power_below(min(_MOST, stack_bytes(platform) / max(batch, 1)))
-    return steps if batches is None else min(steps, 1 << (batches - 1).bit_length())
+    capacity = _power_below(min(_MOST, stack_bytes(platform) / max(held, 1)))
+    return capacity if asked == "auto" else max(capacity, asked)
 
 
 def _power_below(number: int | float) -> int:

@@ -135,12 +135,11 @@ class Pass:
         self.load(data.alone(batch))
         self.run(0, 1)
 
-    def capacity(self, batch: data.Batch, batches: int | None = None) -> int:
-        """How many batches like this one a stack should hold, of so many that are to come."""
+    def capacity(self, batch: data.Batch) -> int:
+        """How many batches like this one a stack should hold."""
         if self._eager:
             return 1
-        found = self._programs_for(_tree.shapes(batch))
-        return found.capacity(self._steps(found), batches, self._platform)
+        return self._call(self._programs_for(_tree.shapes(batch))).capacity
 
     def load(self, stack: data.Stack) -> None:
         """Take a stack of batches in, for `run` to run over."""
@@ -179,14 +178,14 @@ class Pass:
         self._last = _InFlight(called, static, (start, stop))
         self._in_flight.append(self._last)
 
-    def prepare(self, batch: data.Batch, batches: int | None) -> Made | None:
-        """Compile the program for batches like this one, without running it."""
+    def prepare(self, batch: data.Batch, capacity: int | None = None) -> Made | None:
+        """Compile the program for stacks of batches like this one, without running it."""
         if self._eager:
             return None
-        return self._made(_tree.shapes(batch), self.capacity(batch, batches))
+        return self._made(_tree.shapes(batch), capacity or self.capacity(batch))
 
-    def _steps(self, found: StepPrograms) -> int:
-        return found.steps(self._options.steps_per_call, self._platform)
+    def _call(self, found: StepPrograms) -> Call:
+        return found.call(self._options.steps_per_call, self._platform)
 
     def _programs_for(self, batch: data.Batch) -> StepPrograms:
         """The programs for batches of these shapes."""
@@ -206,7 +205,7 @@ class Pass:
     def _made(self, batch: data.Batch, capacity: int) -> Made:
         """The program for stacks of so many batches of these shapes."""
         found = self._programs_for(batch)
-        call = Call(min(self._steps(found), capacity), capacity)
+        call = Call(min(self._call(found).steps, capacity), capacity)
         made = found.program(call)
         if made is None:
             made = found.compile(call, *self._arguments(batch), type(self._learner))

@@ -165,7 +165,7 @@ def _at(
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
     first = source.first(batch_size)
     training = Pass(learner, "train", class_weight=class_weight, options=options)
-    made = training.prepare(first, source.whole(batch_size))
+    made = training.prepare(first, 1 if source.is_short(batch_size) else None)
     if made is None or (executable := made.program.executable) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "

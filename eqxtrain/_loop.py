@@ -178,8 +178,8 @@ class _Fit:
         """Compile validation before training, so that what is wrong with it costs no epoch."""
         for prefix, source in self._validation.items():
             with noting(_where(prefix)):
-                first, batches = source.first(self._batch_size), source.whole(self._batch_size)
-                self._testing().prepare(first, batches)
+                capacity = 1 if source.is_short(self._batch_size) else None
+                self._testing().prepare(source.first(self._batch_size), capacity)
 
     def _validate(self, prefix: str, source: data.Source) -> dict[str, Any]:
         testing = self._testing()

@@ -57,9 +57,8 @@ class StepPrograms:
         self.empty = self._begin(kept, carry)
         self._seconds = time.perf_counter() - began
         self._made: dict[tuple[int, bool], Made] = {}
-        self._bytes = _cost.nbytes(jax.tree.leaves(kept.batch))
-        held = jax.tree.leaves((self._shapes.emitted, self.empty))
-        self._bytes_of_more = self._bytes + _cost.nbytes(filter(_tree.is_array, held))
+        held = jax.tree.leaves((kept.batch, self._shapes.emitted, self.empty))
+        self._bytes = _cost.nbytes(filter(_tree.is_array, held))
 
     def _begin(self, kept: Kept, carry: Carry) -> dict[str, Any]:
         """Empty accumulators for what the step logs, on the host."""
@@ -71,13 +70,10 @@ class StepPrograms:
             empty = _compile.compiled(begin, kept._replace(batch=_tree.unshaped(kept.batch)), carry)
         return _tree.to_host(empty)
 
-    def steps(self, asked: _cost.StepsPerCall, platform: str) -> int:
-        """How many steps a call may run."""
-        return _cost.steps_per_call(asked, self.cost, self._bytes_of_more, platform)
-
-    def capacity(self, steps: int, batches: int | None, platform: str) -> int:
-        """How many batches a stack holds, of so many (None: unknown), for calls of such steps."""
-        return _cost.stack_capacity(steps, self._bytes, batches, platform)
+    def call(self, asked: _cost.StepsPerCall, platform: str) -> Call:
+        """How batches of this shape are run."""
+        capacity = _cost.stack_capacity(asked, self._bytes, platform)
+        return Call(_cost.steps_per_call(asked, self.cost, capacity, platform), capacity)
 
     def program(self, call: Call) -> Made | None:
         """The program of such calls, if it is there."""
@@ -102,7 +98,7 @@ class StepPrograms:
         trace, self._seconds = self._seconds, 0.0  # the trace is shared, and counted once
         seconds = (trace, made.lower_seconds, made.compile_seconds)
         compilation = _record.Compilation(step, reason, _record.signature(trees), *seconds)
-        _record.note(compilation)
+        _record.note(compilation, owner, trees)
         key = (call.capacity, call.steps > 1)
         self._made[key] = Made(made, call, self.cost, compilation)
         return self._made[key]

@@ -75,12 +75,10 @@ def why(step: str, owner: type, trees: Mapping[str, PyTree]) -> str:
     It is how `trees` differ from the most similar ones of the last few compiles.
     """
     new = {name: _shapes_of(tree) for name, tree in trees.items()}
-    earlier = _last_seen.setdefault((step, owner), collections.deque(maxlen=8))
     changes = [
         [line for name in new for line in _tree.differences(old[name], new[name], name)]
-        for old in earlier
+        for old in _last_seen.get((step, owner), ())
     ]
-    earlier.append(new)
     nearest = min(changes, key=len, default=None)
     return "first" if nearest is None else "; ".join(nearest[:3]) or "no longer cached"
 
@@ -97,8 +95,10 @@ def check_limits(step: str, reason: str) -> None:
             )
 
 
-def note(compilation: Compilation) -> None:
-    """Count a compile for whoever limits them."""
+def note(compilation: Compilation, owner: type, trees: Mapping[str, PyTree]) -> None:
+    """Remember a compile, and count it for whoever limits them."""
+    earlier = _last_seen.setdefault((compilation.step, owner), collections.deque(maxlen=8))
+    earlier.append({name: _shapes_of(tree) for name, tree in trees.items()})
     for limit in _limits:
         limit.seen.append(compilation)
 

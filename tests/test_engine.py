@@ -239,9 +239,12 @@ def test_one_program_serves_every_number_of_steps_up_to_its_most() -> None:
             assert int(run.state.step) == run.step
 
     with et.max_compiles(1):
-        made.fit(x, y, batch_size=8, verbose=0)  # 12 batches: 8 and 4 with room for 16
+        made.fit(x, y, batch_size=8, verbose=0)
         made.fit(x, y, batch_size=8, verbose=0, callbacks=Looks(), epochs=2)
-        made.fit(x[:80], y[:80], batch_size=8, verbose=0)
+        made.fit(x[:16], y[:16], batch_size=8, verbose=0)
+        made.fit([(x[:8], y[:8])] * 3, verbose=0)
+        for steps in (2, 3, 11):
+            made.fit(x, y, batch_size=8, verbose=0, steps_per_call=steps)
     assert traces == [(True, 8)]
 
 
@@ -252,7 +255,6 @@ def test_what_cannot_be_lowered_runs_one_step_a_call() -> None:
 
     x, y = data(24)
     running = Pass(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), "train")
-    assert running.capacity((x[:8], y[:8]), 3) == 4
     running((x[:8], y[:8]))
     assert running.steps_per_call == 1 and np.isfinite(running.logs()["loss"])
 
@@ -265,7 +267,7 @@ def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPa
     )
     x, y = data(96)
     learner().fit(x, y, batch_size=8, verbose=0, steps_per_call=5)
-    assert calls == [(0, 5), (0, 5), (0, 2)]
+    assert calls == [(0, 5), (5, 10), (10, 12)]
     calls.clear()
     learner().fit(x, y, batch_size=8, verbose=0, steps_per_call=1)
     assert calls == [(i, i + 1) for i in range(12)]

@@ -45,7 +45,7 @@ def test_its_numbers_are_those_of_the_model() -> None:
     carried = found.parameter_bytes + found.optimizer_bytes
     assert carried < found.arguments < carried + 2 * found.stack + 10_000
     assert found.peak == found.arguments + found.outputs + found.temporaries
-    assert found.stack == 8 * 8 * (4 * 4 + 4) and found.example == 20
+    assert found.stack == 256 * 8 * (4 * 4 + 4) and found.example == 20
     given = made.forecast(x, y, batch_size=8, donate=True)
     assert found.beside - given.beside == found.parameter_bytes + found.optimizer_bytes + 12
 

@@ -38,6 +38,14 @@ def test_one_compile_too_many_is_an_error_that_says_what_each_was_for() -> None:
         learner().fit(x, y, batch_size=8, verbose=0)
 
 
+def test_a_compile_that_was_refused_is_not_remembered() -> None:
+    forget_programs()
+    x, y = data(8)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"test_step \(first\)"), et.max_compiles(0):
+            learner().evaluate(x, y)
+
+
 def test_limits_nest_and_end() -> None:
     forget_programs()
     x, y = data(8)

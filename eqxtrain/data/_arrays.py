@@ -38,9 +38,9 @@ class ArraySource:
         """How many batches a pass has, the short last one included."""
         return math.ceil(self.length / batch_size)
 
-    def whole(self, batch_size: int) -> int | None:
-        """How many batches a pass has of the shape of the first, if that is known."""
-        return max(self.length // batch_size, 1)
+    def is_short(self, batch_size: int) -> bool:
+        """Whether the first batch is the short last one, alone in its stack."""
+        return self.length < batch_size
 
     def check_passes(self, passes: int) -> None:
         """Arrays can be passed over as often as one likes."""
@@ -64,12 +64,12 @@ class ArraySource:
         parts: list[tuple[int, int, int, int]] = []
         whole, rest = divmod(self.length, batch_size)
         if whole:
-            capacity = demand.capacity(self.take(slice(batch_size)), whole)
+            capacity = demand.capacity(self.take(slice(batch_size)))
             for first in range(0, whole, capacity):
                 steps = min(capacity, whole - first)
                 parts.append((first * batch_size, steps, batch_size, capacity))
         if rest:
-            demand.capacity(self.take(slice(rest)), 1)
+            demand.capacity(self.take(slice(rest)))  # so that what is wrong with it shows now
             parts.append((whole * batch_size, 1, rest, 1))
 
         def make() -> Iterator[Stack]:

@@ -20,6 +20,10 @@ _REMEDY = (
 )
 
 
+_AHEAD = 16
+"""How many batches of an iterable may be ready, and how many of them a stack takes."""
+
+
 def is_batches(x: Any) -> bool:
     """Whether `x` gives batches, and is no array or container of arrays itself."""
     if isinstance(x, list):
@@ -53,9 +57,9 @@ class IterableSource:
         """How many batches a pass has, if that is known."""
         return self._length
 
-    def whole(self, batch_size: int) -> int | None:
-        """How many batches a pass has of the shape of the first, if that is known."""
-        return self._length
+    def is_short(self, batch_size: int) -> bool:
+        """Whether the first batch is alone in its stack, whatever comes."""
+        return False
 
     def check_passes(self, passes: int) -> None:
         """Refuse more passes than the iterable can give."""
@@ -86,12 +90,13 @@ class IterableSource:
             self._batches, ahead=1, wanted=demand.wanted, name="eqxtrain-data"
         ) as ready:
             while (batch := ready.take(wait=True)) is not None:
-                capacity = demand.capacity(batch, self._length)
-                ready.ahead = max(capacity, 2)
+                capacity = demand.capacity(batch)
+                most = min(capacity, _AHEAD)
+                ready.ahead = max(most, 2)
                 like = _signature(batch)
                 fits = lambda other, like=like: _signature(other) == like
                 batches = [batch]
-                while len(batches) < capacity:
+                while len(batches) < most:
                     another = ready.take(wait=False, fits=fits)
                     if another is None:
                         break

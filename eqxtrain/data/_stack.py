@@ -32,12 +32,11 @@ class Demand(NamedTuple):
 
     **Arguments:**
 
-    - `capacity`: how many batches like a given one a stack should hold, of so many that are to come
-        (None where that is not known).
+    - `capacity`: how many batches like a given one a stack should hold.
     - `wanted`: whether there should be more at all; asked while waiting for a slow source.
     """
 
-    capacity: Callable[[Batch, int | None], int]
+    capacity: Callable[[Batch], int]
     wanted: Callable[[], bool] = lambda: True
 
 

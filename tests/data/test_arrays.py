@@ -16,7 +16,7 @@ from eqxtrain import data
 def test_every_example_comes_once_in_order(length: int, batch_size: int, seed: int) -> None:
     source = data.array_source(np.arange(length), {"y": np.arange(length) * 2})
     order = np.random.default_rng(seed).permutation(length)
-    demand = data.Demand(lambda batch, batches: min(3, batches or 3))
+    demand = data.Demand(lambda batch: 3)
     stacks = list(source.stacks(batch_size, demand, lambda n: order))
     batches = [
         jax.tree.map(lambda leaf, i=i: leaf[i], stack.batch)

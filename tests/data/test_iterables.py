@@ -29,7 +29,7 @@ def steps_of(made: et.Learner[Any]) -> int:
 
 
 def demand(capacity: int = 4) -> data.Demand:
-    return data.Demand(lambda batch, batches: capacity)
+    return data.Demand(lambda batch: capacity)
 
 
 def threads() -> list[str]:
@@ -172,7 +172,7 @@ def test_a_generator_is_read_a_bounded_number_of_batches_ahead() -> None:
 
     fitted, _ = learner().fit(endless, verbose=0, steps_per_call=4, callbacks=Stops())
     assert steps_of(fitted) == 5
-    assert len(made) <= 5 + 4 + 4 + 1  # the stack in hand, one ahead, one being made
+    assert len(made) <= 5 + 16 + 16 + 1  # the stack in hand, what is ready, one being made
     assert threads() == []
 
 
