@@ -114,6 +114,9 @@ class Pass:
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
             threaded_model, threaded = own((model, threaded))
+            if donate:  # all of it, so that a small model tells who uses it again, too
+                kept_ids = set(map(id, jax.tree.leaves((threaded_model, threaded))))
+                _tree.delete(leaf for leaf in jax.tree.leaves(model) if id(leaf) not in kept_ids)
         else:
             fixed = eqx.nn.inference_mode(model)
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)

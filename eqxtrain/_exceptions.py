@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ._history import History
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -32,6 +33,17 @@ def telling_of_exceptions(
                 callback.on_exception(run)
             except Exception as second:
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
+        raise
+
+
+@contextmanager
+def carrying(learner: Any) -> Iterator[None]:
+    """Let what goes wrong before a run carry the learner as it was given, and an empty history."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(TypeError):
+            vars(error).update(learner=learner, history=History())
         raise
 
 

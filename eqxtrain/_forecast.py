@@ -135,6 +135,8 @@ def forecast(
     """
     if not 1 <= len(sizes) <= 2:
         raise ValueError(f"`batch_size` is one size, or a pair of them; got {sizes!r}.")
+    if memory is not None:
+        memory = data.check_whole("memory", memory, at_least=1)
     checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2)  # this one takes a batch, and `fit` would miss it

@@ -112,6 +112,12 @@ def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ())
             f"`{name}` has no optimizer to fit with: give one, "
             f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
         )
+    gone = lambda leaf: isinstance(leaf, jax.Array) and leaf.is_deleted()
+    if where := _tree.first(gone, learner.model, "model"):
+        raise ValueError(
+            f"`{where}` of this learner was given away, by `fit(..., donate=True)` or by a step of "
+            "your own: go on with the learner that `fit` returned."
+        )
     made = initialised(learner, batch) if learner.state is None else learner
     assert made.state is not None
     _check_model_state(made.model, made.state.model_state)

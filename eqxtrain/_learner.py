@@ -10,6 +10,7 @@ from . import _arguments, _forecast, _loop, _loss, _optimize, _reduction, data
 from ._arguments import OnInterrupt, Verbose
 from ._cost import StepsPerCall
 from ._engine import Options, Pass
+from ._exceptions import carrying
 from ._fold import Kind
 from ._forecast import Forecast
 from ._history import Fitted
@@ -127,8 +128,7 @@ class Learner(AbstractLearner[M]):
         - `x`, `y`: the data: arrays, or nested tuples, lists and dicts of them, with the examples
             along their first axis. A dict alone is a mapping whose keys steps may ask for. Or `x`
             alone: an iterable of batches, or a function that makes one for each epoch.
-        - `epochs`: how many more passes over the data.
-        - `batch_size`: how many examples a step sees. A short last batch keeps its true rows.
+        - `epochs`, `batch_size`: how many more passes over the data; how many examples a step sees.
         - `shuffle`: whether each pass has a new order, a function of the learner's key and step.
         - `sample_weight`: one weight an example, or one for each value of the loss.
         - `class_weight`: a dict or an array of one weight a class, for the training loss.
@@ -153,7 +153,8 @@ class Learner(AbstractLearner[M]):
             data.as_source(x, y, sample_weight), validation_data, validation_split, epochs
         )
         weights = _arguments.given(sample_weight=sample_weight, class_weight=class_weight)
-        learner = ready(self, source.first(batch_size), "train", weights=weights)
+        with carrying(self):
+            learner = ready(self, source.first(batch_size), "train", weights=weights)
         return _loop.fit(
             learner,
             source,
@@ -211,15 +212,14 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> PyTree:
         """What `pred_step` gives for every example, as NumPy arrays, in order."""
-        batch_size = data.check_whole("batch_size", batch_size, at_least=1)
-        source = data.as_source(x)
+        size, source = data.check_whole("batch_size", batch_size, at_least=1), data.as_source(x)
         return _loop.predict(
-            ready(self, source.first(batch_size), "predict"),
+            ready(self, source.first(size), "predict"),
             source,
-            batch_size=batch_size,
+            batch_size=size,
             callbacks=_arguments.callbacks(callbacks, 0),
             options=_arguments.options(steps_per_call, eager),
-            params={"batch_size": batch_size},
+            params={"batch_size": size},
         )
 
     def train_on_batch(

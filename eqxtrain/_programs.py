@@ -82,8 +82,10 @@ class StepPrograms:
 
     def compile(self, call: Call, kept: Kept, carry: Carry, owner: type) -> Made:
         """Compile the program of such calls, for learners of the class `owner`."""
-        step, trees = STEPS[self.kind], _described(self.kind, kept, carry, call)
+        step, trees = STEPS[self.kind], _described(self.kind, kept, carry)
         reason = _record.why(step, owner, trees)
+        if self._made and reason == _record.SAME:
+            reason = "another number of steps in a call, or of batches in a stack"
         _record.check_limits(step, reason)
         stack = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((call.capacity, *leaf.shape), leaf.dtype), kept.batch
@@ -104,7 +106,7 @@ class StepPrograms:
         return self._made[key]
 
 
-def _described(kind: Kind, kept: Kept, carry: Carry, call: Call) -> dict[str, PyTree]:
+def _described(kind: Kind, kept: Kept, carry: Carry) -> dict[str, PyTree]:
     """What a program depends on, under the names that people know."""
     return {
         "learner": kept.learner,
@@ -114,7 +116,6 @@ def _described(kind: Kind, kept: Kept, carry: Carry, call: Call) -> dict[str, Py
         "class_weight": kept.class_weight,
         "batch": kept.batch,
         "jax.config": {name: str(value) for name, value in _compile.settings().items()},
-        "call": {"batches_per_stack": call.capacity, "fused": call.steps > 1},
     }
 
 

@@ -43,6 +43,9 @@ class _Limit:
     seen: list[Compilation] = dataclasses.field(default_factory=list)
 
 
+SAME = "no longer cached"
+"""The reason for a compile of what is like something that was compiled before."""
+
 _last_seen: dict[Hashable, collections.deque[dict[str, PyTree]]] = {}
 _limits: list[_Limit] = []
 
@@ -80,7 +83,7 @@ def why(step: str, owner: type, trees: Mapping[str, PyTree]) -> str:
         for old in _last_seen.get((step, owner), ())
     ]
     nearest = min(changes, key=len, default=None)
-    return "first" if nearest is None else "; ".join(nearest[:3]) or "no longer cached"
+    return "first" if nearest is None else "; ".join(nearest[:3]) or SAME
 
 
 def check_limits(step: str, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 import types
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -182,6 +182,13 @@ def apart(tree: PyTree) -> PyTree:
         return jnp.array(leaf, copy=True) if again or leaf.nbytes <= _SMALL else leaf
 
     return jax.tree.map(take, tree)
+
+
+def delete(leaves: Iterable[Any]) -> None:
+    """Give the memory of JAX arrays back, so that nobody uses them by mistake."""
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array) and not leaf.is_deleted():
+            leaf.delete()
 
 
 def to_host(tree: PyTree) -> PyTree:

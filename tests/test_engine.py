@@ -167,8 +167,9 @@ def test_donate_gives_the_learners_own_arrays_away() -> None:
     fitted, other = given.fit(x, y, batch_size=8, epochs=2, verbose=0, donate=True)
     assert same(kept, fitted) and dict(history) == dict(other)
     assert not made.model.weight.is_deleted()
-    large = [a for a in (given.model.weight, given.model.bias) if a.nbytes > 4096]
-    assert all(leaf.is_deleted() for leaf in large)
+    assert given.model.weight.is_deleted() and given.model.bias.is_deleted()
+    with pytest.raises(ValueError, match=r"`model\.weight` of this learner was given away"):
+        given.predict(x)
 
 
 def test_donated_buffers_are_taken_over_and_not_copied() -> None:

@@ -99,6 +99,8 @@ def test_the_largest_batch_fits_and_a_larger_one_does_not() -> None:
     assert 0.6 * memory < there.peak + there.beside <= 1.05 * memory
     assert "The largest batch that fits 60.0 MB" in str(found)
     assert made.forecast(*shapes, batch_size=(256, 2048), memory=10).largest_batch == 0
+    with pytest.raises(ValueError, match="`memory` is a whole number"):
+        made.forecast(*shapes, batch_size=(256, 2048), memory=-5)
 
 
 def test_it_is_shown_as_a_table() -> None:

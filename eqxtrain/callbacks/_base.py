@@ -39,10 +39,11 @@ class Every:
 
     def __post_init__(self) -> None:
         given = [value for value in (self.steps, self.epochs) if value is not None]
-        if len(given) != 1 or given[0] < 1:
+        whole = all(isinstance(value, int) and not isinstance(value, bool) for value in given)
+        if len(given) != 1 or not whole or given[0] < 1:
             raise ValueError(
-                "`Every` takes one positive number, `Every(steps=100)` or `Every(epochs=1)`; got "
-                f"steps={self.steps}, epochs={self.epochs}."
+                "`Every` takes one positive whole number, `Every(steps=100)` or `Every(epochs=1)`; "
+                f"got steps={self.steps}, epochs={self.epochs}."
             )
 
 

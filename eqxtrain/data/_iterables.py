@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 import jax
+import numpy as np
 
 from ._arrays import as_arrays
 from ._batch import Batch
@@ -19,6 +20,8 @@ _REMEDY = (
     "for each pass"
 )
 
+
+_EMPTY = "There is no data: the iterable gave no batch in this pass."
 
 _AHEAD = 16
 """How many batches of an iterable may be ready, and how many of them a stack takes."""
@@ -74,7 +77,7 @@ class IterableSource:
         batches = self._batches()
         batch = next(batches, None)
         if batch is None:
-            raise ValueError("There is no data: the iterable gave no batch.")
+            raise ValueError(_EMPTY)
         self._open = _with_first(batch, batches)
         return batch
 
@@ -89,7 +92,9 @@ class IterableSource:
         with Prefetched(
             self._batches, ahead=1, wanted=demand.wanted, name="eqxtrain-data"
         ) as ready:
+            some = False
             while (batch := ready.take(wait=True)) is not None:
+                some = True
                 capacity = demand.capacity(batch)
                 most = min(capacity, _AHEAD)
                 ready.ahead = max(most, 2)
@@ -102,6 +107,8 @@ class IterableSource:
                         break
                     batches.append(another)
                 yield stacked(batches, capacity)
+            if not some and demand.wanted():
+                raise ValueError(_EMPTY)
 
     def _batches(self) -> Generator[Batch, None, None]:
         if self._open is not None:
@@ -143,7 +150,8 @@ def as_batch(batch: Any) -> Batch:
             "All parts of a batch must have the same number of examples along their first axis, "
             f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
         )
-    return batch
+    # it waits for its turn, and whoever made it may fill the same memory again
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), batch)
 
 
 def _signature(batch: Batch) -> Any:

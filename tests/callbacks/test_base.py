@@ -147,7 +147,7 @@ def test_every_thins_the_hooks_of_batches_and_epochs() -> None:
     assert steps.hooks.count("on_train_batch_end") == 2 == steps.hooks.count("on_train_batch_begin")
     assert epochs.hooks.count("on_epoch_end") == 1 and epochs.hooks.count("on_train_batch_end") == 9
     for wrong in ({}, {"steps": 0}, {"steps": 1, "epochs": 1}):
-        with pytest.raises(ValueError, match="takes one positive number"):
+        with pytest.raises(ValueError, match="takes one positive whole number"):
             et.Every(**wrong)
 
 

@@ -198,6 +198,43 @@ def test_a_generator_that_was_made_for_a_pass_is_closed_and_the_users_own_is_not
     assert closed == ["closed"] and next(own) is not None
 
 
+def test_a_producer_may_fill_the_same_memory_again() -> None:
+    x, y = arrays(48)
+
+    def reuses() -> Iterator[Any]:
+        a, b = np.empty((8, 4), np.float32), np.empty(8, np.int32)
+        for i in range(0, 48, 8):
+            a[:], b[:] = x[i : i + 8], y[i : i + 8]
+            yield a, b
+
+    made = learner().init()
+    assert made.evaluate(reuses) == made.evaluate(x, y, batch_size=8)
+    assert made.evaluate(reuses, eager=True) == made.evaluate(x, y, batch_size=8, eager=True)
+    fitted, _ = made.fit(reuses, epochs=2, verbose=0)
+    plain, _ = made.fit(x, y, batch_size=8, shuffle=False, epochs=2, verbose=0)
+    assert same(fitted, plain)
+
+
+def test_a_pass_that_gives_nothing_is_an_error_whenever_it_comes() -> None:
+    x, y = arrays(16)
+    pool = iter(batches_of(x, y, 8))
+    with pytest.raises(ValueError, match="gave no batch") as raised:
+        learner().fit(lambda: pool, epochs=3, verbose=0)
+    assert steps_of(vars(raised.value)["learner"]) == 2
+
+
+def test_what_goes_wrong_before_the_first_batch_carries_the_learner_as_given() -> None:
+    def breaks() -> Iterator[Any]:
+        raise LookupError("no such file")
+        yield
+
+    made = learner()
+    with pytest.raises(LookupError) as raised:
+        made.fit(breaks, verbose=0)
+    carried: Any = raised.value
+    assert carried.learner is made and carried.history.epochs == 0
+
+
 def test_init_sees_the_first_batch_and_training_does_not_miss_it() -> None:
     class Builds(et.Learner[Any]):
         def init_step(self, x: Array, key: Any) -> Any:
