@@ -1,11 +1,13 @@
 """What `fit`, `evaluate` and `predict` are given, checked."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from . import data
+from . import _reduction, data
 from ._cost import StepsPerCall
 from ._engine import Options
+from ._passes import Given
+from ._schedule import Schedule, check_ends
 from .callbacks import Callback, Progress
 from .callbacks._base import Callbacks
 
@@ -13,26 +15,74 @@ Verbose = Literal[0, 1, 2, "auto"]
 OnInterrupt = Literal["return", "raise"] | None
 
 
+def cut(batch_size: int, remainder: data.Remainder) -> data.Cut:
+    """How data are cut into batches."""
+    if remainder not in get_args(data.Remainder):
+        raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
+    return data.Cut(data.check_whole("batch_size", batch_size, at_least=1), remainder)
+
+
+def passed(
+    arrays: tuple[Any, Any, Any],
+    class_weight: Any = None,
+    *,
+    cut: data.Cut,
+    callbacks: Callbacks,
+    options: Options,
+    verbose: Verbose = 0,
+) -> Given:
+    """What all passes over data are given alike.
+
+    **Arguments:**
+
+    - `arrays`: `x`, `y` and `sample_weight`.
+    """
+    weights = {"sample_weight": arrays[2], "class_weight": class_weight}
+    source = data.as_source(*arrays)
+    rows = cut.batch_size if isinstance(source, data.RowSource) else None
+    return Given(
+        source,
+        cut,
+        callbacks,
+        options,
+        {"batch_size": rows, "verbose": verbose},
+        _reduction.class_weight_table(class_weight, arrays[1]),
+        tuple(name for name, value in weights.items() if value is not None),
+    )
+
+
 def training_data(
-    source: data.Source, validation_data: Any, validation_split: float, epochs: int
-) -> tuple[data.Source, dict[str, data.Source]]:
+    given: Given, validation_data: Any, validation_split: float, schedule: Schedule
+) -> tuple[Given, dict[str, data.Source]]:
     """What is trained on, and what is validated on by the prefix of its logs."""
-    source.check_passes(epochs)
-    if validation_data is None and not validation_split:
-        return source, {}
-    if validation_data is None:
-        if not isinstance(source, data.ArraySource):
+    source = given.source
+    source.check_passes(schedule.passes, "x")
+    bounded = schedule.steps is not None or schedule.steps_per_epoch is not None
+    remedy = "give `steps_per_epoch`, or `steps` for the run"
+    check_ends(source, given.cut, bounded, "x", remedy)
+    if validation_split:
+        if validation_data is not None:
+            raise ValueError("Give `validation_data` or `validation_split`, not both.")
+        if not isinstance(source, data.RowSource):
             raise ValueError(
-                "`validation_split` splits arrays, and `x` is an iterable: give `validation_data`."
+                "`validation_split` splits data by their rows, and `x` is an iterable of batches: "
+                "give `validation_data`."
             )
         source, held_out = source.split(validation_split)
-        return source, {"val_": held_out}
-    if validation_split:
-        raise ValueError("Give `validation_data` or `validation_split`, not both.")
-    validation = data.named_sets(validation_data)
+        return given._replace(source=source), {"val_": held_out}
+    validation = {} if validation_data is None else data.named_sets(validation_data)
     for held_out in validation.values():
-        held_out.check_passes(epochs)
-    return source, validation
+        held_out.check_passes(schedule.validations, "validation_data")
+        remedy = "give `validation_steps`"
+        bounded = schedule.validation_steps is not None
+        check_ends(held_out, given.cut, bounded, "validation_data", remedy)
+    return given, validation
+
+
+def steps(given: Given, steps: int | None) -> int | None:
+    """How many batches `evaluate` or `predict` takes."""
+    check_ends(given.source, given.cut, steps is not None, "x", "give `steps`")
+    return None if steps is None else data.check_whole("steps", steps, at_least=1)
 
 
 def on_interrupt(given: OnInterrupt) -> OnInterrupt:
@@ -59,8 +109,3 @@ def callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> 
         raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')
     listed = [given] if isinstance(given, Callback) else list(given or ())
     return Callbacks(listed if verbose == 0 else [*listed, Progress(verbose)])
-
-
-def given(**arguments: Any) -> list[str]:
-    """The names of those that are not None."""
-    return [name for name, value in arguments.items() if value is not None]

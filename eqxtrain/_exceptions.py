@@ -37,13 +37,13 @@ def telling_of_exceptions(
 
 
 @contextmanager
-def carrying(learner: Any) -> Iterator[None]:
+def carrying(learner: Any, history: History) -> Iterator[None]:
     """Let what goes wrong before a run carry the learner as it was given, and an empty history."""
     try:
         yield
     except BaseException as error:
         with suppress(TypeError):
-            vars(error).update(learner=learner, history=History())
+            vars(error).update(learner=learner, history=history)
         raise
 
 

@@ -81,9 +81,11 @@ def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
     state = state.update(metrics={}, step=carry.state.step + int(training))
     if not training:
         state = state.update(opt_state=None)
-    rows = data.size(kept.batch)
-    contributed = _logs.contributions(logs, rows)
+    rows, mask = data.size(kept.batch), names.get("mask")
+    real = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
+    contributed = _logs.contributions(logs, real)
     _check_gathered(contributed, rows)
+    contributed = _logs.cut(contributed, mask)
     accumulated, emitted = _logs.take_out(contributed)
     new = Carry(model, state, carry.position if training else carry.position + 1)
     _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _cost, _initialise as initialise, _tree, data
+from . import _cost, _initialise as initialise, _reduction, _tree, data
 from ._engine import Options, Pass
 from ._summary import in_units
 
@@ -118,8 +118,7 @@ _ROWS: dict[str, Any] = {
 def forecast(
     learner: Any,
     given: tuple[PyTree, ...],
-    sizes: tuple[int, ...],
-    *,
+    sizes: int | tuple[int, ...],
     class_weight: Any,
     options: Options,
     donate: bool,
@@ -133,19 +132,27 @@ def forecast(
     - `sizes`: one batch size, or two.
     - `memory`: in bytes; by default that of the device, if it tells.
     """
+    sizes = sizes if isinstance(sizes, tuple) else (sizes,)
     if not 1 <= len(sizes) <= 2:
         raise ValueError(f"`batch_size` is one size, or a pair of them; got {sizes!r}.")
     if memory is not None:
         memory = data.check_whole("memory", memory, at_least=1)
     checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
+    table = _reduction.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
-    source.check_passes(2)  # this one takes a batch, and `fit` would miss it
-    ready = initialise.ready(learner, source.first(checked[0]), "train")
+    source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
+    made = initialise.ready(learner, _first(source, checked[0])[0], "train")
     found = [
-        _at(ready, source, size, class_weight=class_weight, options=options, donate=donate)
+        _at(made, source, size, class_weight=table, options=options, donate=donate)
         for size in checked
     ]
     return found[0] if len(found) == 1 else _compared(found[0], found[1], memory)
+
+
+def _first(source: data.Source, batch_size: int) -> tuple[data.Batch, bool]:
+    """A batch, and whether it is alone in its stack."""
+    with source.read(data.Cut(batch_size)) as reader:
+        return reader.first(), reader.is_short
 
 
 def _stand_in(tree: PyTree) -> PyTree:
@@ -165,9 +172,9 @@ def _at(
     donate: bool,
 ) -> Forecast:
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
-    first = source.first(batch_size)
+    first, is_short = _first(source, batch_size)
     training = Pass(learner, "train", class_weight=class_weight, options=options)
-    made = training.prepare(first, 1 if source.is_short(batch_size) else None)
+    made = training.prepare(first, 1 if is_short else None)
     if made is None or (executable := made.program.executable) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "

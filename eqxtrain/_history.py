@@ -36,6 +36,10 @@ class History(Mapping[str, list[Any]]):
     **Arguments:**
 
     - `stopped`: why the run ended before its last epoch, such as `"interrupted"`; else None.
+    - `validations`: what each validation measured, in dicts with the `epoch` (from 0) and the
+        `step` that it came after; `pandas.DataFrame(history.validations)` is a table.
+    - `position`: where in the data the run ended, for `fit(..., position=history.position)` to go
+        on there; None before that.
     - `timing`: clocks and compiles.
     """
 
@@ -43,6 +47,8 @@ class History(Mapping[str, list[Any]]):
         self._columns: dict[str, list[Any]] = {}
         self.epochs = 0
         self.stopped: str | None = None
+        self.validations: list[dict[str, Any]] = []
+        self.position: dict[str, Any] | None = None
         self.timing = Timing()
 
     def append(self, result: Mapping[str, Any]) -> None:

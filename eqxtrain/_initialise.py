@@ -96,12 +96,20 @@ def overrides(learner: AbstractLearner[Any], step: str) -> bool:
     return getattr(type(learner), step) is not getattr(AbstractLearner, step)
 
 
-def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ()) -> L:
+def ready(
+    learner: L,
+    batch: PyTree,
+    kind: Kind,
+    *,
+    weights: Sequence[str] = (),
+    padded: bool = False,
+) -> L:
     """An initialised learner, checked for what a pass of this kind needs.
 
     **Arguments:**
 
     - `weights`: which of `sample_weight` and `class_weight` are given, and must not be lost.
+    - `padded`: whether batches may be filled up, with a mask to tell.
     """
     name = type(learner).__name__
     in_batch = isinstance(batch, Mapping) and "sample_weight" in batch
@@ -120,6 +128,8 @@ def ready(learner: L, batch: PyTree, kind: Kind, *, weights: Sequence[str] = ())
         )
     made = initialised(learner, batch) if learner.state is None else learner
     assert made.state is not None
+    if padded:
+        _check_padded(made, kind)
     _check_model_state(made.model, made.state.model_state)
     checked = kind == "train" and not own_updates and not _makes_own_states(made)
     if checked and (bad := _foreign(made)):
@@ -145,6 +155,34 @@ def _warn_of_lost_weights(
                         "ignored: ask for it, and hand it on to `self.measure`.",
                         stacklevel=5,
                     )
+
+
+_LADDER = {"train": ("test_step", "grad_step", "train_step"), "test": ("test_step",), "predict": ()}
+"""The steps of a pass that may look at rows which are padding."""
+
+
+def _check_padded(learner: AbstractLearner[Any], kind: Kind) -> None:
+    """Refuse steps that would take padding for data, and tell of what can't leave it out."""
+    name = type(learner).__name__
+    for step in _LADDER[kind]:
+        if not overrides(learner, step):
+            continue
+        asked = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+        if not asked.everything and "mask" not in asked.names:
+            raise TypeError(
+                f'With `remainder="pad"` some rows are padding, but `{name}.{step}` does not ask '
+                "for `mask`, which is false for them: ask for it and hand it on to "
+                "`self.measure(..., mask=mask)`, or keep the remainder as it is, "
+                '`remainder="keep"`.'
+            )
+    assert learner.state is not None
+    if kind == "train" and learner.state.model_state is not None:
+        warnings.warn(
+            f'With `remainder="pad"` the model of `{name}` sees padding, which enters what its '
+            "`model_state` keeps of a batch (the statistics of BatchNorm): choose a `batch_size` "
+            'that divides the data, or `remainder="keep"`.',
+            stacklevel=5,
+        )
 
 
 def _makes_own_states(learner: AbstractLearner[Any]) -> bool:

@@ -6,20 +6,19 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
-from . import _arguments, _forecast, _loop, _loss, _optimize, _reduction, data
+from . import _arguments, _forecast, _loop, _loss, _optimize, _passes, _schedule, data
 from ._arguments import OnInterrupt, Verbose
 from ._cost import StepsPerCall
-from ._engine import Options, Pass
-from ._exceptions import carrying
-from ._fold import Kind
 from ._forecast import Forecast
 from ._history import Fitted
-from ._initialise import initialised, ready, replaced
+from ._initialise import initialised, replaced
+from ._schedule import Frequency
 from ._state import LearnerState
 from ._steps import AbstractLearner
 from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, Self, Transformation
 from .callbacks import Callback
+from .data import Position, Remainder
 from .metrics import _collection
 
 
@@ -40,8 +39,7 @@ class Learner(AbstractLearner[M]):
     - `metrics`: a metric, a function, or lists and dicts of them.
     - `trainable`: which leaves are trained: a function from a leaf to a bool, a tree of bools that
         is a prefix of the model, or [`eqxtrain.freeze`][]. By default, all floating arrays.
-    - `model_state`: the `eqx.nn.State` of a model with BatchNorm and the like. `init` moves it
-        into `state`.
+    - `model_state`: the `eqx.nn.State` of BatchNorm and the like. `init` moves it into `state`.
     - `state`: what training adds; `init` makes it.
 
     !!! example
@@ -107,13 +105,19 @@ class Learner(AbstractLearner[M]):
         x: PyTree,
         y: PyTree = None,
         *,
-        epochs: int = 1,
+        epochs: int | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
         batch_size: int = 32,
+        remainder: Remainder = "keep",
         shuffle: bool = True,
         sample_weight: PyTree = None,
         class_weight: Any = None,
         validation_data: Any = None,
         validation_split: float = 0.0,
+        validation_freq: Frequency = 1,
+        validation_steps: int | None = None,
+        position: Position | None = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         verbose: Verbose = "auto",
         on_interrupt: OnInterrupt = None,
@@ -127,13 +131,21 @@ class Learner(AbstractLearner[M]):
 
         - `x`, `y`: the data: arrays, or nested tuples, lists and dicts of them, with the examples
             along their first axis. A dict alone is a mapping whose keys steps may ask for. Or `x`
-            alone: an iterable of batches, or a function that makes one for each epoch.
-        - `epochs`, `batch_size`: how many more passes over the data; how many examples a step sees.
+            alone: a dataset of examples, an iterable of batches, or a function that makes one for
+            each pass.
+        - `epochs`, `steps`: how many more of them, whichever ends first; by default one epoch, or
+            with `steps` as many as those take.
+        - `steps_per_epoch`: of a pass by default. With fewer, the next epoch goes on in it.
+        - `batch_size`, `remainder`: how many examples a step sees; what becomes of a batch that has
+            fewer: `"keep"` it, `"pad"` it and tell by `mask`, or `"drop"` it (never in validation).
         - `shuffle`: whether each pass has a new order, a function of the learner's key and step.
         - `sample_weight`: one weight an example, or one for each value of the loss.
         - `class_weight`: a dict or an array of one weight a class, for the training loss.
         - `validation_data`: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, or a dict of named sets.
         - `validation_split`: the last fraction of the data to validate on, taken before shuffling.
+        - `validation_freq`: every so many epochs, a list of epochs, or `et.Every(steps=...)`.
+        - `validation_steps`: how many batches of each set, from its beginning; all by default.
+        - `position`: where in the data to begin, as `history.position` of another run told.
         - `callbacks`: one, or a list; they are told in order.
         - `verbose`: 0 silent, 1 a live bar, 2 a line an epoch, `"auto"` a bar where it can be.
         - `on_interrupt`: whether Ctrl-C makes `fit` return, as in IPython by default, or raise a
@@ -147,27 +159,27 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** what goes wrong, with the learner of the last step as its `.learner`.
         """
-        batch_size = data.check_whole("batch_size", batch_size, at_least=1)
-        epochs = data.check_whole("epochs", epochs, at_least=0)
-        source, validation = _arguments.training_data(
-            data.as_source(x, y, sample_weight), validation_data, validation_split, epochs
+        length = (epochs, steps, steps_per_epoch)
+        schedule = _schedule.schedule(*length, validation_freq, validation_steps)
+        given = _arguments.passed(
+            (x, y, sample_weight),
+            class_weight,
+            cut=_arguments.cut(batch_size, remainder),
+            callbacks=_arguments.callbacks(callbacks, verbose),
+            options=_arguments.options(steps_per_call, eager),
+            verbose=verbose,
         )
-        weights = _arguments.given(sample_weight=sample_weight, class_weight=class_weight)
-        with carrying(self):
-            learner = ready(self, source.first(batch_size), "train", weights=weights)
+        split = (validation_data, validation_split)
+        given, validation = _arguments.training_data(given, *split, schedule)
         return _loop.fit(
-            learner,
-            source,
-            epochs=epochs,
-            batch_size=batch_size,
+            self,
+            given,
+            schedule,
             shuffle=shuffle,
             validation=validation,
-            class_weight=_reduction.class_weight_table(class_weight, y),
-            callbacks=_arguments.callbacks(callbacks, verbose),
+            position=position,
             on_interrupt=_arguments.on_interrupt(on_interrupt),
-            options=_arguments.options(steps_per_call, eager),
             donate=donate,
-            params={"batch_size": batch_size, "verbose": verbose},
         )
 
     def evaluate(
@@ -176,6 +188,8 @@ class Learner(AbstractLearner[M]):
         y: PyTree = None,
         *,
         batch_size: int = 32,
+        steps: int | None = None,
+        remainder: Remainder = "keep",
         sample_weight: PyTree = None,
         class_weight: Any = None,
         callbacks: Callback | Sequence[Callback] | None = None,
@@ -185,42 +199,43 @@ class Learner(AbstractLearner[M]):
     ) -> dict[str, Any]:
         """Measure. The learner is not changed, and needs no optimizer and no `fit`.
 
-        The arguments are those of [`eqxtrain.Learner.fit`][].
+        The arguments are those of [`eqxtrain.Learner.fit`][]; `steps` is how many batches to take.
 
         **Returns:** names to floats, or to NumPy arrays where a value is no scalar.
         """
-        batch_size = data.check_whole("batch_size", batch_size, at_least=1)
-        source = data.as_source(x, y, sample_weight)
-        weights = _arguments.given(sample_weight=sample_weight, class_weight=class_weight)
-        return _loop.evaluate(
-            ready(self, source.first(batch_size), "test", weights=weights),
-            source,
-            batch_size=batch_size,
-            class_weight=_reduction.class_weight_table(class_weight, y),
+        given = _arguments.passed(
+            (x, y, sample_weight),
+            class_weight,
+            cut=_arguments.cut(batch_size, remainder),
             callbacks=_arguments.callbacks(callbacks, verbose),
             options=_arguments.options(steps_per_call, eager),
-            params={"batch_size": batch_size, "verbose": verbose},
+            verbose=verbose,
         )
+        return _passes.evaluate(self, given, _arguments.steps(given, steps))
 
     def predict(
         self,
         x: PyTree,
         *,
         batch_size: int = 32,
+        steps: int | None = None,
+        remainder: Remainder = "keep",
         callbacks: Callback | Sequence[Callback] | None = None,
         steps_per_call: StepsPerCall = "auto",
         eager: bool = False,
     ) -> PyTree:
-        """What `pred_step` gives for every example, as NumPy arrays, in order."""
-        size, source = data.check_whole("batch_size", batch_size, at_least=1), data.as_source(x)
-        return _loop.predict(
-            ready(self, source.first(size), "predict"),
-            source,
-            batch_size=size,
+        """What `pred_step` gives for every example, as NumPy arrays, in order.
+
+        It gives any tree of arrays with one row an example. The arguments are those of
+        [`eqxtrain.Learner.evaluate`][].
+        """
+        given = _arguments.passed(
+            (x, None, None),
+            cut=_arguments.cut(batch_size, remainder),
             callbacks=_arguments.callbacks(callbacks, 0),
             options=_arguments.options(steps_per_call, eager),
-            params={"batch_size": size},
         )
+        return _passes.predict(self, given, _arguments.steps(given, steps))
 
     def train_on_batch(
         self,
@@ -232,10 +247,8 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """One training step on one batch. Returns the new learner, and this batch's logs."""
-        done = self._on_batch("train", (x, y, sample_weight), class_weight, eager)
-        logs = done.logs()
-        done.begin()
-        return done.learner, logs
+        done = _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
+        return done.learner, done.logs()
 
     def test_on_batch(
         self,
@@ -247,18 +260,11 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> dict[str, Any]:
         """The logs of one batch."""
-        return self._on_batch("test", (x, y, sample_weight), class_weight, eager).logs()
+        return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager).logs()
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` gives for one batch, as NumPy arrays."""
-        return self._on_batch("predict", (x, None, None), None, eager).outputs()
-
-    def _on_batch(self, kind: Kind, given: tuple[PyTree, ...], weight: Any, eager: bool) -> Pass:
-        batch = data.array_source(*given).tree
-        table = _reduction.class_weight_table(weight, given[1])
-        one = Pass(ready(self, batch, kind), kind, class_weight=table, options=Options(eager, 1))
-        one(batch)
-        return one
+        return _passes.on_batch(self, "predict", (x, None, None), None, eager).outputs()
 
     def forecast(
         self,
@@ -280,15 +286,9 @@ class Learner(AbstractLearner[M]):
         - `batch_size`: one, or two to find the largest that fits into `memory` bytes, by default
             those of the device.
         """
-        return _forecast.forecast(
-            self,
-            (x, y, sample_weight),
-            batch_size if isinstance(batch_size, tuple) else (batch_size,),
-            class_weight=_reduction.class_weight_table(class_weight, y),
-            options=_arguments.options(steps_per_call, False),
-            donate=donate,
-            memory=memory,
-        )
+        options = _arguments.options(steps_per_call, False)
+        given = (x, y, sample_weight)
+        return _forecast.forecast(self, given, batch_size, class_weight, options, donate, memory)
 
     def summary(self, x: PyTree = None) -> Summary:
         """The parameter table, from shapes alone: no array is computed, no `init` is needed.

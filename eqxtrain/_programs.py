@@ -114,7 +114,8 @@ def _described(kind: Kind, kept: Kept, carry: Carry) -> dict[str, PyTree]:
         "state": carry.state,
         "opt_state": kept.opt_state,
         "class_weight": kept.class_weight,
-        "batch": kept.batch,
+        "batch": data.bare(kept.batch),
+        "mask": kept.batch.mask if isinstance(kept.batch, data.Masked) else None,
         "jax.config": {name: str(value) for name, value in _compile.settings().items()},
     }
 

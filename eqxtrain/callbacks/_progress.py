@@ -90,11 +90,12 @@ class Progress(Callback):
         steps: int | None = run.params["steps"]  # None where the data don't tell
         elapsed = time.monotonic() - self._began
         if self._kind == "train":
-            head = f"Epoch {run.epoch + 1}/{run.params['epochs']}"
+            epochs: int | None = run.params["epochs"]
+            head = f"Epoch {run.epoch + 1}" + ("" if epochs is None else f"/{epochs}")
         else:
             head = "Evaluating"
         bar = "" if done or not self._sink.live else _bar(self._batch, steps)
-        count = f"{self._batch}" if steps is None else f"{steps if done else self._batch}/{steps}"
+        count = f"{self._batch}" if steps is None else f"{self._batch}/{steps}"
         pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{'' if done else self._left(steps)}"]
         pieces += [f"{name}: {_number(value)}" for name, value in run.logs.items()]
         return "  ".join(pieces)

@@ -1,6 +1,6 @@
 """`Run`: what a callback is told."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from .. import _tree
@@ -18,11 +18,18 @@ class Run:
     - `epoch`: which epoch of this call it is, from 0.
     - `step`: how many training steps the learner has taken in its life.
     - `history`: the epochs of this run so far.
-    - `params`: `epochs`, `steps` (of one epoch), `batch_size`, `verbose`.
+    - `params`: `epochs`, `steps` (of one epoch), `batch_size`, `verbose`; those that are not known
+        beforehand are None.
     - `exception`: in `on_exception`, what was raised.
     """
 
-    def __init__(self, learner: Any, history: History, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        learner: Any,
+        history: History,
+        params: Mapping[str, Any],
+        position: Callable[[], Any] = lambda: None,
+    ) -> None:
         self.history = history
         self.params: dict[str, Any] = dict(params)
         self.epoch = 0
@@ -32,6 +39,7 @@ class Run:
         self.replacement: Any = None
         self.reads: Literal["state", "logs"] = "state"
         self._learner = learner
+        self._position = position
         self._training: Pass | None = None
         self._measuring: Pass | None = None
         self._copy: Any = None
@@ -41,11 +49,7 @@ class Run:
     @property
     def learner(self) -> Any:
         """The learner as it is after the last step."""
-        if self.reads == "logs":
-            raise RuntimeError(
-                'This callback declares `reads = "logs"`, so it may be told of several steps after '
-                'they were taken, when their states are gone: declare `reads = "state"`.'
-            )
+        self._check_reads()
         if self.replacement is not None:
             return self.replacement
         if self._copy is None:
@@ -56,6 +60,23 @@ class Run:
         if self._training is None:
             return self._learner
         return _tree.copy(self._training.learner)  # without accumulators, so that its file loads
+
+    def _check_reads(self) -> None:
+        if self.reads == "logs":
+            raise RuntimeError(
+                'This callback declares `reads = "logs"`, so it may be told of several steps after '
+                'they were taken, when their states are gone: declare `reads = "state"`.'
+            )
+
+    @property
+    def position(self) -> dict[str, Any] | None:
+        """Where in its data `fit` is: what `fit(..., position=...)` goes on from, else None.
+
+        Batches that were read ahead do not count. It is plain data, but for what an iterator with
+        a state of its own told.
+        """
+        self._check_reads()
+        return self._position()
 
     @property
     def state(self) -> Any:
@@ -75,9 +96,11 @@ class Run:
         return self._logs
 
     def stop(self, reason: str = "stopped") -> None:
-        """End training after this step, with `history.stopped = reason`.
+        """End training after the step in hand, with `history.stopped = reason`.
 
-        Validation and `on_epoch_end` still follow, and the epoch is recorded.
+        That is the step whose hooks are told, or, for a callback that `reads = "logs"`, the last
+        of its call. The unfinished epoch is validated if it is due, and recorded; one that was
+        stopped in `on_epoch_begin` has no steps, and is not.
         """
         self._check_trains("stop")
         self.stopped = reason

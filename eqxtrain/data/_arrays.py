@@ -1,21 +1,23 @@
 """In-memory arrays as a source of batches."""
 
-import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from .._tree import is_typed_key, paths
-from ._batch import Batch, pack
+from .._tree import paths
+from ._batch import Batch, Masked, pack, padded
+from ._columns import as_columns, is_sparse, take, take_into
 from ._order import Order
 from ._prefetch import Prefetched
-from ._stack import Demand, Stack, empty
+from ._reading import Cut
+from ._rows import RowReader, RowSource
+from ._stack import Stack, empty
 
 
-class ArraySource:
+class ArraySource(RowSource):
     """Arrays in memory, examples along their first axis.
 
     **Arguments:**
@@ -25,93 +27,93 @@ class ArraySource:
 
     def __init__(self, tree: Batch) -> None:
         self.tree = tree
-        self.length = len(jax.tree.leaves(tree)[0])
+        super().__init__(jax.tree.leaves(tree)[0].shape[0])
 
-    def __len__(self) -> int:
-        return self.length
+    def take(self, rows: Any) -> Batch:
+        return jax.tree.map(lambda leaf: take(leaf, rows), self.tree)
 
-    def take(self, indices: Any) -> Batch:
-        """The examples at `indices` (an array or a slice) as one batch."""
-        return jax.tree.map(lambda leaf: leaf[indices], self.tree)
+    def part(self, rows: slice) -> "ArraySource":
+        return ArraySource(jax.tree.map(lambda leaf: leaf[rows], self.tree))
 
-    def steps(self, batch_size: int) -> int:
-        """How many batches a pass has, the short last one included."""
-        return math.ceil(self.length / batch_size)
+    def read(
+        self,
+        cut: Cut,
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+        limit: int | None = None,
+    ) -> "ArrayReader":
+        return ArrayReader(self, cut, wanted)
 
-    def is_short(self, batch_size: int) -> bool:
-        """Whether the first batch is the short last one, alone in its stack."""
-        return self.length < batch_size
 
-    def check_passes(self, passes: int) -> None:
-        """Arrays can be passed over as often as one likes."""
+class ArrayReader(RowReader[ArraySource]):
+    """Reads arrays: batches are cut out of them by the stack.
 
-    def first(self, batch_size: int) -> Batch:
-        """The first batch."""
-        return self.take(slice(batch_size))
+    In an order of their own they are put together in a thread, one stack ahead. As they stand they
+    are views, which cost nothing.
+    """
+
+    def first(self) -> Batch:
+        """The first examples as they stand: a batch like those to come."""
+        batch = self.source.take(slice(self.cut.batch_size))
+        return padded(batch, self.cut.batch_size) if self.cut.remainder == "pad" else batch
 
     def stacks(
-        self, batch_size: int, demand: Demand, order: Order | None = None
+        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
     ) -> Generator[Stack, None, None]:
-        """The batches of one pass, stacked, in the given order of examples or as they stand.
-
-        In an order of their own they are put together in a thread, one stack ahead. As they stand
-        they are views, which cost nothing.
-
-        **Arguments:**
-
-        - `order`: gives a permutation of that many examples.
-        """
-        parts: list[tuple[int, int, int, int]] = []
-        whole, rest = divmod(self.length, batch_size)
-        if whole:
-            capacity = demand.capacity(self.take(slice(batch_size)))
-            for first in range(0, whole, capacity):
-                steps = min(capacity, whole - first)
-                parts.append((first * batch_size, steps, batch_size, capacity))
-        if rest:
-            demand.capacity(self.take(slice(rest)))  # so that what is wrong with it shows now
-            parts.append((whole * batch_size, 1, rest, 1))
+        self.begin(order)
+        parts = self._parts(capacity, most)
 
         def make() -> Iterator[Stack]:
-            rows = None if order is None else order(self.length)
-            return (self._stack(rows, *part) for part in parts)
+            return (self._stack(self.rows(), *part) for part in parts)
 
-        if len(parts) == 1 or order is None:
+        sparse = any(map(is_sparse, jax.tree.leaves(self.source.tree)))
+        if len(parts) == 1 or (self.order is None and not sparse):
             yield from make()
             return
-        with Prefetched(make, ahead=1, wanted=demand.wanted, name="eqxtrain-data") as ready:
+        with Prefetched(make, ahead=1, wanted=self.wanted, name="eqxtrain-data") as ready:
             yield from ready
 
+    def _parts(
+        self, capacity: Callable[[Batch], int], most: int | None
+    ) -> list[tuple[int, int, int, int]]:
+        """The stacks to make: the first batch, how many, of how many rows, and for how many."""
+        size, start = self.cut.batch_size, self.at
+        stop = self.batches if most is None else min(self.batches, start + most)
+        whole = self.source.length // size if self.cut.remainder == "keep" else self.batches
+        parts: list[tuple[int, int, int, int]] = []
+        if start < min(whole, stop):
+            room = capacity(self.first())
+            for first in range(start, min(whole, stop), room):
+                parts.append((first, min(room, min(whole, stop) - first), size, room))
+        if stop > whole:
+            rest = self.source.length - whole * size
+            capacity(self.source.take(slice(rest)))  # so that what is wrong with it shows now
+            parts.append((whole, 1, rest, 1))
+        return parts
+
     def _stack(
-        self, order: np.ndarray | None, start: int, steps: int, rows: int, capacity: int
+        self, order: np.ndarray | None, first: int, steps: int, size: int, capacity: int
     ) -> Stack:
-        span = slice(start, start + steps * rows)
+        start = first * self.cut.batch_size
+        stop = min(start + steps * size, self.source.length)
+        span = slice(start, stop)
+        rows = span if order is None else order[span]
+        count, full = stop - start, capacity * size
 
-        def cut(leaf: np.ndarray) -> np.ndarray:
-            if order is None and steps == capacity:
-                return leaf[span].reshape(capacity, rows, *leaf.shape[1:])
-            buffer = empty((capacity * rows, *leaf.shape[1:]), leaf.dtype)
-            if order is None:
-                buffer[: steps * rows] = leaf[span]
-            else:  # with a mode, for "raise" would make NumPy write to a second buffer first
-                np.take(leaf, order[span], axis=0, out=buffer[: steps * rows], mode="clip")
-            return buffer.reshape(capacity, rows, *leaf.shape[1:])
+        def cut(leaf: Any) -> np.ndarray:
+            shape = (capacity, size, *leaf.shape[1:])
+            if order is None and count == full and not is_sparse(leaf):
+                return leaf[span].reshape(shape)
+            buffer = empty((full, *leaf.shape[1:]), leaf.dtype)
+            take_into(leaf, rows, buffer[:count])
+            buffer[count : steps * size] = buffer[count - 1]  # padding, if any
+            return buffer.reshape(shape)
 
-        return Stack(jax.tree.map(cut, self.tree), steps, rows)
-
-    def split(self, fraction: float) -> "tuple[ArraySource, ArraySource]":
-        """The data without its last `fraction`, and that fraction."""
-        if not 0 < fraction < 1:
-            raise ValueError(
-                f"`validation_split` is a fraction between 0 and 1, such as 0.1; got {fraction}."
-            )
-        cut = math.floor(self.length * (1 - fraction))
-        if cut in (0, self.length):
-            raise ValueError(
-                f"`validation_split={fraction}` of {self.length} examples leaves one side empty: "
-                "choose another fraction, or pass `validation_data`."
-            )
-        return ArraySource(self.take(slice(cut))), ArraySource(self.take(slice(cut, None)))
+        batch = jax.tree.map(cut, self.source.tree)
+        if self.cut.remainder != "pad":
+            return Stack(batch, steps, size)
+        mask = (np.arange(full) < count).reshape(capacity, size)
+        return Stack(Masked(batch, mask), steps, size)
 
 
 def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> ArraySource:
@@ -119,8 +121,8 @@ def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> A
 
     **Arguments:**
 
-    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, anything with `__array__`), or nested
-        tuples, lists and dicts of them, all of one length.
+    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, SciPy's sparse ones, anything
+        with `__array__`), or nested tuples, lists and dicts of them, all of one length.
 
     **Raises:** `TypeError` for what is no array of numbers, `ValueError` for lengths that differ,
     no examples, or arrays without a batch axis.
@@ -128,71 +130,15 @@ def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> A
     given = {"x": x, "y": y, "sample_weight": sample_weight}
     if x is None:
         raise TypeError("There is no data: `x` is None.")
-    arrays = {name: as_arrays(tree, name) for name, tree in given.items()}
-    _check_lengths([leaf for name, tree in arrays.items() for leaf in paths(tree, name)])
-    return ArraySource(pack(arrays["x"], arrays["y"], arrays["sample_weight"]))
+    columns = {name: as_columns(tree, name) for name, tree in given.items()}
+    _check_lengths([leaf for name, tree in columns.items() for leaf in paths(tree, name)])
+    return ArraySource(pack(columns["x"], columns["y"], columns["sample_weight"]))
 
 
-def as_arrays(tree: PyTree, name: str) -> PyTree:
-    """A tree with its leaves as NumPy arrays, of the dtypes that the device will hold.
-
-    **Arguments:**
-
-    - `name`: what the tree is called where a leaf is refused.
-    """
-    leaves, structure = jax.tree.flatten(tree, is_leaf=_is_stream)
-    if all(map(_is_ready, leaves)):
-        return jax.tree.unflatten(structure, leaves)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _as_array(leaf, name + jax.tree_util.keystr(path)),
-        tree,
-        is_leaf=_is_stream,
-    )
-
-
-def _is_ready(leaf: Any) -> bool:
-    numbers = type(leaf) is np.ndarray and leaf.dtype.kind in "biufc" and leaf.ndim > 0
-    return numbers and jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
-
-
-def _is_stream(node: Any) -> bool:
-    """Whether it can be iterated, but is no container of arrays and no array."""
-    is_container = isinstance(node, tuple | list | Mapping)
-    return hasattr(node, "__iter__") and not is_container and not hasattr(node, "__array__")
-
-
-def _as_array(leaf: Any, path: str) -> np.ndarray:
-    if is_typed_key(leaf):
-        raise TypeError(
-            f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
-            "keys, give `jax.random.key_data(keys)` and wrap it in the step."
-        )
-    if not hasattr(leaf, "__array__"):
-        if isinstance(leaf, str | bytes | bool | int | float | complex):
-            raise TypeError(
-                f"`{path}` is {leaf!r}, a Python `{type(leaf).__name__}` and no array: data are "
-                "arrays with the examples along their first axis; wrap lists in `np.asarray(...)`."
-            )
-        raise TypeError(
-            f"`{path}` is a `{type(leaf).__name__}`, which is no array: data are arrays, or "
-            "tuples, lists and dicts of them; or one iterable of batches, without `y` and "
-            "`sample_weight`."
-        )
-    array = np.asarray(leaf)
-    if array.dtype.kind in "USOMm":
-        raise TypeError(
-            f"`{path}` has the dtype {array.dtype}, which no device computes with: turn it into "
-            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`)."
-        )
-    if array.ndim == 0:
-        raise ValueError(f"`{path}` is a scalar: data have the examples along their first axis.")
-    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-
-
-def _check_lengths(leaves: list[tuple[str, np.ndarray]]) -> None:
+def _check_lengths(leaves: list[tuple[str, Any]]) -> None:
     if not leaves or not leaves[0][0].startswith("x"):
         raise ValueError("There is no data: `x` holds no arrays. Give it at least one.")
-    lengths = {path: len(leaf) for path, leaf in leaves}
+    lengths = {path: leaf.shape[0] for path, leaf in leaves}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{path}` has {length}" for path, length in lengths.items())
         raise ValueError(

@@ -1,7 +1,7 @@
 """A batch, and the names that steps know its parts by."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,18 @@ from .._request import FROM_BATCH, OUR_NAMES
 
 Batch = PyTree
 """`(x,)`, `(x, y)` or `(x, y, sample_weight)`; or a mapping; or any other tree, which is `x`."""
+
+
+class Masked(NamedTuple):
+    """A batch that may have been filled up to its size.
+
+    **Arguments:**
+
+    - `mask`: one bool a row, false where the row is padding.
+    """
+
+    batch: Batch
+    mask: Any
 
 
 def pack(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
@@ -34,6 +46,8 @@ def named(batch: Batch) -> dict[str, Any]:
     those that would shadow a name of ours; where it has no key `x`, that is the mapping itself,
     without its labels and weights.
     """
+    if isinstance(batch, Masked):
+        return named(batch.batch) | {"mask": batch.mask}
     names: dict[str, Any] = {"batch": batch, "sample_weight": None}
     if isinstance(batch, Mapping):
         held_out = FROM_BATCH & batch.keys()
@@ -53,5 +67,21 @@ def named(batch: Batch) -> dict[str, Any]:
 
 
 def size(batch: Batch) -> int:
-    """How many rows a batch has."""
+    """How many rows a batch has, padding included."""
     return next(int(np.shape(leaf)[0]) for leaf in jax.tree.leaves(batch))
+
+
+def bare(batch: Batch) -> Batch:
+    """A batch without its mask."""
+    return batch.batch if isinstance(batch, Masked) else batch
+
+
+def padded(batch: Batch, rows: int) -> Masked:
+    """A batch of the host, filled up to so many rows with copies of its last.
+
+    What stands there counts nowhere, but it is computed with: a row that is real gives nothing
+    that is not finite, as zeros might.
+    """
+    count = size(batch)
+    fill = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], rows - count, axis=0)])
+    return Masked(jax.tree.map(fill, batch), np.arange(rows) < count)

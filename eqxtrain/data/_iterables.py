@@ -1,148 +1,255 @@
 """An iterable as a source of batches."""
 
-import functools
+import contextlib
+import copy
 import inspect
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+import math
+import sys
+import weakref
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from ._arrays import as_arrays
-from ._batch import Batch
+from ._batch import Batch, Masked, padded, size
+from ._columns import as_columns, is_sparse
+from ._cursor import Mark, initial_state, is_indexed, opened
+from ._feed import Feed, Item
 from ._order import Order
-from ._prefetch import Prefetched
-from ._stack import Demand, Stack, stacked
+from ._reading import Cut, Position, Reader, Source, check_position
+from ._stack import Stack
 
 _REMEDY = (
     "give a list of batches, an object with `__iter__`, or a generator function, which is called "
     "for each pass"
 )
 
+_EMPTY = (
+    "There is no data: the iterable gave no batch in this pass. (An iterator gives its batches "
+    f"once: {_REMEDY}.)"
+)
 
-_EMPTY = "There is no data: the iterable gave no batch in this pass."
-
-_AHEAD = 16
-"""How many batches of an iterable may be ready, and how many of them a stack takes."""
-
-
-def is_batches(x: Any) -> bool:
-    """Whether `x` gives batches, and is no array or container of arrays itself."""
-    if isinstance(x, list):
-        return bool(x) and all(isinstance(item, tuple | Mapping) for item in x)
-    if isinstance(x, tuple | Mapping | str | bytes) or hasattr(x, "__array__"):
-        return False
-    return hasattr(x, "__iter__") or _makes_batches(x)
+_UNREAD: MutableMapping[Any, list[Batch]] = weakref.WeakKeyDictionary()
+"""What was taken from an iterator of the user's, but not consumed: who reads it next begins here.
+"""
 
 
-def _makes_batches(x: Any) -> bool:
-    return inspect.isfunction(x) or inspect.ismethod(x) or isinstance(x, functools.partial)
-
-
-class IterableSource:
+class IterableSource(Source):
     """Batches that come one by one, each a tuple `(x,)`, `(x, y)`, ..., a mapping, or an input.
 
     **Arguments:**
 
-    - `batches`: an iterable, or a function that makes one for each pass.
+    - `batches`: an iterable, what is indexed, or a function that makes one for each pass.
     """
 
     def __init__(self, batches: Any) -> None:
-        called = _makes_batches(batches)
-        self._make: Callable[[], Iterator[Any]] = lambda: iter(batches() if called else batches)
-        self._open: Generator[Batch, None, None] | None = None
-        self._length = len(batches) if hasattr(batches, "__len__") else None
-        self._once = not called and iter(batches) is batches
-        self._passes = 0
+        self._batches = batches
+        self._called = not hasattr(batches, "__iter__") and not is_indexed(batches)
+        self.once = not self._called and _is_once(batches)
+        self.passes = 0
+        self._initial: Any = None
 
-    def steps(self, batch_size: int) -> int | None:
-        """How many batches a pass has, if that is known."""
-        return self._length
+    def steps(self, cut: Cut) -> int | float | None:
+        """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
+        return None if self._called else _length(self._batches)
 
-    def is_short(self, batch_size: int) -> bool:
-        """Whether the first batch is alone in its stack, whatever comes."""
-        return False
-
-    def check_passes(self, passes: int) -> None:
+    def check_passes(self, passes: int, name: str) -> None:
         """Refuse more passes than the iterable can give."""
-        if self._once and passes > 1:
+        if self.once and passes > 1:
             raise ValueError(
-                f"The data are an iterator, which gives its batches once, but {passes} passes over "
+                f"`{name}` is an iterator, which gives its batches once, but {passes} passes over "
                 f"them are asked for: {_REMEDY}."
             )
 
-    def first(self, batch_size: int) -> Batch:
-        """The first batch of the next pass, which it will not miss."""
-        batches = self._batches()
-        batch = next(batches, None)
-        if batch is None:
-            raise ValueError(_EMPTY)
-        self._open = _with_first(batch, batches)
-        return batch
+    def read(
+        self,
+        cut: Cut,
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+        limit: int | None = None,
+    ) -> "IterableReader":
+        """A reader of these batches."""
+        return IterableReader(self, cut, wanted, limit)
 
-    def stacks(
-        self, batch_size: int, demand: Demand, order: Order | None = None
-    ) -> Generator[Stack, None, None]:
-        """The batches of one pass: as many in a stack as are there when one is wanted.
-
-        A source that is slower than the device is never waited for longer than for one batch; the
-        number of steps in a call changes no bit.
-        """
-        with Prefetched(
-            self._batches, ahead=1, wanted=demand.wanted, name="eqxtrain-data"
-        ) as ready:
-            some = False
-            while (batch := ready.take(wait=True)) is not None:
-                some = True
-                capacity = demand.capacity(batch)
-                most = min(capacity, _AHEAD)
-                ready.ahead = max(most, 2)
-                like = _signature(batch)
-                fits = lambda other, like=like: _signature(other) == like
-                batches = [batch]
-                while len(batches) < most:
-                    another = ready.take(wait=False, fits=fits)
-                    if another is None:
-                        break
-                    batches.append(another)
-                yield stacked(batches, capacity)
-            if not some and demand.wanted():
-                raise ValueError(_EMPTY)
-
-    def _batches(self) -> Generator[Batch, None, None]:
-        if self._open is not None:
-            held, self._open = self._open, None
-            return held
-        if self._once and self._passes:
+    def items(self, mark: Mark) -> Generator[Item, None, None]:
+        """The batches of a pass, checked and copied, from `mark` on."""
+        if self.once and self.passes:
             raise ValueError(
                 "The data are an iterator, which gives its batches once, and a second pass over "
                 f"them was asked for: {_REMEDY}."
             )
-        self._passes += 1
-        return self._checked()
-
-    def _checked(self) -> Generator[Batch, None, None]:
-        made: Any = self._make()
+        self.passes += 1
+        batches = self._batches() if self._called else self._batches
+        if self._called and not (hasattr(batches, "__iter__") or is_indexed(batches)):
+            raise TypeError(
+                f"The function that was given as data returned a `{type(batches).__name__}`; it is "
+                "called for each pass, and returns an iterable of batches."
+            )
+        if mark.state is not None and self._initial is None and not self._called:
+            self._initial = initial_state(batches)
+        begin = mark if mark.batches else mark._replace(state=self._initial)
+        cursor = opened(batches, begin)
+        count = mark.batches
         try:
-            for batch in made:
-                yield as_batch(batch)
+            for batch in self._unread():
+                count += 1
+                yield Item(batch, Mark(count))
+            for batch in cursor.items:
+                count += 1
+                checked = as_batch(batch)
+                yield Item(checked, Mark(count, copy.deepcopy(cursor.state())))
         finally:
-            if not self._once and hasattr(made, "close"):  # what is the user's own goes on
-                made.close()
+            if not self.once and hasattr(cursor.items, "close"):  # what is the user's own goes on
+                cursor.items.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _unread(self) -> list[Batch]:
+        with contextlib.suppress(TypeError):
+            return _UNREAD.pop(self._batches, []) if self.once else []
+        return []
+
+    def put_back(self, batches: list[Batch]) -> None:
+        """Keep what was taken from the user's own iterator for who reads it next."""
+        if self.once and batches:
+            with contextlib.suppress(TypeError):  # not all iterators can be referred to weakly
+                _UNREAD[self._batches] = batches
 
 
-def _with_first(batch: Batch, rest: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-    with closing(rest):
-        yield batch
-        yield from rest
+class IterableReader(Reader):
+    """Reads an iterable: its batches are made in a thread, a bounded number ahead."""
+
+    def __init__(
+        self, source: IterableSource, cut: Cut, wanted: Callable[[], bool], limit: int | None
+    ) -> None:
+        self._source = source
+        self._cut = cut
+        self._wanted = wanted
+        self._limit = limit
+        self._feed: Feed | None = None
+        self._at = self._begun = Mark()
+        self._rows: int | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the first batch is alone in its stack, whatever comes: never."""
+        return False
+
+    def first(self) -> Batch | None:
+        """The first batch of the pass under way; None if it is not wanted any more."""
+        item = self._opened().first()
+        if item is None and self._wanted() and self._at.batches:  # it had stood at the pass's end
+            self.restart()
+            item = self._opened().first()
+        if item is None and self._wanted():
+            raise ValueError(_EMPTY)
+        return None if item is None else item.batch
+
+    @property
+    def left(self) -> int | None:
+        """How many batches the pass under way still has, if that is known."""
+        steps = self._source.steps(self._cut)
+        if not isinstance(steps, int) or self._cut.remainder == "drop":
+            return None
+        return max(steps - self._at.batches, 0) or steps
+
+    def stacks(
+        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+    ) -> Generator[Stack, None, None]:
+        """The next batches of the pass under way, or of a new one, to its end or `most` of them."""
+        feed, goes_on, some = self._opened(), self._at.batches > 0, False
+        for stack in feed.stacks(capacity, most):
+            some = True
+            yield stack
+        if not feed.ended or self._is_at_limit():
+            return
+        if not some and not goes_on:
+            raise ValueError(_EMPTY)
+        self.restart()
+        if not some:  # the pass had ended where the last epoch did
+            yield from self.stacks(capacity, most)
+
+    def _is_at_limit(self) -> bool:
+        return self._limit is not None and self._limit <= 0
+
+    def _opened(self) -> Feed:
+        if self._feed is None:
+            begun = self._begun = self._at
+            self._feed = Feed(lambda: self._items(begun), self._wanted, self._limit)
+        return self._feed
+
+    def _items(self, mark: Mark) -> Generator[Item, None, None]:
+        """The batches of a pass, those shorter than its first one dealt with."""
+        with contextlib.closing(self._source.items(mark)) as items:
+            for item in items:
+                rows = size(item.batch)
+                self._rows = self._rows or rows
+                if self._cut.remainder == "pad":
+                    yield item._replace(batch=padded(item.batch, max(rows, self._rows)))
+                elif self._cut.remainder == "keep" or rows >= self._rows:
+                    yield item
+
+    def ran(self, steps: int) -> None:
+        """Count so many batches as consumed."""
+        assert self._feed is not None
+        self._at = self._feed.ran(steps).behind
+        if self._limit is not None:
+            self._limit -= steps
+
+    @property
+    def position(self) -> Position:
+        """How many batches of the pass are consumed, and what the iterator told of itself."""
+        return {"batches": self._at.batches, "state": self._at.state}
+
+    def seek(self, position: Position) -> None:
+        """Go where another reader stood."""
+        where = check_position(position, {"batches", "state"})
+        self.close()
+        self._at = Mark(where["batches"], where["state"])
+
+    def restart(self) -> None:
+        """Begin the next pass anew."""
+        if self._at.batches == 0:  # a batch that was looked at is not lost
+            return
+        self.close()
+        self._at = Mark()
+
+    def close(self) -> None:
+        if self._feed is not None:
+            left = self._feed.close()
+            self._source.put_back([_real(batch) for batch in left])
+            self._feed = None
+
+
+def _real(batch: Batch) -> Batch:
+    """A batch without the rows that fill it up."""
+    if not isinstance(batch, Masked):
+        return batch
+    return jax.tree.map(lambda leaf: leaf[batch.mask], batch.batch)
+
+
+def _is_once(batches: Any) -> bool:
+    """Whether it is spent after one pass. A class with an `__iter__` of its own may begin anew."""
+    own = inspect.isfunction(getattr(type(batches), "__iter__", None))
+    begins_anew = own and type(batches).__iter__ is not Iterator.__iter__
+    return isinstance(batches, Iterator) and not begins_anew
+
+
+def _length(batches: Any) -> int | float | None:
+    if hasattr(batches, "cardinality"):  # tf.data's, whose `len` raises if it is not known
+        known = int(np.asarray(batches.cardinality()))
+        return known if known >= 0 else {-1: math.inf}.get(known)
+    try:
+        length = len(batches)
+    except (TypeError, NotImplementedError):
+        return None
+    return length if length < sys.maxsize else math.inf  # Grain's `.repeat()`
 
 
 def as_batch(batch: Any) -> Batch:
     """Check a batch as people give it, and make arrays of its leaves."""
     if batch is None:
         raise TypeError("The data gave None where a batch was due.")
-    batch = as_arrays(batch, "batch")
+    batch = as_columns(batch, "batch", of="a batch")
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
     if len(lengths) != 1 or 0 in lengths:
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(batch))
@@ -151,9 +258,24 @@ def as_batch(batch: Any) -> Batch:
             f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
         )
     # it waits for its turn, and whoever made it may fill the same memory again
-    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), batch)
+    copied = lambda leaf: leaf.toarray() if is_sparse(leaf) else np.array(leaf, copy=True)
+    return jax.tree.map(copied, batch)
 
 
-def _signature(batch: Batch) -> Any:
-    leaves, structure = jax.tree.flatten(batch)
-    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+def makes_batches(x: Any) -> bool:
+    """Whether `x` is a function without arguments, to be called for each pass."""
+    if not callable(x):
+        return False
+    try:
+        signature = inspect.signature(x)
+    except ValueError:  # one of C's, which tells nothing
+        return True
+    try:
+        signature.bind()
+    except TypeError:
+        raise TypeError(
+            f"The function that was given as data takes arguments, {signature}: it is called "
+            "without any for each pass (`functools.partial`, or a `lambda`), and returns an "
+            "iterable of batches."
+        ) from None
+    return True

@@ -21,7 +21,8 @@ _PATIENCE = 5.0
 class Prefetched(Generic[T]):
     """The items of an iterator, produced in a thread while this one does something else.
 
-    A context manager: its end is the end of the thread, and of the iterator.
+    The thread begins with the first item that is asked for. A context manager: its end is the end
+    of the thread, and of the iterator.
 
     **Arguments:**
 
@@ -51,7 +52,6 @@ class Prefetched(Generic[T]):
         )
 
     def __enter__(self) -> "Prefetched[T]":
-        self._thread.start()
         return self
 
     def __exit__(
@@ -60,9 +60,12 @@ class Prefetched(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> list[T]:
+        """End the thread and the iterator; gives what was ready and not taken."""
         with self._changed:
             self._closed = True
-            self._ready.clear()
             self._changed.notify_all()
         deadline = time.monotonic() + _PATIENCE
         while self._thread.is_alive() and time.monotonic() < deadline:
@@ -74,6 +77,9 @@ class Prefetched(Generic[T]):
                 "ends with its batch, or with the process.",
                 stacklevel=2,
             )
+        left = list(self._ready)
+        self._ready.clear()
+        return left
 
     def __iter__(self) -> Iterator[T]:
         while (item := self.take(wait=True)) is not None:
@@ -87,6 +93,8 @@ class Prefetched(Generic[T]):
         - `wait`: whether to wait for it. If not, None also means that it is not ready.
         - `fits`: an item for which this is false is left where it is, and None given.
         """
+        if self._thread.ident is None and not self._closed:
+            self._thread.start()
         with self._changed:
             while not self._ready and not self._ended:
                 if not wait or not self._wanted():

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jaxtyping import PyTree
 
-from ._arrays import ArraySource, array_source
-from ._iterables import IterableSource, is_batches
-
-Source = ArraySource | IterableSource
+from ._arrays import array_source
+from ._columns import is_lazy_column, is_sparse
+from ._cursor import is_indexed
+from ._examples import ExampleSource, has_examples
+from ._iterables import IterableSource, makes_batches
+from ._reading import Source
 
 
 def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Source:
@@ -16,23 +19,44 @@ def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Sour
 
     **Arguments:**
 
-    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, anything with `__array__`), or nested
-        tuples, lists and dicts of them, all of one length. Or `x` alone: an iterable of batches,
-        or a function that makes one for each pass.
+    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, SciPy's sparse ones, anything
+        with `__array__`), or nested tuples, lists and dicts of them, all of one length. Or `x`
+        alone: a dataset of examples; or an iterable of batches, or a function that makes one for
+        each pass.
 
     **Raises:** `TypeError` for what is no data, `ValueError` for lengths that differ, no examples,
     or arrays without a batch axis.
     """
-    if not is_batches(x):
+    if isinstance(x, type):
+        raise TypeError(f"`x` is the class `{x.__name__}`: give an instance of it.")
+    if _is_array_like(x):
         return array_source(x, y, sample_weight)
+    of_examples = has_examples(x)
+    if not of_examples and not _gives_batches(x):
+        return array_source(x, y, sample_weight)  # which says what is wrong with it
     for name, given in {"y": y, "sample_weight": sample_weight}.items():
         if given is not None:
+            what = "a dataset of examples" if of_examples else "an iterable of batches"
+            one = "examples" if of_examples else "batches"
             raise TypeError(
-                f"`x` is an iterable of batches, and `{name}` was given beside it: let it give "
-                "batches `(x, y)` or `(x, y, sample_weight)`; or collect its arrays, "
-                "`np.stack(list(...))`."
+                f"`x` is {what}, and `{name}` was given beside it: let it give {one} `(x, y)` or "
+                "`(x, y, sample_weight)`; or collect its arrays, `np.stack(list(...))`."
             )
-    return IterableSource(x)
+    return ExampleSource(x) if of_examples else IterableSource(x)
+
+
+def _is_array_like(x: Any) -> bool:
+    """Whether `x` is an array or a container of arrays."""
+    if isinstance(x, list):
+        return not x or not all(isinstance(item, tuple | Mapping) for item in x)
+    if isinstance(x, tuple | Mapping | str | bytes) or hasattr(x, "__array__"):
+        return True
+    return is_sparse(x) or is_lazy_column(x)
+
+
+def _gives_batches(x: Any) -> bool:
+    is_node = not jax.tree_util.all_leaves([x])  # a container that JAX knows, such as a module
+    return hasattr(x, "__iter__") or is_indexed(x) or (makes_batches(x) and not is_node)
 
 
 def named_sets(validation_data: Any) -> dict[str, Source]:
@@ -40,8 +64,8 @@ def named_sets(validation_data: Any) -> dict[str, Source]:
 
     **Arguments:**
 
-    - `validation_data`: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, an array or an iterable of
-        batches, logged as `val_...`; or a dict of them, logged as `val_<name>_...`.
+    - `validation_data`: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, an array, a dataset or an
+        iterable of batches, logged as `val_...`; or a dict of them, logged as `val_<name>_...`.
     """
     if isinstance(validation_data, Mapping):
         if not validation_data:
@@ -54,7 +78,8 @@ def named_sets(validation_data: Any) -> dict[str, Source]:
 
 
 def _validation(data: Any, name: str) -> Source:
-    parts = tuple(data) if isinstance(data, tuple | list) and not is_batches(data) else (data,)
+    wrapped = isinstance(data, tuple | list) and _is_array_like(data)
+    parts = tuple(data) if wrapped else (data,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(
             f"`{name}` is `(x,)`, `(x, y)` or `(x, y, sample_weight)`; got {len(parts)} parts."

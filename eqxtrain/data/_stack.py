@@ -1,6 +1,6 @@
 """Batches of one shape, stacked, so that one transfer and one call serve many steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,19 +25,6 @@ class Stack(NamedTuple):
     batch: Batch
     steps: int
     rows: int
-
-
-class Demand(NamedTuple):
-    """What the engine wants of a source.
-
-    **Arguments:**
-
-    - `capacity`: how many batches like a given one a stack should hold.
-    - `wanted`: whether there should be more at all; asked while waiting for a slow source.
-    """
-
-    capacity: Callable[[Batch], int]
-    wanted: Callable[[], bool] = lambda: True
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

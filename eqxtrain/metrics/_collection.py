@@ -59,6 +59,7 @@ def measure(
     for name, metric in metrics:
         fresh = metric.reset()
         who = f"{type(metric).__name__}.update"
+        _check_masked(name, fresh, available)
         try:
             with hint_at_outputs(
                 available.get("y_pred", jnp.zeros(())), f"`{who}`", available.get("y_true")
@@ -74,3 +75,20 @@ def measure(
             raise TypeError(f"`{who}` returned a `{type(new).__name__}`; it returns a metric.")
         logs[unique(name, {*taken, *logs})] = new
     return logs
+
+
+def _check_masked(name: str, metric: Metric, available: Mapping[str, Any]) -> None:
+    """Refuse a metric that would measure padding with the rest."""
+    if available.get("mask") is None:
+        return
+    while isinstance(inside := getattr(metric, "metric", None), Metric):
+        metric = inside
+    asked = request(metric.asks())
+    if isinstance(metric, FunctionMetric) or asked.everything or "mask" in asked.names:
+        return
+    if rows := sorted({"y_pred", "y_true", "x", "batch", "sample_weight"} & set(asked.names)):
+        raise TypeError(
+            f"The metric `{name}` looks at the rows of `{rows[-1]}`, some of which are padding or "
+            f"weighted, but `{type(metric).__name__}.update` takes no `mask`: let it ask for "
+            "`mask` and leave out the rows where that is false."
+        )

@@ -128,6 +128,20 @@ def put_back(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
     )
 
 
+def cut(metrics: PyTree, mask: Any) -> PyTree:
+    """Let every `Gather` leave out the rows that are padding, if it does not do so already."""
+    if mask is None:
+        return metrics
+
+    def cut_one(node: Any) -> Any:
+        if not is_gather(node) or node.kept is not None:
+            return node
+        rows = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(node.values)}
+        return Gather(node.values, mask) if rows == {mask.shape} else node
+
+    return jax.tree.map(cut_one, metrics, is_leaf=is_gather)
+
+
 def has_gather(metric: Metric) -> bool:
     """Whether any part of `metric` is an emission."""
     return any(map(is_gather, jax.tree.leaves(metric, is_leaf=is_gather)))

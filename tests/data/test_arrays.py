@@ -8,25 +8,89 @@ import jax.random as jr
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from scipy.sparse import csr_matrix
 
 from eqxtrain import data
 
 
-@given(length=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 9))
-def test_every_example_comes_once_in_order(length: int, batch_size: int, seed: int) -> None:
-    source = data.array_source(np.arange(length), {"y": np.arange(length) * 2})
-    order = np.random.default_rng(seed).permutation(length)
-    demand = data.Demand(lambda batch: 3)
-    stacks = list(source.stacks(batch_size, demand, lambda n: order))
-    batches = [
-        jax.tree.map(lambda leaf, i=i: leaf[i], stack.batch)
-        for stack in stacks
-        for i in range(stack.steps)
-    ]
-    assert len(batches) == source.steps(batch_size)
-    assert np.array_equal(np.concatenate([x for x, _ in batches]), order)
-    assert all(np.array_equal(2 * x, y["y"]) for x, y in batches)
-    assert all(data.size(batch) == batch_size for batch in batches[:-1])
+def batches_of(source: data.Source, cut: data.Cut, order: Any = None, capacity: int = 3) -> Any:
+    """The batches of one pass, with how many of their rows are real."""
+    with source.read(cut) as reader:
+        for stack in reader.stacks(lambda batch: capacity, None, order):
+            for i in range(stack.steps):
+                yield jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), stack.batch)
+            reader.ran(stack.steps)
+
+
+@given(
+    length=st.integers(1, 30),
+    batch_size=st.integers(1, 40),
+    seed=st.integers(0, 9) | st.none(),
+    remainder=st.sampled_from(["keep", "pad", "drop"]),
+    sparse=st.booleans(),
+)
+def test_every_example_comes_once_in_order(
+    length: int, batch_size: int, seed: int | None, remainder: Any, sparse: bool
+) -> None:
+    y = np.arange(length)[:, None] * 2
+    source = data.array_source(np.arange(length), {"y": csr_matrix(y) if sparse else y})
+    order = None if seed is None else data.Order((seed, 0), 3)
+    expected = np.arange(length) if order is None else order.permutation(length)
+    cut = data.Cut(batch_size, remainder)
+    if remainder == "drop" and length < batch_size:
+        with pytest.raises(ValueError, match=f"no batch: there are {length} examples, fewer than"):
+            source.steps(cut)
+        return
+    batches = list(batches_of(source, cut, order))
+    assert len(batches) == source.steps(cut)
+    if remainder == "pad":
+        assert all(data.size(batch) == batch_size for batch in batches)
+        masks = [batch.mask for batch in batches]
+        assert np.concatenate(masks).sum() == length and all(mask.all() for mask in masks[:-1])
+        batches = [jax.tree.map(lambda leaf, b=b: leaf[b.mask], b.batch) for b in batches]
+    else:
+        assert all(data.size(batch) == batch_size for batch in batches[:-1])
+    kept = length if remainder != "drop" else length // batch_size * batch_size
+    assert np.array_equal(np.concatenate([x for x, _ in batches]), expected[:kept])
+    assert all(np.array_equal(2 * x[:, None], y["y"]) for x, y in batches)
+
+
+@given(
+    length=st.integers(1, 30),
+    batch_size=st.integers(1, 12),
+    cuts=st.lists(st.integers(1, 5), max_size=8),
+    remainder=st.sampled_from(["keep", "pad"]),
+)
+def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
+    length: int, batch_size: int, cuts: list[int], remainder: Any
+) -> None:
+    source = data.array_source(np.arange(length))
+    cut, order = data.Cut(batch_size, remainder), data.Order((1, 2), 3)
+    whole = [np.asarray(data.bare(batch)[0]) for batch in batches_of(source, cut, order)]
+    seen: list[np.ndarray] = []
+    position: Any = None
+    for most in cuts:
+        with source.read(cut) as reader:
+            if position is not None:
+                reader.seek(position)
+            left = reader.left
+            before = len(seen)
+            for stack in reader.stacks(lambda batch: 2, most, order):
+                seen += [np.array(data.bare(stack.batch)[0][i]) for i in range(stack.steps)]
+                reader.ran(stack.steps)
+            assert len(seen) - before == min(most, left or 0)
+            position = reader.position
+    for i, batch in enumerate(seen):
+        assert np.array_equal(batch, whole[i % len(whole)])
+
+
+def test_a_position_where_no_batch_begins_is_refused() -> None:
+    reader = data.array_source(np.arange(20)).read(data.Cut(6))
+    for position in ({"examples": 8, "order": None}, {"examples": 24, "order": None}):
+        with pytest.raises(ValueError, match="where no batch begins: there are 20 examples, and"):
+            reader.seek(position)
+    with pytest.raises(ValueError, match=r"a dict of examples, order; got \{'batches': 3"):
+        reader.seek({"batches": 3, "state": None})
 
 
 class HasArray:

@@ -28,8 +28,11 @@ def steps_of(made: et.Learner[Any]) -> int:
     return int(made.state.step)
 
 
-def demand(capacity: int = 4) -> data.Demand:
-    return data.Demand(lambda batch: capacity)
+def stacks_of(batches: Any, capacity: int = 4) -> Iterator[data.Stack]:
+    with data.IterableSource(batches).read(data.Cut(1)) as reader:
+        for stack in reader.stacks(lambda batch: capacity):
+            yield stack
+            reader.ran(stack.steps)
 
 
 def threads() -> list[str]:
@@ -82,11 +85,9 @@ def test_fitting_an_iterable_is_fitting_its_arrays() -> None:
 
 def test_batches_of_any_sizes_come_in_order() -> None:
     x = np.arange(40, dtype=np.float32)[:, None]
-    source = data.IterableSource([(b,) for b in np.split(x, [3, 6, 7, 10, 20, 30])])
+    batches = [(b,) for b in np.split(x, [3, 6, 7, 10, 20, 30])]
     seen = [
-        np.asarray(stack.batch[0])[i]
-        for stack in source.stacks(1, demand())
-        for i in range(stack.steps)
+        np.asarray(stack.batch[0])[i] for stack in stacks_of(batches) for i in range(stack.steps)
     ]
     assert np.array_equal(np.concatenate(seen), x)
 
@@ -97,8 +98,7 @@ def test_a_slow_source_is_waited_for_no_longer_than_for_one_batch() -> None:
             time.sleep(0.05)
             yield (np.ones((2, 3), np.float32),)
 
-    stacks = list(data.IterableSource(slow).stacks(1, demand(8)))
-    assert [stack.steps for stack in stacks] == [1, 1, 1]
+    assert [stack.steps for stack in stacks_of(slow, capacity=8)] == [1, 1, 1]
 
 
 def test_a_pass_too_many_over_an_iterator_is_refused_before_the_first() -> None:
@@ -109,10 +109,9 @@ def test_a_pass_too_many_over_an_iterator_is_refused_before_the_first() -> None:
     assert len(list(batches)) == 2
     fitted, _ = learner().fit(iter(batches_of(x, y, 8)), verbose=0)
     assert steps_of(fitted) == 2
-    spent = data.IterableSource(iter(batches_of(x, y, 8)))
-    list(spent.stacks(1, demand()))
-    with pytest.raises(ValueError, match="a second pass over"):
-        list(spent.stacks(1, demand()))
+    with pytest.raises(ValueError, match="a second pass over") as raised:
+        learner().fit(iter(batches_of(x, y, 8)), epochs=2, steps_per_epoch=2, verbose=0)
+    assert steps_of(vars(raised.value)["learner"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -137,7 +136,7 @@ def test_labels_beside_an_iterable_are_refused() -> None:
     x, y = arrays(8)
     with pytest.raises(TypeError, match="iterable of batches, and `y` was given beside it"):
         learner().fit([(x,)], y, verbose=0)
-    with pytest.raises(ValueError, match="`validation_split` splits arrays"):
+    with pytest.raises(ValueError, match="`validation_split` splits data by their rows"):
         learner().fit([(x, y)], validation_split=0.1, verbose=0)
 
 

@@ -1,0 +1,202 @@
+"""Passes that change no learner: `evaluate`, `predict`, and the validation of a `fit`."""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+from jaxtyping import PyTree
+
+from . import _reduction, data
+from ._drive import Driver
+from ._engine import Options, Pass
+from ._exceptions import noting, telling_of_exceptions
+from ._fold import Kind
+from ._history import History
+from ._initialise import ready
+from ._interrupt import Interrupt
+from ._naming import unique
+from ._steps import AbstractLearner
+from .callbacks import Run
+from .callbacks._base import Callbacks
+
+L = TypeVar("L", bound=AbstractLearner[Any])
+
+
+class Given(NamedTuple):
+    """What `fit`, `evaluate` and `predict` are given alike, checked.
+
+    **Arguments:**
+
+    - `source`, `cut`: the data, and how they are cut into batches.
+    - `weights`: which of `sample_weight` and `class_weight` are given.
+    """
+
+    source: data.Source
+    cut: data.Cut
+    callbacks: Callbacks
+    options: Options
+    params: Mapping[str, Any]
+    class_weight: Any = None
+    weights: tuple[str, ...] = ()
+
+    def ready(self, learner: L, first: data.Batch, kind: Kind) -> L:
+        """The learner, initialised and checked, from the first batch."""
+        padded = self.cut.remainder == "pad"
+        return ready(learner, data.bare(first), kind, weights=self.weights, padded=padded)
+
+
+def evaluate(learner: Any, given: Given, steps: int | None) -> dict[str, Any]:
+    """One pass of `test_step`. The arguments are those of `Learner.evaluate`, checked."""
+    with given.source.read(given.cut, limit=steps) as reader:
+        return _whole(learner, given, "test", reader, steps)[0]
+
+
+def predict(learner: Any, given: Given, steps: int | None) -> PyTree:
+    """One pass of `pred_step`. The arguments are those of `Learner.predict`, checked."""
+    with given.source.read(given.cut, limit=steps) as reader:
+        return _whole(learner, given, "predict", reader, steps)[1].outputs()
+
+
+def _whole(
+    learner: Any, given: Given, kind: Kind, reader: data.Reader, steps: int | None
+) -> tuple[dict[str, Any], Pass]:
+    """A pass that is no part of a run."""
+    learner = given.ready(learner, reader.first(), kind)
+    batches = given.source.steps(given.cut)
+    known = [n for n in (steps, batches) if isinstance(n, int)]
+    run = Run(learner, History(), {"steps": min(known, default=None), **given.params})
+    pass_ = Pass(learner, kind, class_weight=given.class_weight, options=given.options)
+    with telling_of_exceptions(run, given.callbacks, lambda: learner):
+        run.enter(training=None, measuring=pass_ if kind == "test" else None)
+        return _pass_over(run, given.callbacks, pass_, reader, steps), pass_
+
+
+def on_batch(
+    learner: Any, kind: Kind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
+) -> Pass:
+    """A pass over a single batch."""
+    batch = data.array_source(*given).tree
+    batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
+    table = _reduction.class_weight_table(class_weight, given[1])
+    one = Pass(ready(learner, batch, kind), kind, class_weight=table, options=Options(eager, 1))
+    one(batch)
+    return one
+
+
+def _pass_over(
+    run: Run,
+    callbacks: Callbacks,
+    pass_: Pass,
+    reader: data.Reader,
+    most: int | None,
+    halted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """A pass that changes no learner, told to the callbacks."""
+    kind: Kind = pass_.kind
+    measures = kind == "test"
+    callbacks.tell(f"on_{kind}_begin", run)
+    with closing(reader.stacks(pass_.capacity, most)) as stacks:
+        steps = Driver(run, callbacks, ran=reader.ran, halted=halted).over(pass_, stacks)
+    if halted():
+        return {}
+    if most is not None and steps < most:
+        warn_of_drought(steps, most, "this pass")
+    result = pass_.logs() if measures else {}
+    run.forget(result)
+    callbacks.tell(f"on_{kind}_end", run)
+    return dict(result)
+
+
+def warn_of_drought(steps: int, due: int, what: str) -> None:
+    warnings.warn(
+        f"The data ran out after {steps} of the {due} steps of {what}, which ends here: a pass "
+        "over them has fewer batches than was said. What comes next begins a new pass.",
+        stacklevel=2,
+    )
+
+
+@dataclasses.dataclass
+class Validation:
+    """The validation of one `fit`, on each of its sets.
+
+    **Arguments:**
+
+    - `steps`: how many batches of each set; None for all.
+    """
+
+    _run: Run
+    _training: Pass
+    _given: Given
+    _sources: Mapping[str, data.Source]
+    _interrupt: Interrupt
+    _steps: int | None
+
+    def __post_init__(self) -> None:
+        self._closed = contextlib.ExitStack()
+        cut = self._given.cut
+        if cut.remainder == "drop":  # which is for training: what is measured is measured whole
+            cut = cut._replace(remainder="keep")
+        wanted = lambda: not self._interrupt.asked
+        self._readers = {
+            prefix: self._closed.enter_context(source.read(cut, wanted=wanted))
+            for prefix, source in self._sources.items()
+        }
+
+    def __enter__(self) -> "Validation":
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._closed.close()
+
+    def __bool__(self) -> bool:
+        return bool(self._readers)
+
+    def prepare(self) -> None:
+        """Compile validation before training, so that what is wrong with it costs no epoch."""
+        for prefix, reader in self._readers.items():
+            with noting(_where(prefix)):
+                first = reader.first()
+                if first is not None:
+                    self._testing().prepare(first, 1 if reader.is_short else None)
+
+    def __call__(self) -> dict[str, Any]:
+        """What is measured on each set, under its prefix; incomplete if that is interrupted."""
+        run, result = self._run, dict[str, Any]()
+        for prefix, reader in self._readers.items():
+            testing = self._testing()
+            run.enter(training=self._training, measuring=testing)
+            reader.restart()
+            with noting(_where(prefix)):
+                measured = _pass_over(
+                    run,
+                    self._given.callbacks,
+                    testing,
+                    reader,
+                    self._steps,
+                    halted=lambda: self._interrupt.asked,
+                )
+            for name, value in measured.items():
+                result[unique(prefix + name, result)] = value
+            if self._interrupt.asked:
+                return result
+        run.history.validations.append({"epoch": run.epoch, "step": run.step, **result})
+        return result
+
+    def _testing(self) -> Pass:
+        testing = Pass(self._training.learner, "test", options=self._given.options)
+        testing.compilations = self._run.history.timing.compilations
+        return testing
+
+
+def _where(prefix: str) -> str:
+    text = f"This was in validation, for the logs `{prefix}...`."
+    if prefix != "val_":
+        text += (
+            " `validation_data={...}` are named sets; a mapping of arrays is wrapped, "
+            "`validation_data=(mapping,)`."
+        )
+    return text

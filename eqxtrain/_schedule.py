@@ -1,0 +1,134 @@
+"""The shape of a run: how many epochs of how many steps, and when it is validated."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import data
+from .callbacks import Every
+
+Frequency = int | Sequence[int] | Every
+"""Every so many epochs; a list of epochs, from 1; or `Every(steps=...)`, `Every(epochs=...)`."""
+
+
+class Schedule(NamedTuple):
+    """When epochs end, when the run ends, and when it is validated.
+
+    **Arguments:**
+
+    - `epochs`: how many at most; None for as many as the steps take.
+    - `steps`: how many training steps at most; None for as many as the epochs take.
+    - `steps_per_epoch`: None for those of a pass over the data.
+    - `validation`: how often.
+    - `validation_steps`: how many batches of each set; None for all.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    steps_per_epoch: int | None = None
+    validation: Frequency = 1
+    validation_steps: int | None = None
+
+    def goes_on(self, epoch: int, taken: int) -> bool:
+        """Whether there is an epoch after so many of them, and so many steps."""
+        more = self.epochs is None or epoch < self.epochs
+        return more and (self.steps is None or taken < self.steps)
+
+    def most(self, taken: int) -> int | None:
+        """How many steps the next epoch may have, if that is bounded at all."""
+        left = None if self.steps is None else self.steps - taken
+        bounds = [bound for bound in (self.steps_per_epoch, left) if bound is not None]
+        return min(bounds, default=None)
+
+    @property
+    def limit(self) -> int | None:
+        """How many steps the run has at most, if that is bounded at all."""
+        by_epochs = None
+        if self.epochs is not None and self.steps_per_epoch is not None:
+            by_epochs = self.epochs * self.steps_per_epoch
+        bounds = [bound for bound in (self.steps, by_epochs) if bound is not None]
+        return min(bounds, default=None)
+
+    def epochs_of(self, batches: int | float | None) -> int | None:
+        """How many epochs the run will have, if that is known, of data with so many batches."""
+        each = self.steps_per_epoch or batches
+        if self.steps is None or not isinstance(each, int):
+            return self.epochs
+        by_steps = math.ceil(self.steps / each)
+        return by_steps if self.epochs is None else min(self.epochs, by_steps)
+
+    def steps_of(self, batches: int | float | None) -> int | None:
+        """How many steps an epoch has, if that is known, of data with so many batches."""
+        known = [self.steps_per_epoch, self.steps, batches]
+        return min((n for n in known if isinstance(n, int)), default=None)
+
+    @property
+    def passes(self) -> int:
+        """How many passes over the data there will be for sure."""
+        bounded = self.steps is not None or self.steps_per_epoch is not None
+        return 1 if bounded or self.epochs is None else self.epochs
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the epoch of this index, from 0, is followed by validation."""
+        if isinstance(self.validation, Every):
+            return self.validation.epochs is not None and self._nth(epoch, self.validation.epochs)
+        if isinstance(self.validation, int):
+            return self._nth(epoch, self.validation)
+        return epoch + 1 in self.validation
+
+    @staticmethod
+    def _nth(epoch: int, every: int) -> bool:
+        return (epoch + 1) % every == 0
+
+    @property
+    def validates_every(self) -> int | None:
+        """After how many steps there is validation within epochs; None for never."""
+        return self.validation.steps if isinstance(self.validation, Every) else None
+
+    @property
+    def validations(self) -> int:
+        """How many validations there may be, 2 where it can't be known."""
+        if self.validates_every is not None or self.epochs is None:
+            return 2
+        return sum(map(self.validates, range(self.epochs)))
+
+
+def schedule(
+    epochs: int | None,
+    steps: int | None,
+    steps_per_epoch: int | None,
+    validation_freq: Any,
+    validation_steps: int | None,
+) -> Schedule:
+    """The shape of a run as people ask for it, checked."""
+    whole = lambda name, n, least: None if n is None else data.check_whole(name, n, at_least=least)
+    steps = whole("steps", steps, 0)
+    if epochs is None and steps is None:
+        epochs = 1
+    return Schedule(
+        whole("epochs", epochs, 0),
+        steps,
+        whole("steps_per_epoch", steps_per_epoch, 1),
+        _frequency(validation_freq),
+        whole("validation_steps", validation_steps, 1),
+    )
+
+
+def _frequency(given: Any) -> Frequency:
+    if isinstance(given, Every):
+        return given
+    try:
+        listed = [given] if isinstance(given, int) else list(given)
+        checked = [data.check_whole("validation_freq", n, at_least=1) for n in listed]
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`validation_freq` is a number of epochs, a list of epochs from 1 on, or "
+            f"`eqxtrain.Every(steps=...)`; got {given!r}."
+        ) from None
+    return checked[0] if isinstance(given, int) else checked
+
+
+def check_ends(source: data.Source, cut: data.Cut, bounded: bool, name: str, remedy: str) -> None:
+    """Refuse data without an end where nothing else ends them."""
+    if source.steps(cut) == math.inf and not bounded:
+        raise ValueError(f"`{name}` never ends, so a pass over it does not either: {remedy}.")

@@ -1,0 +1,174 @@
+"""Datasets of examples, had by their index: torch's, HuggingFace's, or anyone's."""
+
+import sys
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from ._batch import Batch, padded
+from ._columns import as_columns
+from ._cursor import Mark
+from ._feed import Feed, Item
+from ._order import Order
+from ._reading import Cut
+from ._rows import RowReader, RowSource
+from ._stack import Stack
+
+
+class ExampleSource(RowSource):
+    """A dataset of examples: `len(dataset)` of them, `dataset[i]` each.
+
+    **Arguments:**
+
+    - `dataset`: the whole of it.
+    - `within`: which of its examples these are; None for all.
+    """
+
+    def __init__(self, dataset: Any, within: slice | None = None) -> None:
+        self._dataset = _as_numbers(dataset) if within is None else dataset
+        self._within = slice(0, len(dataset)) if within is None else within
+        super().__init__(self._within.stop - self._within.start)
+        if self.length == 0:
+            raise ValueError("There is no data: the dataset has 0 examples.")
+
+    def take(self, rows: Any) -> Batch:
+        listed = range(self.length)[rows] if isinstance(rows, slice) else rows.tolist()
+        indices = [self._within.start + i for i in listed]
+        if is_table(self._dataset):
+            batch = self._dataset[indices]
+        elif hasattr(self._dataset, "__getitems__"):
+            batch = _joined(self._dataset.__getitems__(indices), indices)
+        else:
+            batch = _joined([self._dataset[i] for i in indices], indices)
+        return as_columns(batch, "batch")
+
+    def part(self, rows: slice) -> "ExampleSource":
+        start = self._within.start
+        return ExampleSource(self._dataset, slice(start + rows.start, start + rows.stop))
+
+    def read(
+        self,
+        cut: Cut,
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+        limit: int | None = None,
+    ) -> "ExampleReader":
+        return ExampleReader(self, cut, wanted)
+
+
+class ExampleReader(RowReader[ExampleSource]):
+    """Reads a dataset of examples: batches are put together in a thread, a bounded number ahead."""
+
+    _feed: Feed | None = None
+
+    def first(self) -> Batch:
+        """The first examples as they stand: a batch like those to come."""
+        return self._padded(self.source.take(slice(0, self.cut.batch_size)))
+
+    def _padded(self, batch: Batch) -> Batch:
+        return padded(batch, self.cut.batch_size) if self.cut.remainder == "pad" else batch
+
+    def stacks(
+        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+    ) -> Generator[Stack, None, None]:
+        self.begin(order)
+        start = self.at
+        if self._feed is None:
+            self._feed = Feed(lambda: self._items(start), self.wanted, None)
+        yield from self._feed.stacks(capacity, most)
+
+    def _items(self, start: int) -> Generator[Item, None, None]:
+        rows, size = self.rows(), self.cut.batch_size
+        for i in range(start, self.batches):
+            span = slice(i * size, min((i + 1) * size, self.source.length))
+            batch = self.source.take(span if rows is None else rows[span])
+            yield Item(self._padded(batch), Mark(i + 1))
+
+    def ran(self, steps: int) -> None:
+        assert self._feed is not None
+        self._feed.ran(steps)
+        super().ran(steps)
+        if self.at == 0:
+            self.close()
+
+    def restart(self) -> None:
+        super().restart()
+        self.close()
+
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+
+def is_table(x: Any) -> bool:
+    """Whether it is a HuggingFace `Dataset`, whose examples come as one dict of columns."""
+    names = ("column_names", "with_format", "__getitem__", "__len__")
+    return all(hasattr(x, name) for name in names)
+
+
+def has_examples(x: Any) -> bool:
+    """Whether `x` is a dataset of examples, and not of batches.
+
+    Torch's and HuggingFace's are. Of another object with `__len__` and `__getitem__` alone, the
+    first item tells: one with a scalar in it, or parts of several lengths, is no batch.
+
+    **Raises:** `TypeError` where there is no `__len__`.
+    """
+    if not hasattr(x, "__getitem__") or (hasattr(x, "__iter__") and not is_table(x)):
+        return False
+    if not hasattr(x, "__len__"):
+        raise TypeError(
+            f"`x` is a `{type(x).__name__}`, with `__getitem__` but without `__len__`: give it a "
+            "length, or an `__iter__` that gives batches."
+        )
+    return is_table(x) or _is_of_torch(x) or (len(x) > 0 and _is_example(x[0]))
+
+
+def _is_of_torch(x: Any) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.utils.data.Dataset)
+
+
+def _is_example(item: PyTree) -> bool:
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(item)]
+    return () in shapes or len({shape[0] for shape in shapes}) > 1
+
+
+def _as_numbers(dataset: Any) -> Any:
+    """A HuggingFace `Dataset` that gives arrays."""
+    if not is_table(dataset):
+        return dataset
+    gives_arrays = dataset.format["type"] in ("numpy", "torch", "jax", "tensorflow")
+    return dataset if gives_arrays else dataset.with_format("numpy")
+
+
+def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
+    """Examples as one batch, each array with a new first axis."""
+    first = jax.tree.structure(examples[0])
+    for example, index in zip(examples, indices, strict=True):
+        if jax.tree.structure(example) != first:
+            raise ValueError(
+                f"Example {index} is {jax.tree.structure(example)}, but example {indices[0]} is "
+                f"{first}: all examples of a dataset have one structure."
+            )
+
+    def join(path: Any, *leaves: Any) -> np.ndarray:
+        arrays = [np.asarray(_plain(leaf)) for leaf in leaves]
+        shapes = {array.shape: i for array, i in zip(arrays, indices, strict=True)}
+        if len(shapes) > 1:
+            (a, i), (b, j), *_ = shapes.items()
+            raise ValueError(
+                f"`example{jax.tree_util.keystr(path)}` has the shape {a} in example {i} and {b} "
+                f"in example {j}, which make no array: pad them to one shape, or give batches."
+            )
+        return np.stack(arrays)
+
+    return jax.tree_util.tree_map_with_path(join, *examples)
+
+
+def _plain(leaf: Any) -> Any:
+    return leaf.detach() if hasattr(leaf, "detach") else leaf

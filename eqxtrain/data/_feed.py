@@ -1,0 +1,111 @@
+"""The batches of a pass that come one by one: made in a thread, stacked as many as are there."""
+
+import collections
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from ._batch import Batch
+from ._cursor import Mark
+from ._prefetch import Prefetched
+from ._stack import Stack, stacked
+
+_AHEAD = 16
+"""How many batches may be ready, and how many of them a stack takes."""
+
+
+class Item(NamedTuple):
+    """A batch, and where the source stands behind it.
+
+    **Arguments:**
+
+    - `behind`: where the source stands then.
+    """
+
+    batch: Batch
+    behind: Mark
+
+
+class Feed:
+    """The batches of one pass, a bounded number ahead.
+
+    **Arguments:**
+
+    - `items`: makes the iterator of them; called in the thread.
+    - `wanted`: whether to go on waiting for the next one.
+    - `limit`: how many will be asked for at most.
+    """
+
+    def __init__(
+        self, items: Callable[[], Iterator[Item]], wanted: Callable[[], bool], limit: int | None
+    ) -> None:
+        def make() -> Iterator[Item]:
+            made = items()
+            try:
+                yield from itertools.islice(made, limit)
+            finally:
+                if hasattr(made, "close"):
+                    made.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+        self._ready = Prefetched(make, ahead=1, wanted=wanted, name="eqxtrain-data")
+        self._wanted = wanted
+        self.ended = False  # whether `stacks` came to the end, wherever the thread already is
+        self._peeked: collections.deque[Item] = collections.deque()
+        self._given: collections.deque[Item] = collections.deque()
+
+    def first(self) -> Item | None:
+        """The next batch, which `stacks` will give all the same; None if there is none."""
+        if not self._peeked:
+            item = self._ready.take(wait=True)
+            if item is None:
+                return None
+            self._peeked.append(item)
+        return self._peeked[0]
+
+    def stacks(
+        self, capacity: Callable[[Batch], int], most: int | None
+    ) -> Generator[Stack, None, None]:
+        """The next batches, as many in a stack as are there when one is wanted.
+
+        A source that is slower than the device is never waited for longer than for one batch; the
+        number of steps in a call changes no bit.
+        """
+        given = 0
+        while most is None or given < most:
+            first = self._peeked.popleft() if self._peeked else self._ready.take(wait=True)
+            if first is None:
+                self.ended = self._wanted()
+                return
+            room = capacity(first.batch)
+            here = min(room, _AHEAD) if most is None else min(room, _AHEAD, most - given)
+            self._ready.ahead = max(min(room, _AHEAD), 2)
+            items, like = [first], _signature(first.batch)
+            fits = lambda other, like=like: _signature(other.batch) == like
+            while len(items) < here:
+                another = self._ready.take(wait=False, fits=fits)
+                if another is None:
+                    break
+                items.append(another)
+            given += len(items)
+            self._given.extend(items)
+            yield stacked([item.batch for item in items], room)
+
+    def ran(self, steps: int) -> Item:
+        """Count so many batches as consumed; gives the last of them."""
+        for _ in range(steps - 1):
+            self._given.popleft()
+        return self._given.popleft()
+
+    def close(self) -> list[Batch]:
+        """End the thread; gives the batches that were made and not consumed, in order."""
+        left = [*self._given, *self._peeked, *self._ready.close()]
+        self._given.clear()
+        self._peeked.clear()
+        return [item.batch for item in left]
+
+
+def _signature(batch: Batch) -> Any:
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]

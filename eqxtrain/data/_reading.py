@@ -1,0 +1,133 @@
+"""How a source is read: cut into batches, pass after pass, and where the reading stands."""
+
+import abc
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+from .._types import Self
+from ._batch import Batch
+from ._order import Order
+from ._stack import Stack
+
+Remainder = Literal["keep", "pad", "drop"]
+
+Position = dict[str, Any]
+"""Where the next batch comes from; plain data, apart from what an iterator of others gave."""
+
+
+class Cut(NamedTuple):
+    """How data are cut into batches.
+
+    **Arguments:**
+
+    - `batch_size`: how many rows a batch has.
+    - `remainder`: what becomes of a batch with fewer rows: it is kept as it is, filled up to the
+        size of the others, or dropped.
+    """
+
+    batch_size: int
+    remainder: Remainder = "keep"
+
+
+class Reader(abc.ABC):
+    """Reads a source, pass after pass, and knows where it stands.
+
+    A context manager: its end is the end of its thread.
+    """
+
+    @abc.abstractmethod
+    def first(self) -> Batch | None:
+        """A batch like those to come, which none of them misses; None if it is not wanted."""
+
+    @property
+    @abc.abstractmethod
+    def is_short(self) -> bool:
+        """Whether the first batch is smaller than others would be, and alone in its stack."""
+
+    @property
+    @abc.abstractmethod
+    def left(self) -> int | None:
+        """How many batches the pass under way still has, if that is known."""
+
+    @abc.abstractmethod
+    def stacks(
+        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+    ) -> Generator[Stack, None, None]:
+        """The next batches of the pass under way, or of a new one, to its end or `most` of them.
+
+        **Arguments:**
+
+        - `capacity`: how many batches like a given one a stack should hold.
+        - `order`: of the examples, if this begins a pass and their order is ours to choose.
+        """
+
+    @abc.abstractmethod
+    def ran(self, steps: int) -> None:
+        """Count so many batches of what `stacks` gave as consumed."""
+
+    @property
+    @abc.abstractmethod
+    def position(self) -> Position:
+        """Where the first batch stands that is not consumed."""
+
+    @abc.abstractmethod
+    def seek(self, position: Position) -> None:
+        """Go where another reader of such a source stood; before anything is read."""
+
+    @abc.abstractmethod
+    def restart(self) -> None:
+        """Begin the next pass anew, wherever this one stands."""
+
+    def close(self) -> None:
+        """End what was begun for reading ahead."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Source(abc.ABC):
+    """Data as people gave them, checked."""
+
+    @abc.abstractmethod
+    def steps(self, cut: Cut) -> int | float | None:
+        """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
+
+    @abc.abstractmethod
+    def check_passes(self, passes: int, name: str) -> None:
+        """Refuse more passes than there can be over what the user knows as `name`."""
+
+    @abc.abstractmethod
+    def read(
+        self,
+        cut: Cut,
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+        limit: int | None = None,
+    ) -> Reader:
+        """A reader of these data.
+
+        **Arguments:**
+
+        - `wanted`: whether to go on waiting for the next batch.
+        - `limit`: how many batches will be asked for at most, over all passes.
+        """
+
+
+def check_position(position: Any, keys: set[str]) -> Position:
+    """Refuse what is no position of such a source."""
+    if not isinstance(position, dict) or set(position) != keys:
+        raise ValueError(
+            f"`position` is what `run.position` or `history.position` gave for such data, a dict "
+            f"of {', '.join(sorted(keys))}; got {position!r}."
+        )
+    return position

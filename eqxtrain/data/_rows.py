@@ -1,0 +1,135 @@
+"""Data whose rows can be had in any order: what arrays and datasets of examples share."""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from .._types import Self
+from ._batch import Batch
+from ._order import Order
+from ._reading import Cut, Position, Reader, Source, check_position
+
+
+class RowSource(Source):
+    """Data with a known number of examples, any of which can be had at once.
+
+    **Arguments:**
+
+    - `length`: how many there are.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    @abc.abstractmethod
+    def take(self, rows: Any) -> Batch:
+        """The examples at `rows`, indices or a slice, as one batch."""
+
+    @abc.abstractmethod
+    def part(self, rows: slice) -> Self:
+        """The examples at `rows` as a source of their own."""
+
+    def steps(self, cut: Cut) -> int:
+        """How many batches a pass has."""
+        if cut.remainder != "drop":
+            return math.ceil(self.length / cut.batch_size)
+        if self.length < cut.batch_size:
+            raise ValueError(
+                f'`remainder="drop"` leaves no batch: there are {self.length} examples, fewer than '
+                f"`batch_size={cut.batch_size}`. Choose a smaller one, or keep the remainder."
+            )
+        return self.length // cut.batch_size
+
+    def check_passes(self, passes: int, name: str) -> None:
+        """There can be as many passes as one likes."""
+        return
+
+    def split(self, fraction: float) -> tuple[Self, Self]:
+        """The data without its last `fraction`, and that fraction."""
+        if not 0 < fraction < 1:
+            raise ValueError(
+                f"`validation_split` is a fraction between 0 and 1, such as 0.1; got {fraction}."
+            )
+        cut = math.floor(self.length * (1 - fraction))
+        if cut in (0, self.length):
+            raise ValueError(
+                f"`validation_split={fraction}` of {self.length} examples leaves one side empty: "
+                "choose another fraction, or pass `validation_data`."
+            )
+        return self.part(slice(0, cut)), self.part(slice(cut, self.length))
+
+
+S = TypeVar("S", bound=RowSource)
+
+
+class RowReader(Reader, Generic[S]):
+    """Reads rows in an order of ours; any batch of a pass can be sought at once.
+
+    **Arguments:**
+
+    - `wanted`: whether to go on waiting for the next batch.
+    """
+
+    def __init__(self, source: S, cut: Cut, wanted: Callable[[], bool]) -> None:
+        self.source = source
+        self.cut = cut
+        self.wanted = wanted
+        self.batches = source.steps(cut)
+        self.at = 0
+        self.order: Order | None = None
+        self._rows: np.ndarray | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the first batch is smaller than others would be, and alone in its stack."""
+        return self.cut.remainder == "keep" and self.source.length < self.cut.batch_size
+
+    @property
+    def left(self) -> int:
+        """How many batches the pass under way still has."""
+        return self.batches - self.at
+
+    def begin(self, order: Order | None) -> None:
+        """Begin a pass in this order, unless one is under way."""
+        if self.at == 0:
+            self.order, self._rows = order, None
+
+    def rows(self) -> np.ndarray | None:
+        """The order of the pass under way, None if the rows come as they stand."""
+        if self.order is not None and self._rows is None:
+            self._rows = self.order.permutation(self.source.length)
+        return self._rows
+
+    def ran(self, steps: int) -> None:
+        """Count so many batches as consumed."""
+        self.at = (self.at + steps) % self.batches
+
+    @property
+    def position(self) -> Position:
+        """How many examples of the pass are consumed, and its order."""
+        order = None if self.order is None or self.at == 0 else [*self.order.key, self.order.step]
+        return {"examples": self.at * self.cut.batch_size, "order": order}
+
+    def seek(self, position: Position) -> None:
+        """Go where another reader stood."""
+        where = check_position(position, {"examples", "order"})
+        at, rest = divmod(where["examples"], self.cut.batch_size)
+        if rest or at >= self.batches:
+            raise ValueError(
+                f"`position` is behind {where['examples']} examples, where no batch begins: there "
+                f"are {self.source.length} examples, and `batch_size` is {self.cut.batch_size}. "
+                "Go on with the data and the batch size that it came from."
+            )
+        words: list[int] = where["order"] or []
+        self.at, self._rows = at, None
+        self.order = Order(tuple(words[:-1]), words[-1]) if words else None
+
+    def restart(self) -> None:
+        """Begin the next pass anew."""
+        self.at = 0
