@@ -75,7 +75,7 @@ def training_data(
         held_out.check_passes(schedule.validations, "validation_data")
         remedy = "give `validation_steps`"
         bounded = schedule.validation_steps is not None
-        check_ends(held_out, given.cut, bounded, "validation_data", remedy)
+        check_ends(held_out, given.cut.for_validation(), bounded, "validation_data", remedy)
     return given, validation
 
 

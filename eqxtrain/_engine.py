@@ -296,5 +296,4 @@ class Pass:
         self._finish_all()
         if not self._fetched:
             return metrics
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *self._fetched)
-        return _logs.put_back(metrics, joined)
+        return _logs.put_back(metrics, _logs.joined(self._fetched))

@@ -112,9 +112,10 @@ def _pass_over(
 
 
 def warn_of_drought(steps: int, due: int, what: str) -> None:
+    """Say that the data ended before what was to be done with them."""
     warnings.warn(
-        f"The data ran out after {steps} of the {due} steps of {what}, which ends here: a pass "
-        "over them has fewer batches than was said. What comes next begins a new pass.",
+        f"The data ran out after {steps} of the {due} steps of {what}, which ends here; what comes "
+        "next begins a new pass over them. Ask for no more steps than the data have batches.",
         stacklevel=2,
     )
 
@@ -137,9 +138,7 @@ class Validation:
 
     def __post_init__(self) -> None:
         self._closed = contextlib.ExitStack()
-        cut = self._given.cut
-        if cut.remainder == "drop":  # which is for training: what is measured is measured whole
-            cut = cut._replace(remainder="keep")
+        cut = self._given.cut.for_validation()
         wanted = lambda: not self._interrupt.asked
         self._readers = {
             prefix: self._closed.enter_context(source.read(cut, wanted=wanted))

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import data, learner
+from helpers import data, learner, same
 
 import eqxtrain as et
 
@@ -148,3 +150,100 @@ def test_an_interrupt_at_the_very_end_is_reported() -> None:
 
     _, history = learner().fit(*data(), callbacks=AtEnd(), verbose=0, on_interrupt="return")
     assert history.stopped == "interrupted" and history.epochs == 1
+
+
+def test_an_interrupt_while_the_first_batch_is_awaited_is_one_like_any_other() -> None:
+    def slow() -> Iterator[Any]:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(0.6)
+        yield data()
+
+    made = learner()
+    fitted, history = made.fit(slow, verbose=0, on_interrupt="return")
+    assert fitted is made and (history.stopped, history.epochs) == ("interrupted", 0)
+    with pytest.raises(KeyboardInterrupt, match="before the first step; this") as raised:
+        made.fit(slow, verbose=0)
+    assert vars(raised.value)["learner"] is made
+    fitted, history = made.fit(*data(), validation_data=slow, verbose=0, on_interrupt="return")
+    assert history.stopped == "interrupted" and history.epochs == 0
+    with pytest.raises(KeyboardInterrupt):
+        made.evaluate(slow)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("eqxtrain")] == []
+
+
+def test_what_an_interrupt_leaves_can_go_on_to_the_same_bits() -> None:
+    x, y = data()
+    part, history = learner().fit(
+        x, y, epochs=2, batch_size=4, callbacks=Interrupts(4), verbose=0, on_interrupt="return"
+    )
+    rest, _ = part.fit(x, y, batch_size=4, steps=8, position=history.position, verbose=0)
+    assert same(rest, learner().fit(x, y, epochs=2, batch_size=4, verbose=0)[0])
+
+
+def test_outside_the_main_thread_the_signal_is_left_alone() -> None:
+    before, results = signal.getsignal(signal.SIGINT), []
+    train = lambda: results.append(learner().fit(*data(), verbose=0))
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert results[0].history.epochs == 1 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_handler_of_somebody_else_is_left_alone() -> None:
+    heard: list[int] = []
+    old = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        _, history = learner().fit(*data(), batch_size=7, callbacks=Interrupts(2), verbose=0)
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert heard == [signal.SIGINT] and history.stopped is None
+
+
+CELLS = """
+import time
+import equinox as eqx, eqxtrain as et, jax.random as jr, numpy as np, optax
+
+class Tell(et.Callback):
+    ended = False
+    def on_train_batch_end(self, run):
+        if run.step == 10:
+            print("running", flush=True)
+    def on_train_end(self, run):
+        self.ended = True
+
+learner = et.Learner(eqx.nn.Linear(4, 1, key=jr.key(0)), optax.sgd(0.1), loss=optax.l2_loss)
+x, y = np.ones((64, 4), np.float32), np.ones((64, 1), np.float32)
+tell = Tell()
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_real_notebook_kernel_returns_the_learner() -> None:
+    manager = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    kernel, client = manager.start_new_kernel(kernel_name="python3")
+    try:
+        said: list[str] = []
+
+        def run(code: str, *, interrupt: bool = False) -> None:
+            said.clear()
+
+            def hear(message: Any) -> None:
+                content = message["content"]
+                said.append(str(content.get("text") or content.get("data") or ""))
+                if interrupt and "running" in said[-1]:
+                    kernel.interrupt_kernel()
+
+            reply = client.execute_interactive(code, timeout=120, output_hook=hear)
+            assert reply["content"]["status"] == "ok", reply["content"].get("traceback")
+
+        run(CELLS)
+        run("fitted, history = learner.fit(x, y, epochs=10**6, callbacks=tell)", interrupt=True)
+        assert any("Interrupted in epoch" in text for text in said), said
+        run("step = int(fitted.state.step); print(history.stopped, tell.ended, step >= 10)")
+        assert "".join(said).split() == ["interrupted", "True", "True"]
+        run("again, history = fitted.fit(x, y, epochs=2, verbose=0); print(history.stopped)")
+        assert "".join(said).split() == ["None"]
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)

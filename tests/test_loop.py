@@ -10,10 +10,12 @@ import numpy as np
 import optax
 import pytest
 from helpers import CROSS_ENTROPY, Dropped, data, learner, linear, normed, same
+from hypothesis import assume, given, settings, strategies as st
 from jax.core import Tracer
 from jaxtyping import Array
 
 import eqxtrain as et
+from eqxtrain import data as data_
 
 
 def dropped(**fields: Any) -> et.Learner[Any]:
@@ -102,8 +104,8 @@ def test_class_weights_count_in_training_and_not_in_validation() -> None:
     table = np.asarray([5.0, 1.0, 0.5])[y]
     losses = np.asarray(CROSS_ENTROPY(jax.vmap(linear())(jnp.asarray(x)), jnp.asarray(y)))
     made = learner(optimizer=optax.sgd(0.0))
-    for given in (weights, [5.0, 1.0, 0.5]):
-        _, history = made.fit(x, y, class_weight=given, validation_data=(x, y), verbose=0)
+    for weight in (weights, [5.0, 1.0, 0.5]):
+        _, history = made.fit(x, y, class_weight=weight, validation_data=(x, y), verbose=0)
         assert history["loss"][0] == pytest.approx(np.mean(table * losses), rel=1e-5)
         assert history["val_loss"][0] == pytest.approx(np.mean(losses), rel=1e-5)
     weighted = made.evaluate(x, y, class_weight=weights)
@@ -196,3 +198,249 @@ def test_verbose_that_is_none_of_the_known_gets_a_sentence() -> None:
     wrong: Any = 7
     with pytest.raises(ValueError, match='0, 1, 2 or "auto"'):
         learner().fit(*data(), verbose=wrong)
+
+
+# The shape of a run.
+
+
+class Tracks(et.Learner[Any]):
+    """One number, drawn to the mean of what it sees; it tells what that was."""
+
+    def test_step(self, model: Any, state: Any, x: Array, mask: Any = None) -> Any:
+        real = jnp.ones(len(x)) if mask is None else mask.astype(jnp.float32)
+        loss = jnp.sum(real * (model["w"] - x) ** 2) / jnp.sum(real)
+        return loss, {"seen": et.metrics.Gather.of(x)}, state
+
+
+def by_hand(
+    train: np.ndarray, held_out: np.ndarray, key: Any, size: int, epochs: int | None,
+    steps: int | None, steps_per_epoch: int | None, remainder: str,
+) -> tuple[float, list[Any]]:  # fmt: skip
+    """The same in NumPy: the number, and of each epoch what was seen, the loss and val_loss."""
+    w, taken, rest, history = 0.0, 0, [], []
+    while (epochs is None or len(history) < epochs) and (steps is None or taken < steps):
+        seen, losses = [], []
+        if not rest:
+            order = np.arange(len(train)) if key is None else key(taken, len(train))
+            rest = [train[order[i : i + size]] for i in range(0, len(train), size)]
+            rest = [b for b in rest if remainder != "drop" or len(b) == size]
+        most = min(steps_per_epoch or 99, 99 if steps is None else steps - taken)
+        for batch in rest[:most]:
+            seen, losses = [*seen, *batch], [*losses, *(w - batch) ** 2]
+            w, taken = w - 0.1 * 2 * np.mean(w - batch), taken + 1
+        rest = rest[most:]
+        history.append((seen, np.mean(losses), np.mean((w - held_out) ** 2)))
+    return float(w), history
+
+
+class Rows:
+    """A dataset of single numbers."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.x[i]
+
+
+def cut(x: np.ndarray, size: int) -> Any:
+    return lambda: (x[i : i + size] for i in range(0, len(x), size))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=st.integers(2, 13),
+    size=st.sampled_from([1, 3, 4, 20]),
+    epochs=st.integers(1, 3) | st.none(),
+    steps=st.integers(1, 9) | st.none(),
+    steps_per_epoch=st.integers(1, 4) | st.none(),
+    fraction=st.sampled_from([0.0, 0.2, 0.5]),
+    remainder=st.sampled_from(["keep", "pad", "drop"]),
+    kind=st.sampled_from(["arrays", "unshuffled", "rows", "function", "list"]),
+)
+@pytest.mark.filterwarnings("ignore:The data ran out")
+def test_a_run_of_any_shape_is_the_loop_by_hand(
+    n: int, size: int, epochs: int | None, steps: int | None, steps_per_epoch: int | None,
+    fraction: float, remainder: Any, kind: str,
+) -> None:  # fmt: skip
+    x = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    here = int(np.floor(n * (1 - fraction)))
+    train, held_out = x[:here], x[here:] if fraction else x
+    assume(here not in (0, n) or fraction == 0)
+    by_rows = kind in ("arrays", "unshuffled", "rows")
+    assume(remainder != "drop" or len(train) >= size)
+    assume(by_rows or len(train) >= size or remainder == "keep")  # their first batch is the norm
+    made = Tracks({"w": jnp.zeros(())}, optax.sgd(0.1)).init(key=jr.key(n))
+    assert made.state is not None
+    words = tuple(int(word) for word in made.state.key)
+    key = (lambda step, n: data_.Order(words, step).permutation(n)) if by_rows else None
+    key = None if kind == "unshuffled" else key
+    options: dict[str, Any] = {
+        "epochs": epochs, "steps": steps, "steps_per_epoch": steps_per_epoch, "verbose": 0,
+        "batch_size": size, "remainder": remainder,
+    }  # fmt: skip
+    by_split = by_rows and fraction > 0
+    given = x if by_split else train
+    options |= {"validation_split": fraction} if by_split else {"validation_data": (held_out,)}
+    source = {"rows": Rows(given), "function": cut(given, size), "list": None}.get(kind, given)
+    source = [(batch,) for batch in cut(given, size)()] if kind == "list" else source
+    fitted, history = made.fit(source, shuffle=kind != "unshuffled", **options)
+    limits = (1 if epochs is None and steps is None else epochs, steps, steps_per_epoch)
+    w, expected = by_hand(train, held_out, key, size, *limits, remainder)
+    assert history.epochs == len(expected)
+    for i, (seen, loss, val_loss) in enumerate(expected):
+        assert list(history["seen"][i]) == seen
+        assert history["loss"][i] == pytest.approx(loss, rel=1e-4)
+        assert history["val_loss"][i] == pytest.approx(val_loss, rel=1e-4)
+        assert list(history["val_seen"][i]) == list(held_out)
+    assert float(fitted.model["w"]) == pytest.approx(w, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [dropped, normed])
+@pytest.mark.parametrize("cuts", [(5, 2, 6), (1, 12)])
+def test_a_run_in_pieces_is_the_run_in_one(make: Any, cuts: tuple[int, ...]) -> None:
+    x, y = data(21)
+
+    def batches() -> Any:
+        return ((x[i : i + 4], y[i : i + 4]) for i in range(0, 21, 4))
+
+    for source, options in [((x, y), {"batch_size": 4}), ((list(batches()),), {})]:
+        options = {"verbose": 0, **options}
+        whole, history = make().fit(*source, steps=sum(cuts), **options)
+        part, at = make(), None
+        for steps in cuts:
+            part, piece = part.fit(*source, steps=steps, position=at, **options)
+            at = piece.position
+        assert same(part, whole) and at == history.position
+    with pytest.warns(UserWarning, match="first 5 batches are made again"):
+        part, piece = make().fit(batches, steps=5, verbose=0)
+        part, piece = part.fit(batches, steps=8, position=piece.position, verbose=0)
+    assert same(part, make().fit(batches, steps=13, verbose=0)[0])
+
+
+def test_a_position_is_told_in_each_hook_and_on_the_way_out() -> None:
+    x, y = data(21)
+
+    class Tells(et.Callback):
+        def __init__(self, fails: int = 99) -> None:
+            self.seen: list[int] = []
+            self.fails = fails
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            assert run.position is not None
+            self.seen.append(run.position["batches"])
+            if run.step == self.fails:
+                raise OSError
+
+    batches = [(x[i : i + 4], y[i : i + 4]) for i in range(0, 21, 4)]
+    told = Tells()
+    learner().fit(batches, steps_per_epoch=3, callbacks=told, verbose=0, steps=7)
+    assert told.seen == [1, 2, 3, 4, 5, 6, 1]
+    with pytest.raises(OSError) as raised:
+        learner().fit(lambda: iter(batches), callbacks=Tells(3), verbose=0)
+    assert vars(raised.value)["history"].position == {"batches": 3, "state": None}
+    for wrong in ({"examples": 3}, {"batches": 3, "state": None}):
+        with pytest.raises(ValueError, match=r"`position` is what `run\.position` or"):
+            learner().fit(x, y, position=wrong, verbose=0)
+
+
+def test_a_stream_is_trained_on_piece_by_piece_and_nothing_is_lost() -> None:
+    x = np.arange(40, dtype=np.float32)
+    made = Tracks({"w": jnp.zeros(())}, optax.sgd(0.0))
+
+    class Stops(et.Callback):
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            if run.step == self.step:
+                run.stop("enough")
+
+    hows: list[Any] = [{"steps": 3}, {"callbacks": Stops(3)}, {"steps_per_epoch": 3, "epochs": 1}]
+    for how in hows:
+        stream = (x[i : i + 2] for i in range(0, 40, 2))
+        fitted, first = made.fit(stream, verbose=0, remainder="pad", **how)
+        _, rest = fitted.fit(stream, verbose=0)
+        seen = [*first["seen"][0], *rest["seen"][0]]
+        assert len(first["seen"][0]) == 6 and seen == list(x)
+    stream = iter([x[i : i + 2] for i in range(0, 40, 2)])
+    made.fit(stream, steps=3, verbose=0)
+    assert next(stream)[0] == 6  # never asked for more than it may need
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"])
+@pytest.mark.parametrize("reads", ["state", "logs"])
+def test_hooks_pair_up_wherever_a_run_is_stopped(hook: str, reads: Any) -> None:
+    x, y = data(21)
+    told: list[str] = []
+
+    class Stops(et.Callback):
+        def __getattribute__(self, name: str) -> Any:
+            if not name.startswith("on_"):
+                return object.__getattribute__(self, name)
+
+            def tell(run: et.Run) -> None:
+                told.append(name)
+                if name == hook and run.epoch == 1:
+                    run.stop("now")
+
+            return tell
+
+    for name in ("on_epoch_end", "on_train_begin", "on_train_end", "on_test_begin", "on_test_end"):
+        setattr(Stops, name, lambda self, run: None)
+    for name in ("on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"):
+        setattr(Stops, name, lambda self, run: None)
+    Stops.reads = reads
+    fitted, history = learner().fit(
+        x, y, epochs=4, batch_size=4, callbacks=Stops(), verbose=0, validation_data=(x, y)
+    )
+    for what in ("train", "epoch", "test", "train_batch"):
+        assert told.count(f"on_{what}_begin") == told.count(f"on_{what}_end") > 0
+    assert history.stopped == "now" and fitted.state is not None
+    steps = int(fitted.state.step)
+    if hook == "on_epoch_begin":
+        assert steps == 6 and history.epochs == 1
+    else:
+        assert steps == (7 if reads == "state" else 11)  # the end of its call, of five
+        assert history.epochs == 2
+        assert np.isfinite(history["val_loss"]).all()
+
+
+def test_data_that_run_out_end_the_epoch_with_a_warning() -> None:
+    x, y = data(20)
+
+    class Told:
+        def __init__(self, n: int) -> None:
+            self.n = n
+
+        def __len__(self) -> int:
+            return self.n
+
+        def __iter__(self) -> Any:
+            return ((x[i : i + 4], y[i : i + 4]) for i in range(0, 20, 4))
+
+    with pytest.warns(UserWarning, match="ran out after 5 of the 9 steps of epoch 1"):
+        fitted, _ = learner().fit(Told(9), verbose=0)
+    assert fitted.state is not None and int(fitted.state.step) == 5
+    with pytest.warns(UserWarning, match="ran out after 2 of the 3 steps of epoch 2"):
+        fitted, history = learner().fit(x, y, batch_size=4, steps_per_epoch=3, epochs=3, verbose=0)
+    assert fitted.state is not None and int(fitted.state.step) == 8 and history.epochs == 3
+
+
+def test_what_is_known_of_a_run_is_in_its_params() -> None:
+    x, y = data(20)
+    seen: list[Any] = []
+
+    class Looks(et.Callback):
+        def on_train_begin(self, run: et.Run) -> None:
+            seen.append([run.params[name] for name in ("epochs", "steps", "batch_size")])
+
+    fit = lambda *given, **options: learner().fit(*given, callbacks=Looks(), verbose=0, **options)
+    fit(x, y, batch_size=4, epochs=2)
+    fit(x, y, batch_size=4, steps=7)
+    fit(lambda: iter([(x, y)]), steps=2)
+    fit(lambda: iter([(x, y)]))
+    assert seen == [[2, 5, 4], [2, 5, 4], [None, 2, None], [1, None, None]]

@@ -75,6 +75,8 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
             f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
             "keys, give `jax.random.key_data(keys)` and wrap it in the step."
         )
+    if isinstance(leaf, Mapping):  # one that JAX does not know, such as a tokenizer's
+        return as_columns(dict(leaf), path, of=of)
     if is_sparse(leaf):
         return _canonical(leaf.tocsr(), path)
     leaf = _of_torch(leaf) if hasattr(leaf, "detach") else leaf

@@ -29,6 +29,10 @@ class Cut(NamedTuple):
     batch_size: int
     remainder: Remainder = "keep"
 
+    def for_validation(self) -> "Cut":
+        """The same, but dropping nothing: that is for training, what is measured is it whole."""
+        return self._replace(remainder="keep") if self.remainder == "drop" else self
+
 
 class Reader(abc.ABC):
     """Reads a source, pass after pass, and knows where it stands.

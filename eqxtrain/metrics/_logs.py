@@ -120,6 +120,21 @@ def take_out(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
     return emptied, nodes
 
 
+def joined(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
+    """What was emitted call by call, as one, on the host."""
+
+    def join(path: Any, *parts: Any) -> np.ndarray:
+        shapes = list(dict.fromkeys(part.shape[1:] for part in parts))
+        if len(shapes) > 1:
+            raise ValueError(
+                f"What is predicted or gathered has rows of the shape {shapes[0]} in one batch and "
+                f"{shapes[1]} in another, which make no array: pad them to one shape."
+            )
+        return np.concatenate(parts)
+
+    return jax.tree_util.tree_map_with_path(join, *emitted)
+
+
 def put_back(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
     """Undo `take_out`."""
     rest = iter(emitted)

@@ -1,0 +1,118 @@
+"""What people give as data, told apart."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from jaxtyping import Array
+
+from eqxtrain import data
+
+ONES = np.ones((3, 2), np.float32)
+
+
+class Held(eqx.Module):
+    """A module as data: a container of arrays, though it can be called."""
+
+    a: Array
+
+    def __call__(self) -> Array:
+        return self.a
+
+
+class Makes:
+    """An object that is called for each pass."""
+
+    def __call__(self) -> Iterator[Any]:
+        yield (ONES,)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (ONES, data.ArraySource),
+        ([ONES, ONES], data.ArraySource),
+        ((ONES, {"a": ONES}), data.ArraySource),
+        ({"a": ONES}, data.ArraySource),
+        (sp.csr_array(ONES), data.ArraySource),
+        (Held(jnp.ones(3)), data.ArraySource),
+        ([(ONES,), (ONES,)], data.IterableSource),
+        ([{"a": ONES}], data.IterableSource),
+        (iter([ONES]), data.IterableSource),
+        (map(np.asarray, [ONES]), data.IterableSource),
+        (lambda: iter([ONES]), data.IterableSource),
+        (functools.partial(iter, [ONES]), data.IterableSource),
+        (Makes(), data.IterableSource),
+        ({1: ONES}.values(), data.IterableSource),
+    ],
+)
+def test_each_kind_of_data_is_known(given: Any, kind: type) -> None:
+    assert isinstance(data.as_source(given), kind)
+
+
+def test_loaders_of_others_give_batches() -> None:
+    torch, grain = pytest.importorskip("torch"), pytest.importorskip("grain")
+    examples = [(row, 1) for row in ONES]
+    mapped = grain.MapDataset.source(examples)
+    for given in (
+        mapped.batch(2),
+        mapped.batch(2).to_iter_dataset(),
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(3))),
+    ):
+        assert isinstance(data.as_source(given), data.IterableSource)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (Makes, "`x` is the class `Makes`: give an instance"),
+        (lambda: None, r"returned a `NoneType`; it is called for each pass"),
+        (lambda n: n, r"takes arguments, \(n\): it is called without any"),
+        (3, "a Python `int`"),
+        (object(), "is a `object`, which is no array"),
+    ],
+)
+def test_what_is_none_of_them_gets_a_sentence(given: Any, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        data.as_source(given).read(data.Cut(2)).first()
+
+
+@pytest.mark.parametrize("given", [[(ONES[0], 1)], iter([(ONES[0], np.float32(1))])])
+def test_examples_where_batches_are_due_get_the_remedy(given: Any) -> None:
+    with pytest.raises(
+        (TypeError, ValueError), match=r"single examples, batch them: `\.batch\(32\)"
+    ):
+        data.as_source(given).read(data.Cut(2)).first()
+
+
+def test_lengths_that_others_tell() -> None:
+    grain = pytest.importorskip("grain")
+    cut, mapped = data.Cut(2), grain.MapDataset.source([ONES]).batch(1)
+    assert data.as_source([(ONES,), (ONES,)]).steps(cut) == 2
+    assert data.as_source(mapped).steps(cut) == 1
+    assert data.as_source(mapped.repeat()).steps(cut) == float("inf")
+    assert data.as_source(mapped.to_iter_dataset()).steps(cut) is None
+
+    class Cardinal:
+        """As `tf.data.Dataset` tells: -1 for no end, -2 where it is not known."""
+
+        def __init__(self, n: int) -> None:
+            self.n = n
+
+        def cardinality(self) -> np.ndarray:
+            return np.asarray(self.n, np.int64)
+
+        def __len__(self) -> int:
+            if self.n < 0:
+                raise TypeError("The dataset length is unknown.")
+            return self.n
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter([(ONES, ONES)])
+
+    assert [data.as_source(Cardinal(n)).steps(cut) for n in (5, -1, -2)] == [5, float("inf"), None]
