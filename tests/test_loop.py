@@ -369,6 +369,11 @@ def test_a_stream_is_trained_on_piece_by_piece_and_nothing_is_lost() -> None:
     stream = iter([x[i : i + 2] for i in range(0, 40, 2)])
     made.fit(stream, steps=3, verbose=0)
     assert next(stream)[0] == 6  # never asked for more than it may need
+    stream = (x[i : i + 2] for i in range(0, 40, 2))
+    for nothing in ({"steps": 0}, {"epochs": 0}):
+        _, history = made.fit(stream, verbose=0, **nothing)
+        assert history.epochs == 0
+    assert list(made.fit(stream, verbose=0)[1]["seen"][0]) == list(x)
 
 
 @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_begin", "on_train_batch_end"])

@@ -1,7 +1,5 @@
 """Iterators of others, and how they report and restore their position."""
 
-import contextlib
-import copy
 import itertools
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -57,18 +55,6 @@ def opened(iterable: Any, mark: Mark) -> Cursor:
     return Cursor(items, lambda: None if pair is None else getattr(items, pair[0])())
 
 
-def initial_state(iterable: Any) -> Any:
-    """What an iterable that keeps a position tells before it was iterated over; else None.
-
-    HuggingFace's begins every pass at the position that it was put to last, so it has to be put
-    back to this one.
-    """
-    pair = None if isinstance(iterable, Iterator) else pair_of(iterable)
-    with contextlib.suppress(Exception):  # some have none to tell yet, and begin anew by themselves
-        return None if pair is None else copy.deepcopy(getattr(iterable, pair[0])())
-    return None
-
-
 def is_indexed(x: Any) -> bool:
     """Whether batches are had by index: a list, or what has no more than an index and a length."""
     only = hasattr(x, "__getitem__") and hasattr(x, "__len__") and not hasattr(x, "__iter__")
@@ -84,11 +70,20 @@ def _restored_before(iterable: Any, pair: tuple[str, str], mark: Mark) -> Cursor
     """Of an iterable that takes the position which its next iterator is to begin at."""
     get, put = pair
     if mark.state is not None:
+        if type(iterable).__module__.split(".")[0] == "datasets":
+            iterable = _twin(iterable)  # HuggingFace's would begin there in all later passes, too
         getattr(iterable, put)(mark.state)
     items = iter(iterable)
     if mark.state is None:
         _replay(items, mark.batches)
     return Cursor(items, getattr(iterable, get))
+
+
+def _twin(x: Any) -> Any:
+    """A shallow copy, past what a class makes of being copied."""
+    twin = object.__new__(type(x))
+    vars(twin).update(vars(x))
+    return twin
 
 
 def pair_of(x: Any) -> tuple[str, str] | None:

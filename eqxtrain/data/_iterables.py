@@ -14,7 +14,7 @@ import numpy as np
 
 from ._batch import Batch, Masked, padded, size
 from ._columns import as_columns, is_sparse
-from ._cursor import Mark, initial_state, is_indexed, opened
+from ._cursor import Mark, is_indexed, opened
 from ._feed import Feed, Item
 from ._order import Order
 from ._reading import Cut, Position, Reader, Source, check_position
@@ -48,7 +48,6 @@ class IterableSource(Source):
         self._called = not hasattr(batches, "__iter__") and not is_indexed(batches)
         self.once = not self._called and _is_once(batches)
         self.passes = 0
-        self._initial: Any = None
 
     def steps(self, cut: Cut) -> int | float | None:
         """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
@@ -86,10 +85,7 @@ class IterableSource(Source):
                 f"The function that was given as data returned a `{type(batches).__name__}`; it is "
                 "called for each pass, and returns an iterable of batches."
             )
-        if mark.state is not None and self._initial is None and not self._called:
-            self._initial = initial_state(batches)
-        begin = mark if mark.batches else mark._replace(state=self._initial)
-        cursor = opened(batches, begin)
+        cursor = opened(batches, mark)
         count = mark.batches
         try:
             for batch in self._unread():
@@ -124,7 +120,7 @@ class IterableReader(Reader):
         self._source = source
         self._cut = cut
         self._wanted = wanted
-        self._limit = limit
+        self._limit = None if limit is None else max(limit, 1)  # `first` may ask for one
         self._feed: Feed | None = None
         self._at = self._begun = Mark()
         self._rows: int | None = None

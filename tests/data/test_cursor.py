@@ -51,6 +51,16 @@ def check(make: Callable[[], Any], *, replays: bool = False, ordered: bool = Tru
             assert rest == whole[k:] and (after == second or not ordered)
         else:  # the pass was over: a new one begins
             assert rest == second or not ordered
+    same = make()  # and now with one object, as in one process
+    for k in (1, len(whole)):
+        with data.as_source(same).read(data.Cut(SIZE)) as reader:
+            first, position = some(reader, k), reader.position
+        with warnings.catch_warnings(), data.as_source(same).read(data.Cut(SIZE)) as reader:
+            warnings.simplefilter("ignore", UserWarning)
+            reader.seek(position)
+            seen = [*first, *some(reader, None), *some(reader, None)][: 2 * len(whole)]
+        again = [*whole, *second] if k == 1 else [*whole, *second, *second]
+        assert seen == again[: len(seen)] or not ordered
 
 
 class Stateful:
