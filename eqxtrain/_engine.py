@@ -29,7 +29,7 @@ has temporaries of its own."""
 def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
     """What some steps emitted, one row an example; a copy where it is a part of what was."""
     part = leaf[steps] if len(leaf[steps]) == len(leaf) else leaf[steps].copy()
-    return part.reshape(-1, *part.shape[2:])
+    return part.reshape(part.shape[0] * part.shape[1], *part.shape[2:])
 
 
 class _InFlight(NamedTuple):

@@ -37,13 +37,14 @@ def telling_of_exceptions(
 
 
 @contextmanager
-def carrying(learner: Any, history: History) -> Iterator[None]:
-    """Let what goes wrong before a run carry the learner as it was given, and an empty history."""
+def carrying(learner: Callable[[], Any], history: History) -> Iterator[None]:
+    """Let what goes wrong around a run carry the learner of then, if it carries none yet."""
     try:
         yield
     except BaseException as error:
         with suppress(TypeError):
-            vars(error).update(learner=learner, history=history)
+            vars(error).setdefault("history", history)
+            vars(error).setdefault("learner", learner())
         raise
 
 

@@ -114,8 +114,17 @@ def _check_gathered(logs: dict[str, Any], rows: int) -> None:
     for name, metric in logs.items():
         # what a metric gathers inside of it may be of tokens
         values = [metric.values] if _logs.is_gather(metric) else []
-        for path, leaf in [pair for tree in values for pair in _tree.paths(tree, name)]:
-            if _tree.is_array(leaf) and (leaf.ndim == 0 or leaf.shape[0] != rows):
+        leaves = [pair for tree in values for pair in _tree.paths(tree, name)]
+        if values and not leaves:
+            raise TypeError(f"`{name}` holds no array: there is nothing to predict or to gather.")
+        for path, leaf in leaves:
+            if _tree.is_typed_key(leaf) or not _tree.is_array(leaf):
+                what = "a random key" if _tree.is_typed_key(leaf) else f"{leaf!r}"
+                raise TypeError(
+                    f"`{path}` is {what}, and no array of numbers: what is predicted or gathered "
+                    "are arrays with one row an example, or trees of them."
+                )
+            if leaf.ndim == 0 or leaf.shape[0] != rows:
                 raise ValueError(
                     f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "
                     "predicted or gathered has one row an example, the batch axis first."

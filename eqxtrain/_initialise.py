@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -18,6 +18,9 @@ from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
 
 L = TypeVar("L", bound=AbstractLearner[Any])
+
+Padding = Literal["none", "none yet", "some"]
+"""Whether rows may be padding; `"none yet"` where they may by what was asked for, but none are."""
 
 
 def initialised(learner: L, batch: PyTree, *, key: PRNGKeyArray | None = None) -> L:
@@ -102,14 +105,14 @@ def ready(
     kind: Kind,
     *,
     weights: Sequence[str] = (),
-    padded: bool = False,
+    padding: Padding = "none",
 ) -> L:
     """An initialised learner, checked for what a pass of this kind needs.
 
     **Arguments:**
 
     - `weights`: which of `sample_weight` and `class_weight` are given, and must not be lost.
-    - `padded`: whether batches may be filled up, with a mask to tell.
+    - `padding`: whether rows of the batches may be padding, with a mask to tell.
     """
     name = type(learner).__name__
     in_batch = isinstance(batch, Mapping) and "sample_weight" in batch
@@ -128,8 +131,8 @@ def ready(
         )
     made = initialised(learner, batch) if learner.state is None else learner
     assert made.state is not None
-    if padded:
-        _check_padded(made, kind)
+    if padding != "none":
+        _check_padded(made, kind, padding)
     _check_model_state(made.model, made.state.model_state)
     checked = kind == "train" and not own_updates and not _makes_own_states(made)
     if checked and (bad := _foreign(made)):
@@ -161,7 +164,7 @@ _LADDER = {"train": ("test_step", "grad_step", "train_step"), "test": ("test_ste
 """The steps of a pass that may look at rows which are padding."""
 
 
-def _check_padded(learner: AbstractLearner[Any], kind: Kind) -> None:
+def _check_padded(learner: AbstractLearner[Any], kind: Kind, padding: Padding) -> None:
     """Refuse steps that would take padding for data, and tell of what can't leave it out."""
     name = type(learner).__name__
     for step in _LADDER[kind]:
@@ -176,7 +179,7 @@ def _check_padded(learner: AbstractLearner[Any], kind: Kind) -> None:
                 '`remainder="keep"`.'
             )
     assert learner.state is not None
-    if kind == "train" and learner.state.model_state is not None:
+    if kind == "train" and padding == "some" and learner.state.model_state is not None:
         warnings.warn(
             f'With `remainder="pad"` the model of `{name}` sees padding, which enters what its '
             "`model_state` keeps of a batch (the statistics of BatchNorm): choose a `batch_size` "

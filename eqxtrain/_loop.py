@@ -41,20 +41,19 @@ def fit(
     batches = given.source.steps(given.cut)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
     history, where = History(), "before the first step"
-    with Interrupt() as interrupt, contextlib.ExitStack() as closed:
+    latest = lambda: learner
+    with carrying(latest, history), Interrupt() as interrupt, contextlib.ExitStack() as closed:
         wanted = lambda: not interrupt.asked
-        with carrying(learner, history):
-            reader = closed.enter_context(
-                given.source.read(given.cut, wanted=wanted, limit=schedule.limit)
-            )
-            if position is not None:
-                reader.seek(position)
-            first = reader.first()
+        reader = closed.enter_context(
+            given.source.read(given.cut, wanted=wanted, limit=schedule.limit)
+        )
+        if position is not None:
+            reader.seek(position)
+        first = reader.first()
         if first is None:
             history.position = reader.position
         else:
-            with carrying(learner, history):
-                learner = given.ready(learner, first, "train")
+            learner = given.ready(learner, first, "train")
             run = Run(learner, history, {**shape, **given.params}, lambda: reader.position)
             training = Pass(
                 learner,
@@ -180,15 +179,19 @@ class _Fit:
             return
         result = training.logs()
         training.begin()
-        if self._validation and self._schedule.validates(epoch):
-            self._validate()
+        try:
+            if self._validation and self._schedule.validates(epoch):
+                self._validate()
+        except BaseException:
+            run.history.append(result)  # it was trained whole
+            raise
         for name, value in self._measured.items():
             result[unique(name, result)] = value
         if not self._interrupt.asked:
             run.enter(training=training, measuring=None)
             run.forget(result)
             self._tell("on_epoch_end")
-        run.history.append(result)  # interrupted in validation, it was trained whole
+        run.history.append(result)  # also if validation was interrupted, and nobody told of it
         run.history.timing.epochs.append(time.perf_counter() - began)
 
     def _train(self) -> None:

@@ -16,7 +16,7 @@ from ._engine import Options, Pass
 from ._exceptions import noting, telling_of_exceptions
 from ._fold import Kind
 from ._history import History
-from ._initialise import ready
+from ._initialise import Padding, ready
 from ._interrupt import Interrupt
 from ._naming import unique
 from ._steps import AbstractLearner
@@ -45,8 +45,13 @@ class Given(NamedTuple):
 
     def ready(self, learner: L, first: data.Batch, kind: Kind) -> L:
         """The learner, initialised and checked, from the first batch."""
-        padded = self.cut.remainder == "pad"
-        return ready(learner, data.bare(first), kind, weights=self.weights, padded=padded)
+        return ready(learner, data.bare(first), kind, weights=self.weights, padding=self._padding())
+
+    def _padding(self) -> Padding:
+        if self.cut.remainder != "pad":
+            return "none"
+        rows = self.source.length if isinstance(self.source, data.RowSource) else None
+        return "none yet" if rows is not None and rows % self.cut.batch_size == 0 else "some"
 
 
 def evaluate(learner: Any, given: Given, steps: int | None) -> dict[str, Any]:

@@ -148,3 +148,14 @@ def test_a_failing_on_exception_does_not_hide_the_error() -> None:
     with pytest.raises(ZeroDivisionError, match="first") as raised:
         learner(linear()).fit(*data(), callbacks=Bad(), verbose=0)
     assert "on_exception` failed too" in raised.value.__notes__[-1]
+
+
+def test_an_epoch_that_was_trained_whole_is_recorded_though_its_validation_fails() -> None:
+    class Fails(et.Callback):
+        def on_test_end(self, run: et.Run) -> None:
+            raise OSError
+
+    x, y = data()
+    with pytest.raises(OSError) as raised:
+        learner().fit(x, y, validation_data=(x, y), callbacks=Fails(), verbose=0)
+    assert list(vars(raised.value)["history"]) == ["loss", "accuracy"]

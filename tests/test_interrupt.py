@@ -171,6 +171,21 @@ def test_an_interrupt_while_the_first_batch_is_awaited_is_one_like_any_other() -
     assert [t.name for t in threading.enumerate() if t.name.startswith("eqxtrain")] == []
 
 
+def test_a_second_interrupt_carries_the_learner_wherever_it_comes() -> None:
+    def slow() -> Iterator[Any]:
+        for delay in (0.2, 0.5):
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(1)
+        yield data()
+
+    made = learner()
+    with pytest.raises(KeyboardInterrupt) as raised:
+        made.fit(slow, verbose=0, on_interrupt="return")
+    assert vars(raised.value)["learner"] is made and vars(raised.value)["history"].epochs == 0
+    while any(t.name.startswith("eqxtrain") for t in threading.enumerate()):
+        time.sleep(0.05)  # its batch comes in the end
+
+
 def test_what_an_interrupt_leaves_can_go_on_to_the_same_bits() -> None:
     x, y = data()
     part, history = learner().fit(

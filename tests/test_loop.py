@@ -1,5 +1,6 @@
 """`fit`: its laws, its numbers against loops by hand, interruption and failure."""
 
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -307,8 +308,10 @@ def test_a_run_in_pieces_is_the_run_in_one(make: Any, cuts: tuple[int, ...]) -> 
     def batches() -> Any:
         return ((x[i : i + 4], y[i : i + 4]) for i in range(0, 21, 4))
 
-    for source, options in [((x, y), {"batch_size": 4}), ((list(batches()),), {})]:
-        options = {"verbose": 0, **options}
+    by_rows = [((x, y), {"batch_size": 4, "remainder": "drop"}), ((x, y), {"batch_size": 4})]
+    by_batches = [((list(batches()),), {"remainder": r}) for r in ("keep", "drop")]
+    for source, options in [*by_rows, *by_batches]:
+        options: dict[str, Any] = {"verbose": 0, **options}
         whole, history = make().fit(*source, steps=sum(cuts), **options)
         part, at = make(), None
         for steps in cuts:
@@ -341,8 +344,8 @@ def test_a_position_is_told_in_each_hook_and_on_the_way_out() -> None:
     assert told.seen == [1, 2, 3, 4, 5, 6, 1]
     with pytest.raises(OSError) as raised:
         learner().fit(lambda: iter(batches), callbacks=Tells(3), verbose=0)
-    assert vars(raised.value)["history"].position == {"batches": 3, "state": None}
-    for wrong in ({"examples": 3}, {"batches": 3, "state": None}):
+    assert vars(raised.value)["history"].position == {"batches": 3, "state": None, "rows": 4}
+    for wrong in ({"examples": 3}, {"batches": 3, "state": None, "rows": None}):
         with pytest.raises(ValueError, match=r"`position` is what `run\.position` or"):
             learner().fit(x, y, position=wrong, verbose=0)
 
@@ -360,17 +363,26 @@ def test_a_stream_is_trained_on_piece_by_piece_and_nothing_is_lost() -> None:
                 run.stop("enough")
 
     hows: list[Any] = [{"steps": 3}, {"callbacks": Stops(3)}, {"steps_per_epoch": 3, "epochs": 1}]
-    for how in hows:
+    for how, builtin in itertools.product(hows, (True, False)):
         stream = (x[i : i + 2] for i in range(0, 40, 2))
+        stream = iter(list(stream)) if builtin else stream
         fitted, first = made.fit(stream, verbose=0, remainder="pad", **how)
         _, rest = fitted.fit(stream, verbose=0)
         seen = [*first["seen"][0], *rest["seen"][0]]
         assert len(first["seen"][0]) == 6 and seen == list(x)
+    stream = (x[i : i + 2] for i in range(0, 40, 2))
+    fitted, first = made.fit(stream, verbose=0, steps=3)
+    _, rest = fitted.fit(stream, verbose=0, steps=2, position=first.position)
+    assert list(rest["seen"][0]) == list(x[6:10])  # it stands there already
+    assert rest.position is not None and rest.position["batches"] == 5
+    with pytest.raises(ValueError, match="behind 3 batches, but 5 were taken from this iterator"):
+        fitted.fit(stream, verbose=0, position=first.position)
     stream = iter([x[i : i + 2] for i in range(0, 40, 2)])
     made.fit(stream, steps=3, verbose=0)
     assert next(stream)[0] == 6  # never asked for more than it may need
     stream = (x[i : i + 2] for i in range(0, 40, 2))
-    for nothing in ({"steps": 0}, {"epochs": 0}):
+    nothings: list[Any] = [{"steps": 0}, {"epochs": 0}]
+    for nothing in nothings:
         _, history = made.fit(stream, verbose=0, **nothing)
         assert history.epochs == 0
     assert list(made.fit(stream, verbose=0)[1]["seen"][0]) == list(x)

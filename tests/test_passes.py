@@ -124,6 +124,7 @@ def test_padding_and_batch_statistics_are_warned_of_in_training_alone() -> None:
     made = normed().init()
     padded = made.evaluate(X, Y, batch_size=8, remainder="pad")
     assert padded["loss"] == pytest.approx(made.evaluate(X, Y, batch_size=8)["loss"], rel=1e-6)
+    made.fit(X[:16], Y[:16], batch_size=8, remainder="pad", verbose=0)  # where there is none
     with pytest.warns(UserWarning, match="padding, which enters what its `model_state` keeps"):
         made.fit(X, Y, batch_size=8, remainder="pad", verbose=0)
 
@@ -174,6 +175,7 @@ def test_data_that_say_that_they_never_end_need_a_number_of_steps() -> None:
 
 
 def test_any_tree_of_outputs_comes_back_whole_and_in_order() -> None:
+    assert predicting(lambda x: x[:, :0]).predict(X, batch_size=4).shape == (21, 0)
     make = lambda x: {"a": (x, x[:, 0]), "b": [jnp.round(x[:, 1:]).astype(jnp.int32), None]}
     for given in (X, lambda: (x for x, _ in batches(5))):
         out = predicting(make).predict(given, batch_size=4)
@@ -188,10 +190,14 @@ def test_any_tree_of_outputs_comes_back_whole_and_in_order() -> None:
         (lambda x: jnp.mean(x), r"`y_pred` has the shape \(\) for a batch of 4 examples"),
         (lambda x: {"a": x, "b": x[:3]}, r"`y_pred\['b'\]` has the shape \(3, 4\)"),
         (lambda x: x.reshape(-1), r"shape \(16,\) for a batch of 4.*one row an example"),
+        (lambda x: {"a": x, "b": 3.0}, r"`y_pred\['b'\]` is 3.0, and no array of numbers"),
+        (lambda x: (x, "s"), r"`y_pred\[1\]` is 's', and no array"),
+        (lambda x: jax.vmap(jax.random.key)(jnp.arange(4)), r"`y_pred` is a random key"),
+        (lambda x: None, r"`y_pred` holds no array"),
     ],
 )
 def test_outputs_without_a_row_an_example_are_refused(make: Any, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         predicting(make).predict(X, batch_size=4)
 
 

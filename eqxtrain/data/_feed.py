@@ -98,12 +98,12 @@ class Feed:
             self._given.popleft()
         return self._given.popleft()
 
-    def close(self) -> list[Batch]:
-        """End the thread; gives the batches that were made and not consumed, in order."""
+    def close(self) -> list[Item]:
+        """End the thread; gives what was made and not consumed, in order."""
         left = [*self._given, *self._peeked, *self._ready.close()]
         self._given.clear()
         self._peeked.clear()
-        return [item.batch for item in left]
+        return left
 
 
 def _signature(batch: Batch) -> Any:

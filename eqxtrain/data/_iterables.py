@@ -3,22 +3,23 @@
 import contextlib
 import copy
 import inspect
+import itertools
 import math
 import sys
-import weakref
-from collections.abc import Callable, Generator, Iterator, MutableMapping
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from ._batch import Batch, Masked, padded, size
-from ._columns import as_columns, is_sparse
+from ._columns import as_batch
 from ._cursor import Mark, is_indexed, opened
 from ._feed import Feed, Item
 from ._order import Order
 from ._reading import Cut, Position, Reader, Source, check_position
 from ._stack import Stack
+from ._standing import Standing, leave, standing
 
 _REMEDY = (
     "give a list of batches, an object with `__iter__`, or a generator function, which is called "
@@ -29,10 +30,6 @@ _EMPTY = (
     "There is no data: the iterable gave no batch in this pass. (An iterator gives its batches "
     f"once: {_REMEDY}.)"
 )
-
-_UNREAD: MutableMapping[Any, list[Batch]] = weakref.WeakKeyDictionary()
-"""What was taken from an iterator of the user's, but not consumed: who reads it next begins here.
-"""
 
 
 class IterableSource(Source):
@@ -85,30 +82,42 @@ class IterableSource(Source):
                 f"The function that was given as data returned a `{type(batches).__name__}`; it is "
                 "called for each pass, and returns an iterable of batches."
             )
-        cursor = opened(batches, mark)
-        count = mark.batches
+        count, items, state = self._opened(batches, mark)
         try:
-            for batch in self._unread():
+            for item in items:
                 count += 1
-                yield Item(batch, Mark(count))
-            for batch in cursor.items:
-                count += 1
-                checked = as_batch(batch)
-                yield Item(checked, Mark(count, copy.deepcopy(cursor.state())))
+                if isinstance(item, Item):  # one that was read before
+                    yield item
+                else:
+                    yield Item(as_batch(item), Mark(count, copy.deepcopy(state())))
         finally:
-            if not self.once and hasattr(cursor.items, "close"):  # what is the user's own goes on
-                cursor.items.close()  # pyright: ignore[reportAttributeAccessIssue]
+            if not self.once and hasattr(items, "close"):  # what is the user's own goes on
+                items.close()
 
-    def _unread(self) -> list[Batch]:
-        with contextlib.suppress(TypeError):
-            return _UNREAD.pop(self._batches, []) if self.once else []
-        return []
+    def _opened(self, batches: Any, mark: Mark) -> tuple[int, Any, Callable[[], Any]]:
+        """How many batches lie before `mark`, what comes behind it, and what tells its state."""
+        was = self.standing
+        if not self.once or mark.state is not None:
+            cursor = opened(batches, mark)
+            return mark.batches, cursor.items, cursor.state
+        if mark.batches < was.batches:
+            raise ValueError(
+                f"`position` is behind {mark.batches} batches, but {was.batches} were taken from "
+                "this iterator, which can't go back: make it anew."
+            )
+        unread = was.unread[mark.batches - was.batches :]
+        cursor = opened(batches, Mark(max(mark.batches - was.batches - len(was.unread), 0)))
+        return mark.batches, itertools.chain(unread, cursor.items), cursor.state
 
-    def put_back(self, batches: list[Batch]) -> None:
-        """Keep what was taken from the user's own iterator for who reads it next."""
-        if self.once and batches:
-            with contextlib.suppress(TypeError):  # not all iterators can be referred to weakly
-                _UNREAD[self._batches] = batches
+    @property
+    def standing(self) -> Standing:
+        """Where the user's own iterator stands; what is iterated over anew, at its beginning."""
+        return standing(self._batches) if self.once else Standing()
+
+    def leave(self, batches: int, unread: list[Item]) -> None:
+        """Remember where the user's own iterator stands, for who reads it next."""
+        if self.once:
+            leave(self._batches, Standing(batches, tuple(unread)))
 
 
 class IterableReader(Reader):
@@ -122,7 +131,8 @@ class IterableReader(Reader):
         self._wanted = wanted
         self._limit = None if limit is None else max(limit, 1)  # `first` may ask for one
         self._feed: Feed | None = None
-        self._at = self._begun = Mark()
+        self._at = Mark(source.standing.batches)
+        self._goes_on = False  # whether there is something of this pass behind us
         self._rows: int | None = None
 
     @property
@@ -133,8 +143,8 @@ class IterableReader(Reader):
     def first(self) -> Batch | None:
         """The first batch of the pass under way; None if it is not wanted any more."""
         item = self._opened().first()
-        if item is None and self._wanted() and self._at.batches:  # it had stood at the pass's end
-            self.restart()
+        if item is None and self._wanted() and self._goes_on:  # it had stood at the pass's end
+            self._begin()
             item = self._opened().first()
         if item is None and self._wanted():
             raise ValueError(_EMPTY)
@@ -152,7 +162,7 @@ class IterableReader(Reader):
         self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
     ) -> Generator[Stack, None, None]:
         """The next batches of the pass under way, or of a new one, to its end or `most` of them."""
-        feed, goes_on, some = self._opened(), self._at.batches > 0, False
+        feed, goes_on, some = self._opened(), self._goes_on, False
         for stack in feed.stacks(capacity, most):
             some = True
             yield stack
@@ -160,7 +170,7 @@ class IterableReader(Reader):
             return
         if not some and not goes_on:
             raise ValueError(_EMPTY)
-        self.restart()
+        self._begin()
         if not some:  # the pass had ended where the last epoch did
             yield from self.stacks(capacity, most)
 
@@ -169,8 +179,8 @@ class IterableReader(Reader):
 
     def _opened(self) -> Feed:
         if self._feed is None:
-            begun = self._begun = self._at
-            self._feed = Feed(lambda: self._items(begun), self._wanted, self._limit)
+            mark = self._at
+            self._feed = Feed(lambda: self._items(mark), self._wanted, self._limit)
         return self._feed
 
     def _items(self, mark: Mark) -> Generator[Item, None, None]:
@@ -187,32 +197,36 @@ class IterableReader(Reader):
     def ran(self, steps: int) -> None:
         """Count so many batches as consumed."""
         assert self._feed is not None
-        self._at = self._feed.ran(steps).behind
+        self._at, self._goes_on = self._feed.ran(steps).behind, True
         if self._limit is not None:
             self._limit -= steps
 
     @property
     def position(self) -> Position:
-        """How many batches of the pass are consumed, and what the iterator told of itself."""
-        return {"batches": self._at.batches, "state": self._at.state}
+        """How many batches of the pass are consumed, what the iterator told of itself, and how many
+        rows its first batch had."""
+        return {"batches": self._at.batches, "state": self._at.state, "rows": self._rows}
 
     def seek(self, position: Position) -> None:
         """Go where another reader stood."""
-        where = check_position(position, {"batches", "state"})
-        self.close()
-        self._at = Mark(where["batches"], where["state"])
+        where = check_position(position, {"batches", "state", "rows"})
+        self._at, self._rows = Mark(where["batches"], where["state"]), where["rows"]
+        self._goes_on = self._at.batches > 0
 
     def restart(self) -> None:
         """Begin the next pass anew."""
-        if self._at.batches == 0:  # a batch that was looked at is not lost
-            return
+        if self._goes_on:  # else a batch may have been looked at, and is not lost
+            self._begin()
+
+    def _begin(self) -> None:
         self.close()
-        self._at = Mark()
+        self._at, self._goes_on = Mark(), False
 
     def close(self) -> None:
+        """End what was begun for reading ahead."""
         if self._feed is not None:
-            left = self._feed.close()
-            self._source.put_back([_real(batch) for batch in left])
+            left = [item._replace(batch=_real(item.batch)) for item in self._feed.close()]
+            self._source.leave(self._at.batches, left)
             self._feed = None
 
 
@@ -239,23 +253,6 @@ def _length(batches: Any) -> int | float | None:
     except (TypeError, NotImplementedError):
         return None
     return length if length < sys.maxsize else math.inf  # Grain's `.repeat()`
-
-
-def as_batch(batch: Any) -> Batch:
-    """Check a batch as people give it, and make arrays of its leaves."""
-    if batch is None:
-        raise TypeError("The data gave None where a batch was due.")
-    batch = as_columns(batch, "batch", of="a batch")
-    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
-    if len(lengths) != 1 or 0 in lengths:
-        shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(batch))
-        raise ValueError(
-            "All parts of a batch must have the same number of examples along their first axis, "
-            f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
-        )
-    # it waits for its turn, and whoever made it may fill the same memory again
-    copied = lambda leaf: leaf.toarray() if is_sparse(leaf) else np.array(leaf, copy=True)
-    return jax.tree.map(copied, batch)
 
 
 def makes_batches(x: Any) -> bool:

@@ -90,7 +90,7 @@ def test_a_position_where_no_batch_begins_is_refused() -> None:
         with pytest.raises(ValueError, match="where no batch begins: there are 20 examples, and"):
             reader.seek(position)
     with pytest.raises(ValueError, match=r"a dict of examples, order; got \{'batches': 3"):
-        reader.seek({"batches": 3, "state": None})
+        reader.seek({"batches": 3, "state": None, "rows": None})
 
 
 class HasArray:

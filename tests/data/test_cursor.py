@@ -127,14 +127,14 @@ def test_a_list_and_what_is_indexed_begin_where_they_should() -> None:
 
     check(Indexed)
     with data.as_source(Indexed()).read(data.Cut(1)) as reader:
-        reader.seek({"batches": 4, "state": None})
+        reader.seek({"batches": 4, "state": None, "rows": None})
         read.clear()
         assert len(some(reader, None)) == 2 and read == [4, 5]
 
 
 def test_a_replay_past_the_end_is_refused() -> None:
     with data.as_source(batches).read(data.Cut(1)) as reader:
-        reader.seek({"batches": 9, "state": None})
+        reader.seek({"batches": 9, "state": None, "rows": None})
         with (
             pytest.warns(UserWarning, match="first 9 batches are made again and thrown away"),
             pytest.raises(ValueError, match="gave 6 batches, and `position` is behind 9"),
@@ -151,6 +151,7 @@ def test_grain_map_dataset() -> None:
         assert json.loads(json.dumps(reader.position)) == {
             "batches": 2,
             "state": {"next_index": 2},
+            "rows": 4,
         }
 
 
