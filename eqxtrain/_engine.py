@@ -284,7 +284,7 @@ class Pass:
             values = self._found.compute(dict(metrics)) if self._found else {}
         result = _logs.as_result(jax.device_get(values))
         if whole:
-            _logs.warn(metrics)
+            _logs.warn_of(metrics)
         return result
 
     def outputs(self) -> PyTree:

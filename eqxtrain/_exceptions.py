@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ._history import History
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -33,18 +32,6 @@ def telling_of_exceptions(
                 callback.on_exception(run)
             except Exception as second:
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
-        raise
-
-
-@contextmanager
-def carrying(learner: Callable[[], Any], history: History) -> Iterator[None]:
-    """Let what goes wrong around a run carry the learner of then, if it carries none yet."""
-    try:
-        yield
-    except BaseException as error:
-        with suppress(TypeError):
-            vars(error).setdefault("history", history)
-            vars(error).setdefault("learner", learner())
         raise
 
 

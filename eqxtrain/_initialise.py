@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +15,7 @@ from ._fold import Kind
 from ._request import request
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
+from ._warn import warn
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
@@ -153,10 +153,9 @@ def _warn_of_lost_weights(
             asked = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
             for weight in weights:
                 if not asked.everything and not {weight, "batch"} & set(asked.names):
-                    warnings.warn(
+                    warn(
                         f"`{type(learner).__name__}.{step}` does not ask for `{weight}`, so it is "
                         "ignored: ask for it, and hand it on to `self.measure`.",
-                        stacklevel=5,
                     )
 
 
@@ -180,11 +179,10 @@ def _check_padded(learner: AbstractLearner[Any], kind: Kind, padding: Padding) -
             )
     assert learner.state is not None
     if kind == "train" and padding == "some" and learner.state.model_state is not None:
-        warnings.warn(
+        warn(
             f'With `remainder="pad"` the model of `{name}` sees padding, which enters what its '
             "`model_state` keeps of a batch (the statistics of BatchNorm): choose a `batch_size` "
             'that divides the data, or `remainder="keep"`.',
-            stacklevel=5,
         )
 
 

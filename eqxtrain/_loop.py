@@ -13,7 +13,7 @@ import numpy as np
 from . import _tree, data
 from ._drive import Driver, Pause
 from ._engine import Pass
-from ._exceptions import carrying, telling_of_exceptions
+from ._exceptions import telling_of_exceptions
 from ._history import Fitted, History
 from ._initialise import ready
 from ._interrupt import Interrupt, in_ipython
@@ -40,13 +40,18 @@ def fit(
     """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
     batches = given.source.steps(given.cut)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
-    history, where = History(), "before the first step"
-    latest = lambda: learner
-    with carrying(latest, history), Interrupt() as interrupt, contextlib.ExitStack() as closed:
+    history, where, reader = History(), "before the first step", None
+    position_of = lambda: None if reader is None else reader.position
+    run = Run(learner, history, {**shape, **given.params}, position_of)
+    rescue = lambda: learner
+    with (
+        Interrupt() as interrupt,
+        telling_of_exceptions(run, given.callbacks, lambda: rescue()),
+        contextlib.ExitStack() as closed,
+    ):
         wanted = lambda: not interrupt.asked
-        reader = closed.enter_context(
-            given.source.read(given.cut, wanted=wanted, limit=schedule.limit)
-        )
+        reader = given.source.read(given.cut, wanted=wanted, limit=schedule.limit)
+        closed.enter_context(reader)
         if position is not None:
             reader.seek(position)
         first = reader.first()
@@ -54,23 +59,19 @@ def fit(
             history.position = reader.position
         else:
             learner = given.ready(learner, first, "train")
-            run = Run(learner, history, {**shape, **given.params}, lambda: reader.position)
-            training = Pass(
-                learner,
-                "train",
-                class_weight=given.class_weight,
-                options=given.options,
-                donate=donate,
-            )
+            run.begin(learner)
+            kept = {"class_weight": given.class_weight, "options": given.options}
+            training = Pass(learner, "train", donate=donate, **kept)
             training.compilations = history.timing.compilations
-            validating = closed.enter_context(
-                Validation(run, training, given, validation, interrupt, schedule.validation_steps)
+            validating = Validation(
+                run, training, given, validation, interrupt, schedule.validation_steps
             )
+            closed.enter_context(validating)
             loop = _Fit(
                 run, training, given, schedule, reader, validating, interrupt, shuffle, not donate
             )
-            with telling_of_exceptions(run, given.callbacks, loop.rescue):
-                loop()
+            rescue = loop.rescue
+            loop()
             learner, where = training.learner, f"in epoch {run.epoch + 1}, after step {run.step}"
     if interrupt.asked:  # asked for once the handler is gone, so that none is missed
         history.stopped = "interrupted"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +19,7 @@ from ._initialise import Padding, ready
 from ._interrupt import Interrupt
 from ._naming import unique
 from ._steps import AbstractLearner
+from ._warn import warn
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -54,30 +54,31 @@ class Given(NamedTuple):
         return "none yet" if rows is not None and rows % self.cut.batch_size == 0 else "some"
 
 
-def evaluate(learner: Any, given: Given, steps: int | None) -> dict[str, Any]:
+def evaluate(learner: AbstractLearner[Any], given: Given, steps: int | None) -> dict[str, Any]:
     """One pass of `test_step`. The arguments are those of `Learner.evaluate`, checked."""
-    with given.source.read(given.cut, limit=steps) as reader:
-        return _whole(learner, given, "test", reader, steps)[0]
+    return _whole(learner, given, "test", steps)
 
 
-def predict(learner: Any, given: Given, steps: int | None) -> PyTree:
+def predict(learner: AbstractLearner[Any], given: Given, steps: int | None) -> PyTree:
     """One pass of `pred_step`. The arguments are those of `Learner.predict`, checked."""
-    with given.source.read(given.cut, limit=steps) as reader:
-        return _whole(learner, given, "predict", reader, steps)[1].outputs()
+    return _whole(learner, given, "predict", steps)
 
 
-def _whole(
-    learner: Any, given: Given, kind: Kind, reader: data.Reader, steps: int | None
-) -> tuple[dict[str, Any], Pass]:
-    """A pass that is no part of a run."""
-    learner = given.ready(learner, reader.first(), kind)
+def _whole(learner: AbstractLearner[Any], given: Given, kind: Kind, steps: int | None) -> Any:
+    """A pass that is no part of a run: what it measured, or what it predicted."""
     batches = given.source.steps(given.cut)
     known = [n for n in (steps, batches) if isinstance(n, int)]
     run = Run(learner, History(), {"steps": min(known, default=None), **given.params})
-    pass_ = Pass(learner, kind, class_weight=given.class_weight, options=given.options)
-    with telling_of_exceptions(run, given.callbacks, lambda: learner):
+    with (
+        telling_of_exceptions(run, given.callbacks, lambda: learner),
+        given.source.read(given.cut, limit=steps) as reader,
+    ):
+        learner = given.ready(learner, reader.first(), kind)
+        run.begin(learner)
+        pass_ = Pass(learner, kind, class_weight=given.class_weight, options=given.options)
         run.enter(training=None, measuring=pass_ if kind == "test" else None)
-        return _pass_over(run, given.callbacks, pass_, reader, steps), pass_
+        measured = _pass_over(run, given.callbacks, pass_, reader, steps)
+        return measured if kind == "test" else pass_.outputs()
 
 
 def on_batch(
@@ -118,10 +119,9 @@ def _pass_over(
 
 def warn_of_drought(steps: int, due: int, what: str) -> None:
     """Say that the data ended before what was to be done with them."""
-    warnings.warn(
+    warn(
         f"The data ran out after {steps} of the {due} steps of {what}, which ends here; what comes "
         "next begins a new pass over them. Ask for no more steps than the data have batches.",
-        stacklevel=2,
     )
 
 

@@ -1,7 +1,6 @@
 """Trees and their leaves: paths, differences, copies, and the split into arrays and the rest."""
 
 import types
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._identity import Frozen
+from ._warn import warn
 
 
 class Static(NamedTuple):
@@ -212,10 +212,9 @@ def untied(tree: PyTree, *, root: str) -> PyTree:
         name = root + jax.tree_util.keystr(path)
         if seen.setdefault(id(leaf), name) == name:
             return leaf
-        warnings.warn(
+        warn(
             f"`{name}` and `{seen[id(leaf)]}` are one array. They are trained apart from here on; "
             "to tie them, use `eqx.nn.Shared`.",
-            stacklevel=2,
         )
         return jnp.array(leaf, copy=True)
 

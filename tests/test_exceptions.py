@@ -1,6 +1,7 @@
 """How an exception leaves a run: with the learner, told of, ending in a sentence."""
 
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -159,3 +160,21 @@ def test_an_epoch_that_was_trained_whole_is_recorded_though_its_validation_fails
     with pytest.raises(OSError) as raised:
         learner().fit(x, y, validation_data=(x, y), callbacks=Fails(), verbose=0)
     assert list(vars(raised.value)["history"]) == ["loss", "accuracy"]
+
+
+def test_everybody_is_told_of_what_goes_wrong_before_the_first_batch() -> None:
+    told: list[Any] = []
+
+    class Hears(et.Callback):
+        def on_exception(self, run: et.Run) -> None:
+            told.append((type(run.exception), run.step, run.learner.state))
+
+    def breaks() -> Iterator[Any]:
+        raise LookupError
+        yield
+
+    made = learner()
+    for run in (made.fit, made.evaluate, made.predict):
+        with pytest.raises(LookupError):
+            run(breaks, callbacks=Hears())
+    assert told == [(LookupError, 0, None)] * 3

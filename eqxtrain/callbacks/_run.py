@@ -33,7 +33,7 @@ class Run:
         self.history = history
         self.params: dict[str, Any] = dict(params)
         self.epoch = 0
-        self.step = int(learner.state.step)
+        self.step = 0 if learner.state is None else int(learner.state.step)
         self.stopped: str | None = None
         self.exception: BaseException | None = None
         self.replacement: Any = None
@@ -124,6 +124,10 @@ class Run:
                 f"`run.{method}` is for `fit`: `evaluate` and `predict` change no learner, and "
                 "measure all of their data."
             )
+
+    def begin(self, learner: Any) -> None:
+        """For the loop: the learner was initialised."""
+        self._learner, self.step = learner, int(learner.state.step)
 
     def enter(self, *, training: Pass | None, measuring: Pass | None) -> None:
         """For the loop: which pass trains, and which one `logs` come from."""

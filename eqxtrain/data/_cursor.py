@@ -1,9 +1,10 @@
 """Iterators of others, and how they report and restore their position."""
 
 import itertools
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
+
+from .._warn import warn
 
 _PAIRS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
 """How iterators spell it: Grain's way, and that of torchdata and HuggingFace's datasets."""
@@ -62,6 +63,8 @@ def is_indexed(x: Any) -> bool:
 
 
 def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
+    if start > len(batches):
+        raise ValueError(_beyond(len(batches), start))
     for i in range(start, len(batches)):
         yield batches[i]
 
@@ -97,16 +100,19 @@ def pair_of(x: Any) -> tuple[str, str] | None:
 def _replay(items: Iterator[Any], count: int) -> None:
     if count == 0:
         return
-    warnings.warn(
+    warn(
         f"The data can't go to a position, so their first {count} batches are made again and "
         "thrown away, which takes as long as making them. What has `get_state` and `set_state` "
         "(Grain), or `state_dict` and `load_state_dict` (torchdata's `StatefulDataLoader`), goes "
         "there at once.",
-        stacklevel=2,
     )
     given = sum(1 for _ in itertools.islice(items, count))
     if given < count:
-        raise ValueError(
-            f"The data gave {given} batches, and `position` is behind {count}: go on with the data "
-            "that it came from."
-        )
+        raise ValueError(_beyond(given, count))
+
+
+def _beyond(given: int, count: int) -> str:
+    return (
+        f"The data have {given} batches, and `position` is behind {count}: go on with the data "
+        "that it came from."
+    )

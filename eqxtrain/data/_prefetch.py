@@ -4,10 +4,11 @@ import collections
 import contextvars
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+
+from .._warn import warn
 
 T = TypeVar("T")
 
@@ -71,11 +72,10 @@ class Prefetched(Generic[T]):
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(_POLL)
         if self._thread.is_alive():
-            warnings.warn(
+            warn(
                 f"The data did not give its next batch within {_PATIENCE:.0f} s after the run "
                 f"ended, so its thread `{self._thread.name}` is left behind. It is a daemon: it "
                 "ends with its batch, or with the process.",
-                stacklevel=2,
             )
         left = list(self._ready)
         self._ready.clear()

@@ -129,9 +129,14 @@ class Source(abc.ABC):
 
 def check_position(position: Any, keys: set[str]) -> Position:
     """Refuse what is no position of such a source."""
-    if not isinstance(position, dict) or set(position) != keys:
+    known = isinstance(position, dict) and set(position) == keys
+    if not known or not all(_is_count(position.get(name, 0)) for name in ("batches", "examples")):
         raise ValueError(
             f"`position` is what `run.position` or `history.position` gave for such data, a dict "
             f"of {', '.join(sorted(keys))}; got {position!r}."
         )
     return position
+
+
+def _is_count(n: Any) -> bool:
+    return isinstance(n, int) and n >= 0

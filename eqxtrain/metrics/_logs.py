@@ -1,6 +1,5 @@
 """Logs as a monoid: what a step reports, begun, merged and computed."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import PyTree
 
 from .._naming import unique
 from .._tree import differences, is_typed_key, shapes, strong
+from .._warn import warn
 from ._base import Metric
 from ._modes import Mean
 from ._ordered import Gather
@@ -182,9 +182,9 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: jax.tree.map(convert, values[name]) for name in order}
 
 
-def warn(metrics: Mapping[str, Metric]) -> None:
+def warn_of(metrics: Mapping[str, Metric]) -> None:
     """Say what metrics have to say of their values, at the end of a pass."""
     for name, metric in metrics.items():
         said = metric.warning()
         if said:
-            warnings.warn(f"`{name}` {said}.", stacklevel=2)
+            warn(f"`{name}` {said}.")

@@ -132,12 +132,24 @@ def test_a_list_and_what_is_indexed_begin_where_they_should() -> None:
         assert len(some(reader, None)) == 2 and read == [4, 5]
 
 
-def test_a_replay_past_the_end_is_refused() -> None:
+def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
+    for position, match in [
+        ({"batches": 9, "state": None, "rows": 4}, "have 6 batches, and `position` is behind 9"),
+        (
+            {"batches": "a", "state": None, "rows": 4},
+            "`position` is what .* a dict of batches, row",
+        ),
+        ({"batches": 3}, "`position` is what"),
+    ]:
+        reader = data.as_source(list(batches())).read(data.Cut(1))
+        with pytest.raises(ValueError, match=match), reader:
+            reader.seek(position)
+            some(reader, None)
     with data.as_source(batches).read(data.Cut(1)) as reader:
         reader.seek({"batches": 9, "state": None, "rows": None})
         with (
             pytest.warns(UserWarning, match="first 9 batches are made again and thrown away"),
-            pytest.raises(ValueError, match="gave 6 batches, and `position` is behind 9"),
+            pytest.raises(ValueError, match="have 6 batches, and `position` is behind 9"),
         ):
             some(reader, None)
 

@@ -1,0 +1,16 @@
+"""Warnings that point at the user's line, however deep in the house they come from."""
+
+import sys
+import warnings
+
+
+def warn(text: str) -> None:
+    """Warn the first caller that is not of this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_ours(frame.f_back.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    return module.split(".")[0] in (__package__, "jaxtyping", "beartype", "equinox", "contextlib")
