@@ -70,9 +70,10 @@ def training_data(
             )
         source, held_out = source.split(validation_split)
         return given._replace(source=source), {"val_": held_out}
+    batches = source.steps(given.cut)
     validation = {} if validation_data is None else data.named_sets(validation_data)
     for held_out in validation.values():
-        held_out.check_passes(schedule.validations, "validation_data")
+        held_out.check_passes(schedule.validations(batches), "validation_data")
         remedy = "give `validation_steps`"
         bounded = schedule.validation_steps is not None
         check_ends(held_out, given.cut.for_validation(), bounded, "validation_data", remedy)

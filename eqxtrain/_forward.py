@@ -56,9 +56,28 @@ def call_over_batch(
                 "whole batch. By Equinox's convention models are unbatched, and the default "
                 "`pred_step` maps them over the batch. Either write the model for one example, or "
                 "override\n\n    def pred_step(self, model, state, x):\n"
-                "        return model(x), state\n"
+                "        return model(x), state\n\n"
+                "(Or was this a single example, where a batch was due?)"
             ) from error
+        if isinstance(error, TypeError) and (hint := _hint_at_inputs(x)):
+            error.add_note(hint)
         raise
+
+
+def _hint_at_inputs(x: PyTree) -> str | None:
+    if type(x) in (tuple, list):
+        return (
+            f"`x` is a {type(x).__name__} of {len(x)}, so the model was called with {len(x)} "
+            "arguments. Labels are given apart, `fit(x, y)`; in a batch, `(x, y)`."
+        )
+    if isinstance(x, Mapping):
+        keys = ", ".join(f"`{key}`" for key in x)
+        return (
+            f"`x` is a mapping, so the model was called with the keyword arguments {keys}. Of a "
+            "mapping for everything, the inputs are called `x` and the labels `y_true` "
+            "(`dataset.rename_columns(...)`), or a step of yours asks for its keys."
+        )
+    return None
 
 
 def _parameters(model: Callable[..., Any]) -> frozenset[str]:

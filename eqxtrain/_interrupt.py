@@ -1,5 +1,7 @@
 """Ctrl-C: once to end a run cleanly, twice to end it at once."""
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -18,6 +20,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.asked = False
         self._old: Any = None
+        self._pid = os.getpid()
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
@@ -41,7 +44,9 @@ class Interrupt:
             raise KeyboardInterrupt
         self.asked = True
         text = "Stopping after the steps under way; press Ctrl-C again to stop at once."
-        print(f"\n{text}", file=sys.stderr)
+        if os.getpid() == self._pid:  # and no worker that was forked from it
+            with contextlib.suppress(RuntimeError):  # it may be in the middle of a line
+                print(f"\n{text}", file=sys.stderr)
 
 
 def in_ipython() -> bool:

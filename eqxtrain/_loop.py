@@ -18,9 +18,10 @@ from ._history import Fitted, History
 from ._initialise import ready
 from ._interrupt import Interrupt, in_ipython
 from ._naming import unique
-from ._passes import Given, Validation, warn_of_drought
+from ._passes import Given, Validation
 from ._schedule import Schedule
 from ._steps import AbstractLearner
+from ._warn import warn
 from .callbacks import Run
 
 L = TypeVar("L", bound=AbstractLearner[Any])
@@ -94,7 +95,6 @@ class _Fit:
     _keep_snapshots: bool
 
     def __post_init__(self) -> None:
-        self._key = np.asarray(self._run.learner.state.key)
         self._snapshot: Any = (self._run.learner, self._reader.position)
         self._taken = 0
         self._measured: dict[str, Any] = {}
@@ -134,7 +134,7 @@ class _Fit:
         if not self._keep_snapshots:
             raise RuntimeError("with `donate=True` no snapshot is kept for when the device fails")
         learner, run.history.position = self._snapshot
-        run.fall_back(learner)
+        run.fall_back(*self._snapshot)
         return learner
 
     def _is_halted(self) -> bool:
@@ -159,7 +159,6 @@ class _Fit:
             self._training.adopt(learner)
             self._take_snapshot()
             run.step = int(learner.state.step)
-            self._key = np.asarray(learner.state.key)
             run.forget()
 
     def _epoch(self, epoch: int) -> None:
@@ -175,8 +174,8 @@ class _Fit:
             run.forget(dict.fromkeys(run.history, math.nan))
             self._tell("on_epoch_end")
             return
-        self._train()
-        if self._interrupt.asked:
+        whole = self._train()
+        if self._interrupt.asked and not whole:
             return
         result = training.logs()
         training.begin()
@@ -195,18 +194,28 @@ class _Fit:
         run.history.append(result)  # also if validation was interrupted, and nobody told of it
         run.history.timing.epochs.append(time.perf_counter() - began)
 
-    def _train(self) -> None:
-        """The steps of an epoch."""
+    def _train(self) -> bool:
+        """The steps of an epoch; gives whether these were all that it has."""
         reader, most = self._reader, self._schedule.most(self._taken)
         left = reader.left
-        order = data.Order(tuple(map(int, self._key)), self._run.step) if self._shuffle else None
-        with closing(reader.stacks(self._training.capacity, most, order)) as stacks:
+        with closing(reader.stacks(self._training.capacity, most, self._order())) as stacks:
             steps = self._driver.over(self._training, stacks)
         self._taken += steps
         due = most if self._schedule.steps_per_epoch is not None else left
         due = due if due is None or most is None else min(due, most)
         if due is not None and steps < due and not self._is_halted():
-            warn_of_drought(steps, due, f"epoch {self._run.epoch + 1}")
+            warn(
+                f"The data ran out after {steps} of the {due} steps of epoch "
+                f"{self._run.epoch + 1}, which ends here; the next one begins a new pass over them."
+            )
+        return not self._is_halted() if due is None else steps >= due
+
+    def _order(self) -> data.Order | None:
+        """The order of a pass that begins now."""
+        if not self._shuffle:
+            return None
+        key = np.asarray(self._training.learner.state.key)
+        return data.Order(tuple(map(int, key)), self._run.step)
 
     def _validate(self) -> None:
         """Validation, at the end of an epoch or between two of its steps."""
@@ -214,6 +223,7 @@ class _Fit:
             return
         self._measured = self._validation()
         self._run.enter(training=self._training, measuring=self._training)
+        self._settle()
 
 
 def _report_interruption(
@@ -221,7 +231,7 @@ def _report_interruption(
 ) -> None:
     text = f"Interrupted {where}"
     if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
-        print(f"{text}: this is the learner of that step.")
+        print(f"{text}: this is the learner of then.")
         return
     error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
     vars(error).update(learner=learner, history=history)

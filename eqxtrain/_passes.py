@@ -110,19 +110,11 @@ def _pass_over(
     if halted():
         return {}
     if most is not None and steps < most:
-        warn_of_drought(steps, most, "this pass")
+        warn(f"The data ran out after {steps} of the {most} steps that were asked for.")
     result = pass_.logs() if measures else {}
     run.forget(result)
     callbacks.tell(f"on_{kind}_end", run)
     return dict(result)
-
-
-def warn_of_drought(steps: int, due: int, what: str) -> None:
-    """Say that the data ended before what was to be done with them."""
-    warn(
-        f"The data ran out after {steps} of the {due} steps of {what}, which ends here; what comes "
-        "next begins a new pass over them. Ask for no more steps than the data have batches.",
-    )
 
 
 @dataclasses.dataclass

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import data
 from .callbacks import Every
 
@@ -51,10 +53,16 @@ class Schedule(NamedTuple):
 
     def epochs_of(self, batches: int | float | None) -> int | None:
         """How many epochs the run will have, if that is known, of data with so many batches."""
-        each = self.steps_per_epoch or batches
-        if self.steps is None or not isinstance(each, int):
+        if self.steps is None:
             return self.epochs
-        by_steps = math.ceil(self.steps / each)
+        if isinstance(batches, int):  # a pass ends the epoch that it ends in
+            each = lambda steps: math.ceil(steps / (self.steps_per_epoch or batches))
+            passes, rest = divmod(self.steps, batches)
+            by_steps = passes * each(batches) + each(rest)
+        elif self.steps_per_epoch is not None:
+            by_steps = math.ceil(self.steps / self.steps_per_epoch)
+        else:
+            return None if batches is None else 1
         return by_steps if self.epochs is None else min(self.epochs, by_steps)
 
     def steps_of(self, batches: int | float | None) -> int | None:
@@ -85,12 +93,16 @@ class Schedule(NamedTuple):
         """After how many steps there is validation within epochs; None for never."""
         return self.validation.steps if isinstance(self.validation, Every) else None
 
-    @property
-    def validations(self) -> int:
-        """How many validations there may be, 2 where it can't be known."""
-        if self.validates_every is not None or self.epochs is None:
-            return 2
-        return sum(map(self.validates, range(self.epochs)))
+    def validations(self, batches: int | float | None) -> int:
+        """How many validations there will be for sure, of a run over so many batches a pass."""
+        epochs, steps = self.epochs_of(batches), self.limit
+        if self.validates_every is not None:
+            if steps is None and epochs is not None and isinstance(batches, int):
+                steps = epochs * batches
+            return (steps or 0) // self.validates_every
+        if epochs is not None and self.steps is not None:
+            epochs = min(epochs, self.steps)
+        return sum(map(self.validates, range(epochs or 1)))
 
 
 def schedule(
@@ -118,14 +130,15 @@ def _frequency(given: Any) -> Frequency:
     if isinstance(given, Every):
         return given
     try:
-        listed = [given] if isinstance(given, int) else list(given)
+        alone = isinstance(given, int | np.integer)
+        listed = [given] if alone else list(given)
         checked = [data.check_whole("validation_freq", n, at_least=1) for n in listed]
     except (TypeError, ValueError):
         raise ValueError(
             "`validation_freq` is a number of epochs, a list of epochs from 1 on, or "
             f"`eqxtrain.Every(steps=...)`; got {given!r}."
         ) from None
-    return checked[0] if isinstance(given, int) else checked
+    return checked[0] if alone else checked
 
 
 def check_ends(source: data.Source, cut: data.Cut, bounded: bool, name: str, remedy: str) -> None:

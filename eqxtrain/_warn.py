@@ -6,7 +6,7 @@ import warnings
 
 def warn(text: str) -> None:
     """Warn the first caller that is not of this package."""
-    frame, level = sys._getframe(1), 2
+    frame, level = sys._getframe(1), 3
     while frame.f_back is not None and _is_ours(frame.f_back.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=level)

@@ -144,7 +144,8 @@ class Run:
         """
         self._copy, self._logs, self._after = None, logs, after
 
-    def fall_back(self, learner: Any) -> None:
+    def fall_back(self, learner: Any, position: Any) -> None:
         """For the loop: the device failed, and this learner is the last that there is."""
         self._training, self._learner, self._copy = None, learner, None
+        self._position = lambda: position
         self.step = int(learner.state.step)

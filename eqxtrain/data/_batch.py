@@ -85,3 +85,10 @@ def padded(batch: Batch, rows: int) -> Masked:
     count = size(batch)
     fill = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], rows - count, axis=0)])
     return Masked(jax.tree.map(fill, batch), np.arange(rows) < count)
+
+
+def real(batch: Batch) -> Batch:
+    """A batch of the host without the rows that fill it up."""
+    if not isinstance(batch, Masked):
+        return batch
+    return jax.tree.map(lambda leaf: leaf[batch.mask], batch.batch)

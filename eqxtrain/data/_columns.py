@@ -49,6 +49,7 @@ def as_batch(batch: Any) -> PyTree:
         raise ValueError(
             "All parts of a batch must have the same number of examples along their first axis, "
             f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
+            + _BATCH_THEM
         )
     # it waits for its turn, and whoever made it may fill the same memory again
     copied = lambda leaf: leaf.toarray() if is_sparse(leaf) else np.array(leaf, copy=True)
@@ -101,7 +102,7 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
     leaf = _of_frame(leaf, path) if hasattr(leaf, "to_numpy") else leaf
     if not hasattr(leaf, "__array__"):
         raise TypeError(_no_array(leaf, path, of))
-    array = np.asarray(leaf)
+    array = np.asanyarray(leaf) if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
     if array.ndim == 0:
         raise ValueError(
             f"`{path}` is a scalar: data have the examples along their first axis."
@@ -111,11 +112,18 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
 
 
 def _canonical(column: Column, path: str) -> Column:
-    if column.dtype.kind in "USOMm":
+    if isinstance(column, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{path}` is a masked array, whose mask would be lost: fill it, `.filled(...)`, and "
+            "give what is missing the `sample_weight` 0."
+        )
+    if column.dtype.kind in "USOMm" or column.dtype.names is not None:
         raise TypeError(
             f"`{path}` has the dtype {column.dtype}, which no device computes with: turn it into "
-            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`)."
+            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`; rows of several "
+            "lengths are padded to one)."
         )
+    column = column.astype(column.dtype.newbyteorder("="), copy=False)
     return column.astype(jax.dtypes.canonicalize_dtype(column.dtype), copy=False)
 
 

@@ -9,6 +9,9 @@ from .._warn import warn
 _PAIRS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
 """How iterators spell it: Grain's way, and that of torchdata and HuggingFace's datasets."""
 
+_EVERY = {"get_state": 1, "state_dict": 16}
+"""After how many batches each is asked: the second gathers what its workers are at, which costs."""
+
 
 class Mark(NamedTuple):
     """A position in what an iterable gives.
@@ -16,11 +19,13 @@ class Mark(NamedTuple):
     **Arguments:**
 
     - `batches`: how many lie before it.
-    - `state`: what the iterator itself told of it; None if it can't.
+    - `state`: what the iterator itself told of its own position; None if it can't.
+    - `state_at`: behind how many batches it told that.
     """
 
     batches: int = 0
     state: Any = None
+    state_at: int = 0
 
 
 class Cursor(NamedTuple):
@@ -29,11 +34,13 @@ class Cursor(NamedTuple):
     **Arguments:**
 
     - `items`: the iterator.
-    - `state`: gives what the iterator tells of its position.
+    - `state`: gives what the iterator tells of its position; None if it tells nothing.
+    - `every`: after how many batches it is asked. What is fewer behind that is made again.
     """
 
     items: Iterator[Any]
-    state: Callable[[], Any]
+    state: Callable[[], Any] | None = None
+    every: int = 1
 
 
 def opened(iterable: Any, mark: Mark) -> Cursor:
@@ -43,17 +50,32 @@ def opened(iterable: Any, mark: Mark) -> Cursor:
     produced again up to it, and thrown away.
     """
     if is_indexed(iterable):
-        return Cursor(_indexed(iterable, mark.batches), lambda: None)
+        return Cursor(_indexed(iterable, mark.batches))
     pair = pair_of(iterable)
     if pair is not None and not isinstance(iterable, Iterator):
-        return _restored_before(iterable, pair, mark)
+        if mark.state is not None and _is_of_huggingface(iterable):
+            iterable = _twin(iterable)  # it would begin there in all later passes, too
+        return _cursor(iterable, pair, mark, lambda: iter(iterable))
     items = iter(iterable)
-    pair = pair_of(items)
-    if pair is not None and mark.state is not None:
-        getattr(items, pair[1])(mark.state)
-    else:
+    if (pair := pair_of(items)) is not None:
+        return _cursor(items, pair, mark, lambda: items)
+    _replay(items, mark.batches)
+    return Cursor(items)
+
+
+def _cursor(
+    owner: Any, pair: tuple[str, str], mark: Mark, begun: Callable[[], Iterator[Any]]
+) -> Cursor:
+    """Of what keeps its own position: `owner` tells and takes it, by the methods of that name."""
+    get, put = pair
+    if mark.state is None:
+        items = begun()
         _replay(items, mark.batches)
-    return Cursor(items, lambda: None if pair is None else getattr(items, pair[0])())
+    else:
+        getattr(owner, put)(mark.state)
+        items = begun()
+        _skip(items, mark.batches - mark.state_at, mark.batches)
+    return Cursor(items, getattr(owner, get), _EVERY[get])
 
 
 def is_indexed(x: Any) -> bool:
@@ -69,17 +91,8 @@ def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
         yield batches[i]
 
 
-def _restored_before(iterable: Any, pair: tuple[str, str], mark: Mark) -> Cursor:
-    """Of an iterable that takes the position which its next iterator is to begin at."""
-    get, put = pair
-    if mark.state is not None:
-        if type(iterable).__module__.split(".")[0] == "datasets":
-            iterable = _twin(iterable)  # HuggingFace's would begin there in all later passes, too
-        getattr(iterable, put)(mark.state)
-    items = iter(iterable)
-    if mark.state is None:
-        _replay(items, mark.batches)
-    return Cursor(items, getattr(iterable, get))
+def _is_of_huggingface(x: Any) -> bool:
+    return type(x).__module__.split(".")[0] == "datasets"
 
 
 def _twin(x: Any) -> Any:
@@ -98,17 +111,20 @@ def pair_of(x: Any) -> tuple[str, str] | None:
 
 
 def _replay(items: Iterator[Any], count: int) -> None:
-    if count == 0:
-        return
-    warn(
-        f"The data can't go to a position, so their first {count} batches are made again and "
-        "thrown away, which takes as long as making them. What has `get_state` and `set_state` "
-        "(Grain), or `state_dict` and `load_state_dict` (torchdata's `StatefulDataLoader`), goes "
-        "there at once.",
-    )
+    if count > 0:
+        warn(
+            f"The data can't go to a position, so the {count} batches before it are taken once "
+            "more and thrown away, which lasts as long as making them. What has `get_state` and "
+            "`set_state` (Grain), or `state_dict` and `load_state_dict` (torchdata's "
+            "`StatefulDataLoader`), goes there at once."
+        )
+    _skip(items, count, count)
+
+
+def _skip(items: Iterator[Any], count: int, position: int) -> None:
     given = sum(1 for _ in itertools.islice(items, count))
     if given < count:
-        raise ValueError(_beyond(given, count))
+        raise ValueError(_beyond(position - count + given, position))
 
 
 def _beyond(given: int, count: int) -> str:

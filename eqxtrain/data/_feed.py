@@ -1,11 +1,13 @@
 """The batches of a pass that come one by one: made in a thread, stacked as many as are there."""
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from ._batch import Batch
 from ._cursor import Mark
@@ -39,15 +41,17 @@ class Feed:
     """
 
     def __init__(
-        self, items: Callable[[], Iterator[Item]], wanted: Callable[[], bool], limit: int | None
+        self,
+        items: Callable[[], Generator[Item, None, None]],
+        wanted: Callable[[], bool],
+        limit: int | None,
     ) -> None:
+        wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
         def make() -> Iterator[Item]:
-            made = items()
-            try:
+            # the thread has no part in a `with jax.enable_x64(...)` of the one that trains
+            with jax.enable_x64(wide), contextlib.closing(items()) as made:
                 yield from itertools.islice(made, limit)
-            finally:
-                if hasattr(made, "close"):
-                    made.close()  # pyright: ignore[reportAttributeAccessIssue]
 
         self._ready = Prefetched(make, ahead=1, wanted=wanted, name="eqxtrain-data")
         self._wanted = wanted
@@ -97,6 +101,20 @@ class Feed:
         for _ in range(steps - 1):
             self._given.popleft()
         return self._given.popleft()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What was raised where the batches are made, and not yet here."""
+        return self._ready.error
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._ready.is_alive
+
+    def join(self) -> None:
+        """Wait for the thread, however long it takes."""
+        self._ready.join()
 
     def close(self) -> list[Item]:
         """End the thread; gives what was made and not consumed, in order."""

@@ -3,23 +3,21 @@
 import contextlib
 import copy
 import inspect
-import itertools
 import math
 import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
-from ._batch import Batch, Masked, padded, size
+from ._batch import Batch, padded, size
 from ._columns import as_batch
-from ._cursor import Mark, is_indexed, opened
+from ._cursor import Cursor, Mark, is_indexed, opened
 from ._feed import Feed, Item
 from ._order import Order
 from ._reading import Cut, Position, Reader, Source, check_position
 from ._stack import Stack
-from ._standing import Standing, leave, standing
+from ._standing import Standing, standing
 
 _REMEDY = (
     "give a list of batches, an object with `__iter__`, or a generator function, which is called "
@@ -30,6 +28,10 @@ _EMPTY = (
     "There is no data: the iterable gave no batch in this pass. (An iterator gives its batches "
     f"once: {_REMEDY}.)"
 )
+
+
+_RETURNS_ITSELF = (Iterator.__iter__.__code__.co_code, (lambda self: self).__code__.co_code)
+"""What an `__iter__` is compiled to that returns its object as it is."""
 
 
 class IterableSource(Source):
@@ -68,56 +70,77 @@ class IterableSource(Source):
         """A reader of these batches."""
         return IterableReader(self, cut, wanted, limit)
 
-    def items(self, mark: Mark) -> Generator[Item, None, None]:
-        """The batches of a pass, checked and copied, from `mark` on."""
+    def items(self, mark: Mark, *, sought: bool) -> Generator[Item, None, None]:
+        """The batches of a pass, checked and copied, from `mark` on.
+
+        **Arguments:**
+
+        - `sought`: whether the data are to be put there; else the user's own iterator is there.
+        """
         if self.once and self.passes:
             raise ValueError(
                 "The data are an iterator, which gives its batches once, and a second pass over "
                 f"them was asked for: {_REMEDY}."
             )
         self.passes += 1
+        begin, behind = mark, mark
+        if self.once and sought and mark.state is not None:
+            standing(self._batches).forget()
+        elif self.once:
+            begin = Mark(self._ahead(mark))
+            for item in standing(self._batches).take_unread():
+                if begin.batches > 0:
+                    begin = Mark(begin.batches - 1)
+                else:
+                    behind = item.behind
+                    yield item
+        yield from self._from(opened(self._made(), begin), behind)
+
+    def _from(self, cursor: Cursor, behind: Mark) -> Generator[Item, None, None]:
+        """What a cursor gives that stands behind so many batches."""
+        count, state, state_at = behind
+        try:
+            for batch in cursor.items:
+                count += 1
+                if cursor.state is not None and (count - 1) % cursor.every == 0:
+                    state, state_at = copy.deepcopy(cursor.state()), count
+                yield Item(as_batch(batch), Mark(count, state, state_at))
+        finally:
+            made = cursor.items is not self._batches  # what is the user's own goes on
+            if made and hasattr(cursor.items, "close"):
+                cursor.items.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _made(self) -> Any:
         batches = self._batches() if self._called else self._batches
         if self._called and not (hasattr(batches, "__iter__") or is_indexed(batches)):
             raise TypeError(
                 f"The function that was given as data returned a `{type(batches).__name__}`; it is "
                 "called for each pass, and returns an iterable of batches."
             )
-        count, items, state = self._opened(batches, mark)
-        try:
-            for item in items:
-                count += 1
-                if isinstance(item, Item):  # one that was read before
-                    yield item
-                else:
-                    yield Item(as_batch(item), Mark(count, copy.deepcopy(state())))
-        finally:
-            if not self.once and hasattr(items, "close"):  # what is the user's own goes on
-                items.close()
+        return batches
 
-    def _opened(self, batches: Any, mark: Mark) -> tuple[int, Any, Callable[[], Any]]:
-        """How many batches lie before `mark`, what comes behind it, and what tells its state."""
-        was = self.standing
-        if not self.once or mark.state is not None:
-            cursor = opened(batches, mark)
-            return mark.batches, cursor.items, cursor.state
-        if mark.batches < was.batches:
+    def _ahead(self, mark: Mark) -> int:
+        """How many batches lie between where the user's own iterator is and `mark`."""
+        taken = standing(self._batches).mark.batches
+        if mark.batches < taken:
             raise ValueError(
-                f"`position` is behind {mark.batches} batches, but {was.batches} were taken from "
-                "this iterator, which can't go back: make it anew."
+                f"`position` is behind {mark.batches} batches, but {taken} were taken from this "
+                "iterator, which can't go back: make it anew."
             )
-        unread = was.unread[mark.batches - was.batches :]
-        cursor = opened(batches, Mark(max(mark.batches - was.batches - len(was.unread), 0)))
-        return mark.batches, itertools.chain(unread, cursor.items), cursor.state
+        return mark.batches - taken
 
     @property
-    def standing(self) -> Standing:
-        """Where the user's own iterator stands; what is iterated over anew, at its beginning."""
-        return standing(self._batches) if self.once else Standing()
+    def begun(self) -> tuple[Mark, int]:
+        """Where the first pass begins, and how many rows its first batch had."""
+        where = standing(self._batches) if self.once else Standing()
+        return where.mark, where.rows
 
-    def leave(self, batches: int, unread: list[Item]) -> None:
-        """Remember where the user's own iterator stands, for who reads it next."""
+    def leave(self, mark: Mark, rows: int, feed: Feed) -> None:
+        """End a reader's reading ahead, for whoever reads the user's own iterator next."""
         if self.once:
-            leave(self._batches, Standing(batches, tuple(unread)))
+            standing(self._batches).leave(mark, rows, feed)
+        else:
+            feed.close()
 
 
 class IterableReader(Reader):
@@ -131,9 +154,9 @@ class IterableReader(Reader):
         self._wanted = wanted
         self._limit = None if limit is None else max(limit, 1)  # `first` may ask for one
         self._feed: Feed | None = None
-        self._at = Mark(source.standing.batches)
+        self._at, self._rows = source.begun
+        self._sought = False
         self._goes_on = False  # whether there is something of this pass behind us
-        self._rows: int | None = None
 
     @property
     def is_short(self) -> bool:
@@ -185,7 +208,7 @@ class IterableReader(Reader):
 
     def _items(self, mark: Mark) -> Generator[Item, None, None]:
         """The batches of a pass, those shorter than its first one dealt with."""
-        with contextlib.closing(self._source.items(mark)) as items:
+        with contextlib.closing(self._source.items(mark, sought=self._sought)) as items:
             for item in items:
                 rows = size(item.batch)
                 self._rows = self._rows or rows
@@ -203,14 +226,15 @@ class IterableReader(Reader):
 
     @property
     def position(self) -> Position:
-        """How many batches of the pass are consumed, what the iterator told of itself, and how many
-        rows its first batch had."""
-        return {"batches": self._at.batches, "state": self._at.state, "rows": self._rows}
+        """How many batches of the pass are consumed, how many rows its first one had, and what the
+        iterator told of itself, behind how many of them."""
+        return {**self._at._asdict(), "rows": self._rows}
 
     def seek(self, position: Position) -> None:
         """Go where another reader stood."""
-        where = check_position(position, {"batches", "state", "rows"})
-        self._at, self._rows = Mark(where["batches"], where["state"]), where["rows"]
+        where = dict(check_position(position, batches=0, state=None, state_at=0, rows=0))
+        self._rows, self._sought = where.pop("rows"), True
+        self._at = Mark(**where)
         self._goes_on = self._at.batches > 0
 
     def restart(self) -> None:
@@ -220,28 +244,22 @@ class IterableReader(Reader):
 
     def _begin(self) -> None:
         self.close()
-        self._at, self._goes_on = Mark(), False
+        self._at, self._goes_on, self._sought = Mark(), False, False
 
     def close(self) -> None:
         """End what was begun for reading ahead."""
         if self._feed is not None:
-            left = [item._replace(batch=_real(item.batch)) for item in self._feed.close()]
-            self._source.leave(self._at.batches, left)
+            self._source.leave(self._at, self._rows, self._feed)
             self._feed = None
 
 
-def _real(batch: Batch) -> Batch:
-    """A batch without the rows that fill it up."""
-    if not isinstance(batch, Masked):
-        return batch
-    return jax.tree.map(lambda leaf: leaf[batch.mask], batch.batch)
-
-
 def _is_once(batches: Any) -> bool:
-    """Whether it is spent after one pass. A class with an `__iter__` of its own may begin anew."""
-    own = inspect.isfunction(getattr(type(batches), "__iter__", None))
-    begins_anew = own and type(batches).__iter__ is not Iterator.__iter__
-    return isinstance(batches, Iterator) and not begins_anew
+    """Whether it is spent after one pass: an iterator that does not begin anew by itself."""
+    if not isinstance(batches, Iterator):
+        return False
+    own = getattr(type(batches), "__iter__", None)
+    begins_anew = inspect.isfunction(own) and own.__code__.co_code not in _RETURNS_ITSELF
+    return not begins_anew or hasattr(batches, "get_state")  # as Grain's
 
 
 def _length(batches: Any) -> int | float | None:

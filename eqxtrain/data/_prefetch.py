@@ -44,7 +44,7 @@ class Prefetched(Generic[T]):
         self.ahead = ahead
         self._wanted = wanted
         self._ready: collections.deque[T] = collections.deque()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None  # of the iterator, not raised here yet
         self._ended = self._closed = False
         self._changed = threading.Condition()
         context = contextvars.copy_context()
@@ -69,17 +69,26 @@ class Prefetched(Generic[T]):
             self._closed = True
             self._changed.notify_all()
         deadline = time.monotonic() + _PATIENCE
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self.is_alive and time.monotonic() < deadline:
             self._thread.join(_POLL)
-        if self._thread.is_alive():
+        if self.is_alive:
             warn(
-                f"The data did not give its next batch within {_PATIENCE:.0f} s after the run "
-                f"ended, so its thread `{self._thread.name}` is left behind. It is a daemon: it "
-                "ends with its batch, or with the process.",
+                f"The data did not give their next batch within {_PATIENCE:.0f} s after the run "
+                f"ended, so the thread `{self._thread.name}` is left behind. It is a daemon: it "
+                "ends with its batch, or with the process."
             )
         left = list(self._ready)
         self._ready.clear()
         return left
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Wait for the thread, however long it takes."""
+        self._thread.join()
 
     def __iter__(self) -> Iterator[T]:
         while (item := self.take(wait=True)) is not None:
@@ -106,8 +115,9 @@ class Prefetched(Generic[T]):
                 item = self._ready.popleft()
                 self._changed.notify_all()
                 return item
-            if self._error is not None and wait:
-                raise self._error
+            if self.error is not None and wait:
+                error, self.error = self.error, None
+                raise error
             return None
 
     def _produce(self, make: Callable[[], Iterator[T]]) -> None:
@@ -122,7 +132,7 @@ class Prefetched(Generic[T]):
         except StopIteration:
             pass
         except BaseException as error:  # it is raised again where the items are taken
-            self._error = error
+            self.error = error
         finally:
             if hasattr(items, "close"):
                 self._close(items)
@@ -134,7 +144,7 @@ class Prefetched(Generic[T]):
         try:
             items.close()
         except BaseException as error:
-            self._error = self._error or error
+            self.error = self.error or error
 
     def _has_room(self) -> bool:
         """Wait until an item may be produced; false when none is wanted any more."""

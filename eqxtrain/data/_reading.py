@@ -127,16 +127,21 @@ class Source(abc.ABC):
         """
 
 
-def check_position(position: Any, keys: set[str]) -> Position:
-    """Refuse what is no position of such a source."""
-    known = isinstance(position, dict) and set(position) == keys
-    if not known or not all(_is_count(position.get(name, 0)) for name in ("batches", "examples")):
+def check_position(position: Any, **like: Any) -> Position:
+    """Refuse what is no position of such a source.
+
+    **Arguments:**
+
+    - `like`: what it has; 0 stands for a whole number, None for anything.
+    """
+    known = isinstance(position, dict) and position.keys() == like.keys()
+    if not known or not all(_is_count(position[name]) for name in like if like[name] == 0):
         raise ValueError(
-            f"`position` is what `run.position` or `history.position` gave for such data, a dict "
-            f"of {', '.join(sorted(keys))}; got {position!r}."
+            "`position` is what `run.position` or `history.position` gave for such data, a dict of "
+            f"{', '.join(like)}; got {position!r}."
         )
     return position
 
 
 def _is_count(n: Any) -> bool:
-    return isinstance(n, int) and n >= 0
+    return isinstance(n, int) and not isinstance(n, bool) and n >= 0

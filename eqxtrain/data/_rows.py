@@ -52,9 +52,9 @@ class RowSource(Source):
 
     def split(self, fraction: float) -> tuple[Self, Self]:
         """The data without its last `fraction`, and that fraction."""
-        if not 0 < fraction < 1:
+        if not isinstance(fraction, int | float) or not 0 < fraction < 1:
             raise ValueError(
-                f"`validation_split` is a fraction between 0 and 1, such as 0.1; got {fraction}."
+                f"`validation_split` is a fraction between 0 and 1, such as 0.1; got {fraction!r}."
             )
         cut = math.floor(self.length * (1 - fraction))
         if cut in (0, self.length):
@@ -112,24 +112,32 @@ class RowReader(Reader, Generic[S]):
 
     @property
     def position(self) -> Position:
-        """How many examples of the pass are consumed, and its order."""
+        """How many examples of the pass are consumed, of how many, and its order."""
         order = None if self.order is None or self.at == 0 else [*self.order.key, self.order.step]
-        return {"examples": self.at * self.cut.batch_size, "order": order}
+        examples = self.at * self.cut.batch_size
+        return {"examples": examples, "of": self.source.length, "order": order}
 
     def seek(self, position: Position) -> None:
         """Go where another reader stood."""
-        where = check_position(position, {"examples", "order"})
+        where = check_position(position, examples=0, of=0, order=None)
         at, rest = divmod(where["examples"], self.cut.batch_size)
-        if rest or at >= self.batches:
+        if rest or at >= self.batches or where["of"] != self.source.length:
             raise ValueError(
-                f"`position` is behind {where['examples']} examples, where no batch begins: there "
-                f"are {self.source.length} examples, and `batch_size` is {self.cut.batch_size}. "
-                "Go on with the data and the batch size that it came from."
+                f"`position` is behind {where['examples']} of {where['of']} examples, where no "
+                f"batch begins: there are {self.source.length} examples, and `batch_size` is "
+                f"{self.cut.batch_size}. Go on with the data and the batch size that it came from."
             )
-        words: list[int] = where["order"] or []
-        self.at, self._rows = at, None
-        self.order = Order(tuple(words[:-1]), words[-1]) if words else None
+        self.at, self.order, self._rows = at, _order(where["order"]), None
 
     def restart(self) -> None:
         """Begin the next pass anew."""
         self.at = 0
+
+
+def _order(words: Any) -> Order | None:
+    if words is None:
+        return None
+    listed = list(words) if isinstance(words, list | tuple) else []
+    if len(listed) < 2 or not all(isinstance(word, int) and word >= 0 for word in listed):
+        raise ValueError(f"The `order` of a `position` is a list of numbers; got {words!r}.")
+    return Order(tuple(listed[:-1]), listed[-1])

@@ -1,25 +1,72 @@
 """Where the user's own iterators stand, from one run to the next in a process."""
 
+import collections
+import dataclasses
 import weakref
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from ._feed import Item
+from ._batch import real
+from ._cursor import Mark
+from ._feed import Feed, Item
 
 _MOST_HELD = 4
 """How many iterators are held that can't be referred to weakly, such as those of lists."""
 
 
-class Standing(NamedTuple):
+@dataclasses.dataclass
+class Standing:
     """What became of an iterator so far.
 
     **Arguments:**
 
-    - `batches`: how many of its batches were consumed.
+    - `mark`: behind what was consumed of it.
+    - `rows`: how many rows its first batch had; 0 if that was not seen.
     - `unread`: what was taken from it beyond those, in order: whoever reads it next begins there.
+    - `error`: what it raised when it was asked for more.
+    - `left_behind`: who still waits for a batch of it, in a thread that nobody waited for.
     """
 
-    batches: int = 0
-    unread: tuple[Item, ...] = ()
+    mark: Mark = dataclasses.field(default_factory=Mark)
+    rows: int = 0
+    unread: collections.deque[Item] = dataclasses.field(default_factory=collections.deque)
+    error: BaseException | None = None
+    left_behind: Feed | None = None
+
+    def take_unread(self) -> Iterator[Item]:
+        """What was taken before, and then what was raised."""
+        self._wait()
+        while self.unread:
+            yield self.unread.popleft()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def forget(self) -> None:
+        """Drop what was taken: the iterator is put to a position of its own."""
+        self._wait()
+        self.unread.clear()
+        self.error = None
+
+    def _wait(self) -> None:
+        if self.left_behind is not None:
+            feed, self.left_behind = self.left_behind, None
+            feed.join()
+            self._keep(feed, at_end=True)
+
+    def leave(self, mark: Mark, rows: int, feed: Feed) -> None:
+        """Remember where a reader left it, which had these in hand."""
+        self.mark, self.rows = mark, rows
+        self._keep(feed, at_end=False)
+        if feed.is_alive:
+            self.left_behind = feed
+
+    def _keep(self, feed: Feed, *, at_end: bool) -> None:
+        items = [item._replace(batch=real(item.batch)) for item in feed.close()]
+        self.unread = collections.deque(
+            [*self.unread, *items] if at_end else [*items, *self.unread]
+        )
+        self.error = feed.error or self.error
 
 
 _weakly: dict[int, tuple[Any, Standing]] = {}
@@ -28,17 +75,14 @@ _held: dict[int, tuple[Any, Standing]] = {}
 
 def standing(iterator: Any) -> Standing:
     """Where the iterator was left; at its beginning, as far as we know, if nobody left it."""
-    found = _weakly.get(id(iterator)) or _held.get(id(iterator))
-    return Standing() if found is None else found[1]
-
-
-def leave(iterator: Any, where: Standing) -> None:
-    """Remember where the iterator was left."""
     key = id(iterator)
+    if (found := _weakly.get(key) or _held.get(key)) is not None:
+        return found[1]
+    made = Standing()
     try:
-        _weakly[key] = (weakref.ref(iterator, lambda _: _weakly.pop(key, None)), where)
+        _weakly[key] = (weakref.ref(iterator, lambda _: _weakly.pop(key, None)), made)
     except TypeError:
-        _held.pop(key, None)
-        _held[key] = (iterator, where)
+        _held[key] = (iterator, made)
         while len(_held) > _MOST_HELD:
             _held.pop(next(iter(_held)))
+    return made

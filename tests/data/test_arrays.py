@@ -86,11 +86,16 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
 
 def test_a_position_where_no_batch_begins_is_refused() -> None:
     reader = data.array_source(np.arange(20)).read(data.Cut(6))
-    for position in ({"examples": 8, "order": None}, {"examples": 24, "order": None}):
+    at = lambda examples, of=20, order=None: {"examples": examples, "of": of, "order": order}
+    for position in (at(8), at(24), at(6, of=21)):
         with pytest.raises(ValueError, match="where no batch begins: there are 20 examples, and"):
             reader.seek(position)
-    with pytest.raises(ValueError, match=r"a dict of examples, order; got \{'batches': 3"):
-        reader.seek({"batches": 3, "state": None, "rows": None})
+    for position in ({"batches": 3, "state": None}, at(-6), at(True)):
+        with pytest.raises(ValueError, match=r"a dict of examples, of, order; got \{"):
+            reader.seek(position)
+    for order in ("abc", [1], [1, 2, -3]):
+        with pytest.raises(ValueError, match="The `order` of a `position` is a list of numbers"):
+            reader.seek(at(6, order=order))
 
 
 class HasArray:

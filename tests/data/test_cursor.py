@@ -28,6 +28,11 @@ def some(reader: data.Reader, most: int | None) -> list[list[int]]:
     return seen
 
 
+def at(batches: Any) -> dict[str, Any]:
+    """A position in data that tell none."""
+    return {"batches": batches, "state": None, "state_at": 0, "rows": SIZE}
+
+
 def check(make: Callable[[], Any], *, replays: bool = False, ordered: bool = True) -> None:
     """Go on after each number of batches in a new process, so to say: all is made anew."""
     source = lambda: data.as_source(make())
@@ -127,17 +132,17 @@ def test_a_list_and_what_is_indexed_begin_where_they_should() -> None:
 
     check(Indexed)
     with data.as_source(Indexed()).read(data.Cut(1)) as reader:
-        reader.seek({"batches": 4, "state": None, "rows": None})
+        reader.seek(at(4))
         read.clear()
         assert len(some(reader, None)) == 2 and read == [4, 5]
 
 
 def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
     for position, match in [
-        ({"batches": 9, "state": None, "rows": 4}, "have 6 batches, and `position` is behind 9"),
+        (at(9), "have 6 batches, and `position` is behind 9"),
         (
-            {"batches": "a", "state": None, "rows": 4},
-            "`position` is what .* a dict of batches, row",
+            at("a"),
+            "`position` is what .* a dict of batches, sta",
         ),
         ({"batches": 3}, "`position` is what"),
     ]:
@@ -146,9 +151,9 @@ def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
             reader.seek(position)
             some(reader, None)
     with data.as_source(batches).read(data.Cut(1)) as reader:
-        reader.seek({"batches": 9, "state": None, "rows": None})
+        reader.seek(at(9))
         with (
-            pytest.warns(UserWarning, match="first 9 batches are made again and thrown away"),
+            pytest.warns(UserWarning, match="the 9 batches before it are taken once more"),
             pytest.raises(ValueError, match="have 6 batches, and `position` is behind 9"),
         ):
             some(reader, None)
@@ -163,6 +168,7 @@ def test_grain_map_dataset() -> None:
         assert json.loads(json.dumps(reader.position)) == {
             "batches": 2,
             "state": {"next_index": 2},
+            "state_at": 2,
             "rows": 4,
         }
 

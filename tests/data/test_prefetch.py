@@ -109,7 +109,7 @@ def test_one_that_waits_forever_is_given_up_and_named(monkeypatch: pytest.Monkey
         yield 1
 
     with (
-        pytest.warns(UserWarning, match=r"its thread `test-data` is left behind"),
+        pytest.warns(UserWarning, match=r"so the thread `test-data` is left behind"),
         prefetched(produce, wanted=lambda: wanted[0]) as items,
     ):
         assert items.take(wait=True) == 0
