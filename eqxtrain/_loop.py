@@ -98,8 +98,11 @@ class _Fit:
         self._snapshot: Any = (self._run.learner, self._reader.position)
         self._taken = 0
         self._measured: dict[str, Any] = {}
+
+    def _driver(self) -> Driver:
+        """One for each epoch: kept, it would be held by what it holds, and so would the data."""
         every = self._schedule.validates_every if self._validation else None
-        self._driver = Driver(
+        return Driver(
             self._run,
             self._given.callbacks,
             ran=self._reader.ran,
@@ -199,7 +202,7 @@ class _Fit:
         reader, most = self._reader, self._schedule.most(self._taken)
         left = reader.left
         with closing(reader.stacks(self._training.capacity, most, self._order())) as stacks:
-            steps = self._driver.over(self._training, stacks)
+            steps = self._driver().over(self._training, stacks)
         self._taken += steps
         due = most if self._schedule.steps_per_epoch is not None else left
         due = due if due is None or most is None else min(due, most)

@@ -136,7 +136,8 @@ class Validation:
     def __post_init__(self) -> None:
         self._closed = contextlib.ExitStack()
         cut = self._given.cut.for_validation()
-        wanted = lambda: not self._interrupt.asked
+        interrupt = self._interrupt  # not `self`, which would hold itself and the data
+        wanted = lambda: not interrupt.asked
         self._readers = {
             prefix: self._closed.enter_context(source.read(cut, wanted=wanted))
             for prefix, source in self._sources.items()

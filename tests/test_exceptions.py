@@ -82,11 +82,20 @@ def test_a_failure_of_the_device_keeps_the_last_snapshot() -> None:
     assert int(carried.learner.state.step) == 3 and carried.history.epochs == 1
     expected, _ = made.fit(x, y, epochs=1, batch_size=7, verbose=0)
     assert same(carried.learner, expected)
+
+    class Hears(et.Callback):
+        position: Any = None
+
+        def on_exception(self, run: et.Run) -> None:
+            self.position = run.position
+
+    told = Hears()
     with pytest.raises(Exception, match="exploded") as raised:
-        made.fit(x, y, epochs=2, steps_per_epoch=3, batch_size=3, verbose=0)
+        made.fit(x, y, epochs=2, steps_per_epoch=3, batch_size=3, verbose=0, callbacks=told)
     carried = raised.value
     assert int(carried.learner.state.step) == 3
     assert carried.history.position["examples"] == 9  # that of the snapshot
+    assert told.position == carried.history.position
 
 
 def test_what_is_wrong_with_validation_costs_no_epoch() -> None:

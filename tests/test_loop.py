@@ -1,6 +1,9 @@
 """`fit`: its laws, its numbers against loops by hand, interruption and failure."""
 
+import gc
 import itertools
+import time
+import weakref
 from typing import Any
 
 import equinox as eqx
@@ -461,3 +464,147 @@ def test_what_is_known_of_a_run_is_in_its_params() -> None:
     fit(lambda: iter([(x, y)]), steps=2)
     fit(lambda: iter([(x, y)]))
     assert seen == [[2, 5, 4], [2, 5, 4], [None, 2, None], [1, None, None]]
+
+
+@pytest.mark.parametrize("run", ["fit", "evaluate", "predict"])
+def test_data_are_let_go_of_when_a_run_is_over(run: str) -> None:
+    x, y = data(20)
+
+    class Loader:
+        def __init__(self, labels: bool) -> None:
+            self.labels = labels
+
+        def __iter__(self) -> Any:
+            pairs = ((x[i : i + 4], y[i : i + 4]) for i in range(0, 20, 4))
+            return pairs if self.labels else (a for a, _ in pairs)
+
+    loader = Loader(labels=run != "predict")
+    gone = weakref.ref(loader)
+    options: dict[str, Any] = {"validation_data": Loader(True), "epochs": 2} if run == "fit" else {}
+    gc.collect()
+    gc.disable()  # a loader's workers end with it, and it must not end in the midst of a collection
+    try:
+        getattr(learner(), run)(loader, callbacks=et.Callback(), **options)
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_learner_put_in_place_in_validation_is_gone_on_from() -> None:
+    x, y = data(20)
+
+    class Replaces(et.Callback):
+        reads = "logs"
+        done = False
+
+        def on_test_end(self, run: et.Run) -> None:
+            if not self.done:
+                self.done = True
+                run.replace(run.learner.replace(optimizer=optax.sgd(0.0)))
+
+    fitted, _ = learner(optimizer=optax.sgd(0.1)).fit(
+        x, y, batch_size=4, steps=8, validation_data=(x, y),
+        validation_freq=et.Every(steps=2), callbacks=Replaces(), verbose=0,
+    )  # fmt: skip
+    two, _ = learner(optimizer=optax.sgd(0.1)).fit(x, y, batch_size=4, steps=2, verbose=0)
+    assert fitted.state is not None and int(fitted.state.step) == 8
+    assert same(fitted.model, two.model)
+
+
+def test_the_order_is_a_function_of_the_key_as_a_step_left_it() -> None:
+    class Splits(et.Learner[Any]):
+        def train_step(self, model: Any, state: Any, x: Array, **rest: Any) -> Any:
+            logs, model, state = super().train_step(model=model, state=state, x=x, **rest)
+            key = jr.key_data(jr.split(jr.wrap_key_data(state.key))[0])
+            return logs | {"seen": et.metrics.Gather.of(x[:, 0])}, model, state.update(key=key)
+
+    x, y = data(12)
+    made = Splits(linear(), optax.sgd(0.0), loss=CROSS_ENTROPY).init()
+    _, history = made.fit(x, y, epochs=2, batch_size=4, verbose=0)
+    first, one = made.fit(x, y, batch_size=4, verbose=0)
+    _, two = first.fit(x, y, batch_size=4, verbose=0)
+    assert np.array_equal(history["seen"], [*one["seen"], *two["seen"]])
+
+
+def test_an_error_that_was_met_ahead_comes_when_its_turn_does() -> None:
+    x, y = data(8)
+
+    class Stops(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            time.sleep(0.05)  # until all is read
+            run.stop("enough")
+
+    def breaks() -> Any:
+        for _ in range(4):
+            yield x, y
+        raise OSError("the disk is gone")
+
+    stream = breaks()
+    fitted, _ = learner().fit(stream, verbose=0, callbacks=Stops())
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        fitted.fit(stream, verbose=0)
+    assert int(vars(raised.value)["learner"].state.step) == 4
+
+
+def test_a_stream_in_several_pieces_loses_nothing() -> None:
+    x = np.arange(40, dtype=np.float32)
+    fitted = Tracks({"w": jnp.zeros(())}, optax.sgd(0.0))
+    stream, seen = (x[i : i + 1] for i in range(40)), []
+
+    class Stops(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            time.sleep(0.01)
+            if run.step % 3 == 0:
+                run.stop("enough")
+
+    hows: list[Any] = [{"callbacks": Stops()}, {"steps": 2}, {"steps": 1}, {"callbacks": Stops()}]
+    for how in [*hows, {}]:
+        fitted, history = fitted.fit(stream, verbose=0, **how)
+        seen += [n for epoch in history["seen"] for n in epoch]
+    assert seen == list(x)
+
+
+def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eqxtrain.data._prefetch._PATIENCE", 0.05)
+    x = np.arange(12, dtype=np.float32)
+
+    def slow() -> Any:
+        for i in range(0, 12, 2):
+            time.sleep(0.4 if i == 2 else 0)
+            yield x[i : i + 2]
+
+    class Fails(et.Callback):
+        def on_train_batch_end(self, run: et.Run) -> None:
+            raise OSError
+
+    made, stream = Tracks({"w": jnp.zeros(())}, optax.sgd(0.0)), slow()
+    with pytest.warns(UserWarning, match="left behind"), pytest.raises(OSError):
+        made.fit(stream, callbacks=Fails(), verbose=0)
+    _, history = made.fit(stream, verbose=0)
+    assert list(history["seen"][0]) == list(x[2:])
+
+
+def test_an_iterator_of_grain_is_the_users_own() -> None:
+    grain = pytest.importorskip("grain")
+    x = np.arange(40, dtype=np.float32)
+    for make in (
+        lambda: iter(grain.MapDataset.source(x).batch(2)),
+        lambda: iter(grain.MapDataset.source(x).to_iter_dataset().batch(2)),
+    ):
+        made, stream, seen = Tracks({"w": jnp.zeros(())}, optax.sgd(0.0)), make(), []
+        at = None
+        for steps in (3, 2, 4):
+            made, history = made.fit(stream, steps=steps, position=at, verbose=0)
+            seen += list(history["seen"][0])
+            at = history.position if steps == 2 else None
+        assert seen == list(x[:18])
+
+
+def test_batches_have_the_precision_of_who_trains() -> None:
+    with jax.enable_x64(True):
+        made = Tracks({"w": jnp.zeros((), jnp.float64)}, optax.sgd(0.1))
+        _, history = made.fit(iter([np.arange(3.0)]), verbose=0)
+        assert history["seen"][0].dtype == np.float64
