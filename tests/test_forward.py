@@ -1,5 +1,6 @@
 """Calling a model over a batch, by Equinox's convention."""
 
+import re
 from typing import Any
 
 import equinox as eqx
@@ -105,3 +106,17 @@ def test_batch_normalisation_matches_a_loop_by_hand() -> None:
     for ours, theirs in ((fitted.model, model), (fitted.state.model_state, state)):
         a, b = eqx.filter(ours, eqx.is_array), eqx.filter(theirs, eqx.is_array)
         assert eqx.tree_equal(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (lambda x, y: (x, y), "`x` is a tuple of 2, .* Labels are given apart, `fit.x, y.`"),
+        (lambda x, y: [x, y], "`x` is a list of 2, so the model was called with 2 arguments"),
+        (lambda x, y: {"image": x, "label": y}, "keyword arguments `image`, `label`.*`y_true`"),
+    ],
+)
+def test_what_is_given_in_one_where_it_should_be_apart_gets_a_hint(given: Any, hint: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        learner().fit(given(*data()), verbose=0)
+    assert any(re.search(hint, note) for note in raised.value.__notes__)

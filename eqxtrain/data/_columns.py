@@ -42,10 +42,10 @@ def as_batch(batch: Any) -> PyTree:
     """Check a batch as people give it, and make arrays of its leaves."""
     if batch is None:
         raise TypeError("The data gave None where a batch was due.")
-    batch = as_columns(batch, "batch", of="a batch")
-    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+    columns = as_columns(batch, "batch", of="a batch")
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(columns)}
     if len(lengths) != 1 or 0 in lengths:
-        shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(batch))
+        shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(columns))
         raise ValueError(
             "All parts of a batch must have the same number of examples along their first axis, "
             f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
@@ -53,7 +53,7 @@ def as_batch(batch: Any) -> PyTree:
         )
     # it waits for its turn, and whoever made it may fill the same memory again
     copied = lambda leaf: leaf.toarray() if is_sparse(leaf) else np.array(leaf, copy=True)
-    return jax.tree.map(copied, batch)
+    return jax.tree.map(copied, columns)
 
 
 def take(column: Column, rows: Any) -> np.ndarray:

@@ -86,3 +86,11 @@ def test_a_mapping_that_jax_does_not_know_is_one_of_arrays() -> None:
     given = collections.UserDict(x=X, y_true=Y)  # what tokenizers give
     assert learner().evaluate(given, batch_size=4) == learner().evaluate(X, Y, batch_size=4)
     assert learner().evaluate([given]) == learner().evaluate(X, Y)
+
+
+def test_arrays_that_no_device_takes_as_they_are() -> None:
+    assert column(X.astype(">f4")).dtype.byteorder == "=" and column(X.astype(">f8")).dtype == "f4"
+    with pytest.raises(TypeError, match="`x` is a masked array, whose mask would be lost"):
+        column(np.ma.masked_array(X, X > 0))
+    with pytest.raises(TypeError, match=r"dtype \[\('a', '<f4'\)\], which no device computes"):
+        column(np.zeros(3, [("a", np.float32)]))
