@@ -78,7 +78,9 @@ def is_sparse(leaf: Any) -> bool:
 
 def _is_ready(leaf: Any) -> bool:
     numbers = type(leaf) is np.ndarray and leaf.dtype.kind in "biufc" and leaf.ndim > 0
-    return numbers and jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
+    return (
+        numbers and leaf.dtype.isnative and jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
+    )
 
 
 def _is_stream(node: Any) -> bool:

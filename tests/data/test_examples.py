@@ -51,8 +51,10 @@ def of_huggingface() -> Any:
 MAKES = [Examples, Bulk, of_torch, of_huggingface]
 
 
-@pytest.mark.parametrize("make", MAKES)
-@pytest.mark.parametrize("remainder", ["keep", "pad", "drop"])
+@pytest.mark.parametrize(
+    ("make", "remainder"),
+    [(make, "keep") for make in MAKES] + [(Examples, "pad"), (of_huggingface, "drop")],
+)
 def test_fitting_a_dataset_is_fitting_its_arrays_to_the_bit(make: Any, remainder: Any) -> None:
     made = learner().init()
     options: dict[str, Any] = {
