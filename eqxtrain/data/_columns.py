@@ -29,8 +29,9 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
     - `of`: what it is a part of, `"data"` or `"a batch"`.
     """
     leaves, structure = jax.tree.flatten(tree, is_leaf=_is_stream)
-    if all(map(_is_ready, leaves)):
-        return jax.tree.unflatten(structure, leaves)
+    quick = [_quickly(leaf) for leaf in leaves]
+    if all(column is not None for column in quick):
+        return jax.tree.unflatten(structure, quick)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: _as_column(leaf, name + jax.tree_util.keystr(path), of),
         tree,
@@ -76,11 +77,14 @@ def is_sparse(leaf: Any) -> bool:
     return hasattr(leaf, "tocsr") and hasattr(leaf, "toarray")
 
 
-def _is_ready(leaf: Any) -> bool:
-    numbers = type(leaf) is np.ndarray and leaf.dtype.kind in "biufc" and leaf.ndim > 0
-    return (
-        numbers and leaf.dtype.isnative and jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
-    )
+def _quickly(leaf: Any) -> np.ndarray | None:
+    """A column, without a path to name it by, of the leaves that most batches have."""
+    if hasattr(leaf, "detach"):
+        leaf = np.asarray(_of_torch(leaf))
+    if type(leaf) is not np.ndarray or leaf.dtype.kind not in "biufc" or leaf.ndim == 0:
+        return None
+    native = leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("=")
+    return leaf.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
 
 
 def _is_stream(node: Any) -> bool:
@@ -125,8 +129,8 @@ def _canonical(column: Column, path: str) -> Column:
             "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`; rows of several "
             "lengths are padded to one)."
         )
-    column = column.astype(column.dtype.newbyteorder("="), copy=False)
-    return column.astype(jax.dtypes.canonicalize_dtype(column.dtype), copy=False)
+    native = column.dtype.newbyteorder("=")
+    return column.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
 
 
 def _no_array(leaf: Any, path: str, of: str) -> str:
@@ -149,7 +153,7 @@ def _no_array(leaf: Any, path: str, of: str) -> str:
 def _of_torch(tensor: Any) -> Any:
     """A tensor of torch's as NumPy can take it."""
     tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # which NumPy has no name for
+    if tensor.dtype is sys.modules["torch"].bfloat16:  # which NumPy has no name for
         return tensor.view(sys.modules["torch"].int16).numpy().view(jnp.bfloat16)
     return tensor
 

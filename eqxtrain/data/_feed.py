@@ -18,6 +18,11 @@ _AHEAD = 16
 """How many batches may be ready, and how many of them a stack takes."""
 
 
+_LINGER = 1e-3
+"""Seconds for which a stack waits for more than its first batch: a call for each batch of a fast
+source would cost more than making it. The device has work meanwhile, and no throughput is lost."""
+
+
 class Item(NamedTuple):
     """A batch, and where the source stands behind it.
 
@@ -73,7 +78,7 @@ class Feed:
     ) -> Generator[Stack, None, None]:
         """The next batches, as many in a stack as are there when one is wanted.
 
-        A source that is slower than the device is never waited for longer than for one batch; the
+        A source that is slower than the device is waited for hardly longer than for one batch; the
         number of steps in a call changes no bit.
         """
         given = 0
@@ -88,6 +93,8 @@ class Feed:
             here = min(room, _AHEAD) if most is None else min(room, _AHEAD, most - given)
             self._ready.ahead = max(min(room, _AHEAD), 2)
             items, like = [first], _signature(first.batch)
+            if here > 1:
+                self._ready.linger(here - 1, _LINGER)
             fits = lambda other, like=like: _signature(other.batch) == like
             while len(items) < here:
                 another = self._ready.take(wait=False, fits=fits)

@@ -46,6 +46,7 @@ class Prefetched(Generic[T]):
         self._ready: collections.deque[T] = collections.deque()
         self.error: BaseException | None = None  # of the iterator, not raised here yet
         self._ended = self._closed = False
+        self._awaited = 1
         self._changed = threading.Condition()
         context = contextvars.copy_context()
         self._thread = threading.Thread(
@@ -113,12 +114,22 @@ class Prefetched(Generic[T]):
                 if not fits(self._ready[0]):
                     return None
                 item = self._ready.popleft()
-                self._changed.notify_all()
+                if len(self._ready) < self.ahead:
+                    self._changed.notify_all()
                 return item
             if self.error is not None and wait:
                 error, self.error = self.error, None
                 raise error
             return None
+
+    def linger(self, count: int, seconds: float) -> None:
+        """Wait until so many items are ready, so long at most, or until there will be no more."""
+        with self._changed:
+            self._awaited = min(count, self.ahead)
+            self._changed.wait_for(
+                lambda: len(self._ready) >= self._awaited or self._ended, timeout=seconds
+            )
+            self._awaited = 1
 
     def _produce(self, make: Callable[[], Iterator[T]]) -> None:
         items: Any = None
@@ -128,7 +139,8 @@ class Prefetched(Generic[T]):
                 item = next(items)
                 with self._changed:
                     self._ready.append(item)
-                    self._changed.notify_all()
+                    if len(self._ready) >= self._awaited:  # to wake somebody up costs both of them
+                        self._changed.notify_all()
         except StopIteration:
             pass
         except BaseException as error:  # it is raised again where the items are taken

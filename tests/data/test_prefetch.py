@@ -120,3 +120,24 @@ def test_one_that_waits_forever_is_given_up_and_named(monkeypatch: pytest.Monkey
     forever.set()
     left.join(5)
     assert not left.is_alive()
+
+
+def test_lingering_ends_with_enough_items_with_the_last_one_or_with_its_time() -> None:
+    go_on = threading.Event()
+
+    def produce() -> Iterator[int]:
+        yield from range(5)
+        go_on.wait(10)
+        yield 5
+
+    with prefetched(produce, ahead=9) as items:
+        assert items.take(wait=True) == 0
+        items.linger(3, 10)  # of which there are enough
+        assert [items.take(wait=False) for _ in range(3)] == [1, 2, 3]
+        began = time.monotonic()
+        items.linger(3, 0.05)
+        assert 0.04 < time.monotonic() - began < 5
+        go_on.set()
+        items.linger(9, 10)  # there will be no more
+        assert [items.take(wait=False) for _ in range(3)] == [4, 5, None]
+        assert time.monotonic() - began < 9
