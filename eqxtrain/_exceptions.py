@@ -32,6 +32,7 @@ def telling_of_exceptions(
                 callback.on_exception(run)
             except Exception as second:
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
+        run.exception = None  # its traceback holds the run, and so would the data be held
         raise
 
 

@@ -478,6 +478,10 @@ def test_data_are_let_go_of_when_a_run_is_over(run: str) -> None:
             pairs = ((x[i : i + 4], y[i : i + 4]) for i in range(0, 20, 4))
             return pairs if self.labels else (a for a, _ in pairs)
 
+    def fail(self: Any, run: et.Run) -> None:
+        raise OSError
+
+    hook = {"fit": "train", "evaluate": "test", "predict": "predict"}[run]
     loader = Loader(labels=run != "predict")
     gone = weakref.ref(loader)
     options: dict[str, Any] = {"validation_data": Loader(True), "epochs": 2} if run == "fit" else {}
@@ -485,6 +489,13 @@ def test_data_are_let_go_of_when_a_run_is_over(run: str) -> None:
     gc.disable()  # a loader's workers end with it, and it must not end in the midst of a collection
     try:
         getattr(learner(), run)(loader, callbacks=et.Callback(), **options)
+        del loader
+        assert gone() is None
+        loader = Loader(labels=run != "predict")
+        gone = weakref.ref(loader)
+        failing = type("Fails", (et.Callback,), {f"on_{hook}_batch_end": fail})()
+        with contextlib.suppress(OSError):
+            getattr(learner(), run)(loader, callbacks=failing, **options)
         del loader
         assert gone() is None
     finally:

@@ -119,7 +119,10 @@ class Prefetched(Generic[T]):
                 return item
             if self.error is not None and wait:
                 error, self.error = self.error, None
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # whose traceback holds this frame
             return None
 
     def linger(self, count: int, seconds: float) -> None:

@@ -40,7 +40,10 @@ class Standing:
             yield self.unread.popleft()
         if self.error is not None:
             error, self.error = self.error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # whose traceback holds this frame
 
     def forget(self) -> None:
         """Drop what was taken: the iterator is put to a position of its own."""

@@ -132,12 +132,12 @@ def test_lingering_ends_with_enough_items_with_the_last_one_or_with_its_time() -
 
     with prefetched(produce, ahead=9) as items:
         assert items.take(wait=True) == 0
-        items.linger(3, 10)  # of which there are enough
+        items.linger(3, 10.0)  # of which there are enough
         assert [items.take(wait=False) for _ in range(3)] == [1, 2, 3]
         began = time.monotonic()
         items.linger(3, 0.05)
         assert 0.04 < time.monotonic() - began < 5
         go_on.set()
-        items.linger(9, 10)  # there will be no more
+        items.linger(9, 10.0)  # there will be no more
         assert [items.take(wait=False) for _ in range(3)] == [4, 5, None]
         assert time.monotonic() - began < 9
