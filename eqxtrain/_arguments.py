@@ -73,6 +73,8 @@ def training_data(
     batches = source.steps(given.cut)
     validation = {} if validation_data is None else data.named_sets(validation_data)
     for held_out in validation.values():
+        if isinstance(source, data.IterableSource):
+            source.check_apart(held_out, "validation_data")
         held_out.check_passes(schedule.validations(batches), "validation_data")
         remedy = "give `validation_steps`"
         bounded = schedule.validation_steps is not None

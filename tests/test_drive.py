@@ -87,6 +87,7 @@ def bits(history: et.History) -> list[Any]:
     return [np.asarray(value).tobytes() for column in history.values() for value in column]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [dense, dropped, normed, convolved])
 def test_who_watches_changes_no_bit(make: Any) -> None:
     x, y = data(101)
@@ -120,6 +121,7 @@ def test_a_convolution_in_a_loop_differs_by_rounding_alone_in_a_step() -> None:
     assert eqx.tree_equal(*floats, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     rows=st.integers(1, 60),

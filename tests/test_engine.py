@@ -287,6 +287,7 @@ def test_training_at_a_step_does_not_depend_on_who_watches() -> None:
     assert same(quiet, watched)
 
 
+@pytest.mark.slow
 def test_the_state_of_a_batch_norm_is_threaded_through_eager_passes_too() -> None:
     model, state = eqx.nn.make_with_state(Normed)(jr.key(0))
     made = learner(model, optax.sgd(0.1), model_state=state)

@@ -85,6 +85,7 @@ def test_shapes_do_for_data() -> None:
     assert from_shapes == from_arrays
 
 
+@pytest.mark.slow
 def test_the_largest_batch_fits_and_a_larger_one_does_not() -> None:
     shapes = [
         jax.ShapeDtypeStruct((100_000, 4), np.float32),

@@ -121,6 +121,7 @@ def test_settings_that_change_numbers_are_seen() -> None:
     assert first != second
 
 
+@pytest.mark.slow
 def test_disable_jit_runs_plain_python() -> None:
     x, y = data()
     made = et.Learner(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY)

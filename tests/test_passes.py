@@ -340,3 +340,21 @@ def test_a_remainder_that_is_none_of_the_known_gets_a_sentence() -> None:
     wrong: Any = "last"
     with pytest.raises(ValueError, match='`remainder` is "keep", "pad" or "drop"; got \'last\''):
         learner().evaluate(X, Y, remainder=wrong)
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+def test_a_loader_with_one_position_can_not_be_trained_and_validated_on() -> None:
+    torch = pytest.importorskip("torch")
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    dataset = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    make = lambda: stateful(dataset, batch_size=4)
+    one = make()
+    stream = batches()
+    for given in (one, stream):
+        with pytest.raises(ValueError, match=r"`validation_data` are one `\w+`, which keeps"):
+            learner().fit(given, validation_data=given, verbose=0)
+    _, history = learner().fit(one, validation_data=make(), verbose=0)
+    plain = torch.utils.data.DataLoader(dataset, batch_size=4)
+    options: dict[str, Any] = {"validation_freq": et.Every(steps=2), "verbose": 0}
+    _, both = learner().fit(plain, validation_data=plain, **options)
+    assert both["loss"] == history["loss"]

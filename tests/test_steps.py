@@ -275,6 +275,7 @@ def test_a_step_decorated_with_filter_jit_is_still_a_step() -> None:
     )
 
 
+@pytest.mark.slow
 def test_jit_step_may_compile_in_another_way_or_not_at_all() -> None:
     class ByJax(et.Learner[Any]):
         def jit_step(self, fn: Any) -> Any:

@@ -110,6 +110,11 @@ def pair_of(x: Any) -> tuple[str, str] | None:
     return None
 
 
+def is_persistent(x: Any) -> bool:
+    """Whether it is a loader of torch's that has one iterator for all passes."""
+    return bool(getattr(x, "persistent_workers", False))
+
+
 def _replay(items: Iterator[Any], count: int) -> None:
     if count > 0:
         warn(

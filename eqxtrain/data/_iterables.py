@@ -12,7 +12,7 @@ import numpy as np
 
 from ._batch import Batch, padded, size
 from ._columns import as_batch
-from ._cursor import Cursor, Mark, is_indexed, opened
+from ._cursor import Cursor, Mark, is_indexed, is_persistent, opened, pair_of
 from ._feed import Feed, Item
 from ._order import Order
 from ._reading import Cut, Position, Reader, Source, check_position
@@ -58,6 +58,21 @@ class IterableSource(Source):
             raise ValueError(
                 f"`{name}` is an iterator, which gives its batches once, but {passes} passes over "
                 f"them are asked for: {_REMEDY}."
+            )
+
+    def check_apart(self, other: Source, name: str) -> None:
+        """Refuse an `other` source that would move the position of this one.
+
+        **Arguments:**
+
+        - `name`: what the user knows the other one as.
+        """
+        same = isinstance(other, IterableSource) and other._batches is self._batches
+        has_one = self.once or pair_of(self._batches) or is_persistent(self._batches)
+        if same and has_one:
+            raise ValueError(
+                f"`x` and `{name}` are one `{type(self._batches).__name__}`, which keeps a single "
+                "position, and both are read at the same time: make another one for validation."
             )
 
     def read(
@@ -271,22 +286,3 @@ def _length(batches: Any) -> int | float | None:
     except (TypeError, NotImplementedError):
         return None
     return length if length < sys.maxsize else math.inf  # Grain's `.repeat()`
-
-
-def makes_batches(x: Any) -> bool:
-    """Whether `x` is a function without arguments, to be called for each pass."""
-    if not callable(x):
-        return False
-    try:
-        signature = inspect.signature(x)
-    except ValueError:  # one of C's, which tells nothing
-        return True
-    try:
-        signature.bind()
-    except TypeError:
-        raise TypeError(
-            f"The function that was given as data takes arguments, {signature}: it is called "
-            "without any for each pass (`functools.partial`, or a `lambda`), and returns an "
-            "iterable of batches."
-        ) from None
-    return True

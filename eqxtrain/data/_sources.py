@@ -1,5 +1,6 @@
 """What people give as data, told apart and made sources of batches."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from ._arrays import array_source
 from ._columns import is_lazy_column, is_sparse
 from ._cursor import is_indexed
 from ._examples import ExampleSource, has_examples
-from ._iterables import IterableSource, makes_batches
+from ._iterables import IterableSource
 from ._reading import Source
 
 
@@ -56,7 +57,26 @@ def _is_array_like(x: Any) -> bool:
 
 def _gives_batches(x: Any) -> bool:
     is_node = not jax.tree_util.all_leaves([x])  # a container that JAX knows, such as a module
-    return hasattr(x, "__iter__") or is_indexed(x) or (makes_batches(x) and not is_node)
+    return hasattr(x, "__iter__") or is_indexed(x) or (_makes_batches(x) and not is_node)
+
+
+def _makes_batches(x: Any) -> bool:
+    """Whether `x` is a function without arguments, to be called for each pass."""
+    if not callable(x):
+        return False
+    try:
+        signature = inspect.signature(x)
+    except ValueError:  # one of C's, which tells nothing
+        return True
+    try:
+        signature.bind()
+    except TypeError:
+        raise TypeError(
+            f"The function that was given as data takes arguments, {signature}: it is called "
+            "without any for each pass (`functools.partial`, or a `lambda`), and returns an "
+            "iterable of batches."
+        ) from None
+    return True
 
 
 def named_sets(validation_data: Any) -> dict[str, Source]:

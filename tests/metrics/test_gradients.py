@@ -80,6 +80,7 @@ def fitted(metrics: Any, frozen: bool = False) -> Any:
     return made.fit(*data(21), batch_size=BATCH, shuffle=False, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True], ids=["all", "frozen"])
 def test_norms_in_a_fit_are_those_of_a_loop_by_hand(frozen: bool) -> None:
     both = Modes(Mean(), Std(over="steps"))
