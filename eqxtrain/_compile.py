@@ -1,15 +1,18 @@
 """The only room that compiles: ahead of time, on flat leaves, donated; the cache of programs.
 
-`eqx.filter_jit` waits for its result on every call and flattens whole modules each time. What it
-compiles ahead of time does neither, so a program here is lowered once, from shapes, and called with
-lists of arrays: the next batch is prepared while the device works.
+`eqx.filter_jit` waits for its result on every call and flattens whole modules each time. What is
+compiled ahead of time does neither: a program here is traced and lowered once, from shapes,
+compiled in a thread while the next one is traced, and called with lists of arrays.
 """
 
 import collections
 import os
+import threading
 import time
 import warnings
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,114 +21,152 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
-from . import _record, _tree
+from . import _jaxpr, _record, _tree
 
 _CACHE_SIZE = 128
 
-
-class TracedOnce:
-    """A function of trees that is traced once, however often it is asked for.
-
-    Its shapes and its cost are wanted before the program around it is compiled; an inner `jax.jit`
-    lets all share one trace, so that people's code runs once.
-    """
-
-    def __init__(self, fn: Callable[..., PyTree]) -> None:
-        self._statics: dict[_tree.Static, _tree.Static] = {}
-
-        def on_leaves(leaves: list[Any], static: _tree.Static) -> list[Any]:
-            out, self._statics[static] = _tree.split(fn(*static.merge(leaves)))
-            return out
-
-        self._compiled = jax.jit(on_leaves, static_argnums=1)
-
-    def __call__(self, *args: PyTree) -> PyTree:
-        leaves, static = _tree.split(args)
-        out = self._compiled(leaves, static)
-        return self._statics[static].merge(out)
-
-    def trace(self, *args: PyTree) -> tuple[PyTree, Any]:
-        """The shapes of what it returns, and its jaxpr."""
-        leaves, static = _tree.split(args)
-        traced = self._compiled.trace(leaves, static)
-        return self._statics[static].merge(traced.out_info), traced.jaxpr.jaxpr
+Leaves = list[Any]
 
 
-class Program:
-    """A compiled function `fn(kept, *donated) -> trees`, called on lists of arrays.
+class Traced:
+    """A function of trees that returns a tuple of trees, traced once.
+
+    People's code runs once, however many programs are made of it, and however often its shapes are
+    asked for. Nothing here holds an array or what was compiled, so JAX's caches may keep it.
 
     **Arguments:**
 
-    - `fn`: a pure function of trees that returns a tuple of trees.
-    - `args`: the trees that it will be called with, or others of the same structure and shapes.
-    - `jit`: compiles a function of lists of arrays, or returns it as it is.
+    - `fn`: a pure function.
+    - `args`: the trees that it will be called with, or their shapes.
+    """
+
+    def __init__(self, fn: Callable[..., tuple[PyTree, ...]], *args: PyTree) -> None:
+        began = time.perf_counter()
+        flat = [_tree.split(arg) for arg in args]
+        statics = [static for _, static in flat]
+        out: list[_tree.Static] = []
+
+        def on_leaves(*given: Leaves) -> tuple[Leaves, ...]:
+            trees = [s.merge(leaves) for s, leaves in zip(statics, given, strict=True)]
+            made = [_tree.split(tree) for tree in fn(*trees)]
+            out[:] = [static for _, static in made]
+            return tuple([_tree.strong(leaf) for leaf in leaves] for leaves, _ in made)
+
+        self._on_leaves = jax.jit(on_leaves)
+        traced = self._on_leaves.trace(*(_tree.shapes(leaves) for leaves, _ in flat))
+        self.jaxpr = traced.jaxpr
+        self.out = tuple(out)
+        self.shapes = tuple(s.merge(leaves) for s, leaves in zip(out, traced.out_info, strict=True))
+        self.seconds = time.perf_counter() - began
+
+    def used(self) -> list[bool]:
+        """Which of the arrays that it is given it does something with."""
+        return _jaxpr.inputs_used(self.jaxpr)
+
+    def form(self, used: Sequence[bool] | None = None) -> _jaxpr.Form:
+        """What it does to arrays, however it was written.
+
+        **Arguments:**
+
+        - `used`: which of those that it is given count; None for all.
+        """
+        return _jaxpr.Form(self.jaxpr, used)
+
+    def __call__(self, *leaves: Leaves) -> tuple[Leaves, ...]:
+        """Run it on the arrays of its arguments, within another program."""
+        return self._on_leaves(*leaves)
+
+
+class Program:
+    """A compiled function of lists of arrays, all but the first of which are donated.
+
+    It is compiled in a thread, and waited for when it is called.
+
+    **Arguments:**
+
+    - `fn`: a pure function of lists of arrays, which returns a tuple of them.
+    - `args`: what it will be called with, or the shapes of that.
+    - `jit`: compiles such a function, or returns it as it is; by default as `eqx.filter_jit` does,
+        but without holding on to what it compiled.
     """
 
     def __init__(
         self,
-        fn: Callable[..., tuple[PyTree, ...]],
-        args: tuple[PyTree, ...],
+        fn: Callable[..., tuple[Leaves, ...]],
+        args: Sequence[Leaves],
         *,
-        jit: Callable[[Callable[..., Any]], Callable[..., Any]],
+        jit: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
-        # shapes would be static to `filter_jit`; zeros that nobody reads take no memory
-        flat = [_tree.split(_tree.unshaped(arg)) for arg in args]
-        self._statics = [static for _, static in flat]
-        self.out: list[_tree.Static] = []
-        self.executable: jax.stages.Compiled | None = None
         self.lower_seconds = self.compile_seconds = 0.0
-        call: Any = jit(self._on_leaves(fn))
-        if hasattr(call, "lower"):
-            leaves = [leaves for leaves, _ in flat]
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-                began = time.perf_counter()
-                lowered = call.lower(*leaves)
-                self.lower_seconds = time.perf_counter() - began
-                call = lowered.compile()
-                self.compile_seconds = time.perf_counter() - began - self.lower_seconds
-            inner = getattr(call, "compiled", call)  # `filter_jit` wraps one of JAX's
-            if isinstance(inner, jax.stages.Compiled):
-                self.executable = inner
-                call = _unwrapped(inner, leaves) or call
-        self._call = call
+        self._call: Any = None
+        self._compiling: Future[Any] | None = None
+        donated = tuple(range(1, len(args)))
+        call: Any = jax.jit(fn, donate_argnums=donated) if jit is None else jit(fn)
+        if not hasattr(call, "lower"):
+            self._call = call
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+            began = time.perf_counter()
+            # shapes would be static to `filter_jit`; zeros that nobody reads take no memory
+            lowered = call.lower(*map(_tree.unshaped, args))
+            self.lower_seconds = time.perf_counter() - began
+        self._compiling = _in_a_thread(lambda: self._compile(lowered))
 
-    def _on_leaves(self, fn: Callable[..., tuple[PyTree, ...]]) -> Callable[..., Any]:
-        def step(kept: list[Any], *donated: list[Any]) -> tuple[list[Any], ...]:
-            trees = [
-                static.merge(leaves)
-                for static, leaves in zip(self._statics, (kept, *donated), strict=True)
-            ]
-            flat = [_tree.split(tree) for tree in fn(*trees)]
-            self.out = [static for _, static in flat]
-            return tuple([_tree.strong(leaf) for leaf in leaves] for leaves, _ in flat)
+    def _compile(self, lowered: Any) -> Any:
+        began = time.perf_counter()
+        compiled = lowered.compile()
+        self.compile_seconds = time.perf_counter() - began
+        return compiled
 
-        return step
+    def wait(self) -> None:
+        """Wait until it is compiled, and for what went wrong in that."""
+        if self._compiling is not None:
+            self._call = self._compiling.result()
+            self._compiling = None
 
-    def __call__(self, *leaves: list[Any]) -> tuple[list[Any], ...]:
+    @property
+    def executable(self) -> jax.stages.Compiled | None:
+        """What JAX compiled; None where a `jit_step` returned something else."""
+        self.wait()
+        inner = getattr(self._call, "compiled", self._call)  # `filter_jit` wraps one of JAX's
+        return inner if isinstance(inner, jax.stages.Compiled) else None
+
+    def __call__(self, *leaves: Leaves) -> tuple[Leaves, ...]:
+        if self._compiling is not None:
+            self.wait()
         return self._call(*leaves)
 
 
-def _unwrapped(
-    compiled: jax.stages.Compiled, args: list[list[Any]]
-) -> Callable[..., tuple[list[Any], ...]] | None:
-    """What `eqx.filter_jit` compiled, to be called without its wrapper; None if it is not that.
+_at_once = threading.BoundedSemaphore(2)
+"""How many programs are compiled at once. XLA uses several cores for one of them, too."""
 
-    The wrapper binds and filters its arguments on every call, which takes longer than a small step.
-    The structure of what it hands on is compared, so that a change in Equinox costs speed alone.
-    """
-    kept, *donated = args
-    given = {"fun": (None,), "rest": tuple(leaf for leaves in donated for leaf in leaves)}
-    structure = jax.tree.structure(((given, {"first": tuple(kept)}), {}))
-    if compiled.in_tree != structure:
-        return None
 
-    def call(kept: list[Any], *donated: list[Any]) -> tuple[list[Any], ...]:
-        rest = tuple([leaf for leaves in donated for leaf in leaves])
-        _, out, _ = compiled({"fun": (None,), "rest": rest}, {"first": tuple(kept)})
-        return out
+def _in_a_thread(fn: Callable[[], Any]) -> Future[Any]:
+    """Call a function in a thread of its own, which ends with it."""
+    future: Future[Any] = Future()
 
-    return call
+    def run() -> None:
+        with _at_once:
+            try:
+                future.set_result(fn())
+            except BaseException as error:  # it is raised where the result is waited for
+                future.set_exception(error)
+
+    threading.Thread(target=run, name="compile").start()
+    return future
+
+
+_executables: weakref.WeakValueDictionary[Hashable, Program] = weakref.WeakValueDictionary()
+"""By what they do, for as long as some step has them."""
+
+
+def shared(key: Hashable, build: Callable[[], Program]) -> Program:
+    """The program that does what `key` says, built unless some step has it."""
+    found = _executables.get(key)
+    if found is None:
+        found = _executables[key] = build()
+    return found
 
 
 class Jit(NamedTuple):
@@ -160,22 +201,23 @@ def platform(leaves: list[Any]) -> str:
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
 
-def cached(
-    key: Hashable, build: Callable[[], Any], *, when: Callable[[Any], bool] = lambda made: True
-) -> Any:
-    """What is stored under `key`, built if it is not there.
+def cached(key: Hashable, build: Callable[[], Any]) -> Any:
+    """What is kept under `key`, built if it is not there."""
+    if key not in _programs:
+        return keep(key, build())
+    _programs.move_to_end(key)
+    return _programs[key]
 
-    **Arguments:**
 
-    - `when`: whether what was built is worth storing.
-    """
-    if key in _programs:
-        _programs.move_to_end(key)
-        return _programs[key]
-    made = build()
-    if not when(made):
-        return made
+def kept(key: Hashable) -> Any:
+    """What is kept under `key`; None if nothing is."""
+    return _programs.get(key)
+
+
+def keep(key: Hashable, made: Any) -> Any:
+    """Keep something under `key`, in the place of what was there, and drop what is used least."""
     _programs[key] = made
+    _programs.move_to_end(key)
     while len(_programs) > _CACHE_SIZE:
         _programs.popitem(last=False)
     return made
@@ -187,6 +229,7 @@ def clear_caches() -> None:
     For long notebook sessions that make many learners.
     """
     _programs.clear()
+    _executables.clear()
     _record.forget()
     eqx.clear_caches()
     jax.clear_caches()
@@ -213,19 +256,21 @@ def cache_on_disk(folder: str | os.PathLike[str] | None) -> None:
     compilation_cache.reset_cache()  # it looks at its settings once
 
 
-def key_of(*trees: PyTree) -> Hashable:
-    """What a program depends on: structure, static values, shapes, dtypes, and JAX's settings."""
-    parts: list[Hashable] = [tuple(settings().values())]
-    parts += [key_of_leaves(*_tree.split(tree)) for tree in trees]
-    return tuple(parts)
+def key_of(leaves: Leaves, *structures: Any) -> Hashable:
+    """What a trace depends on in arrays: structures, shapes, dtypes, and JAX's settings."""
+    return (structures, _signature(leaves), tuple(settings().values()))
 
 
-def key_of_leaves(leaves: list[Any], static: _tree.Static) -> Hashable:
-    """What a program depends on in a tree that is split."""
-    return static, tuple((_tree.signature(leaf), _placement(leaf)) for leaf in leaves)
+def _signature(leaves: Leaves) -> Hashable:
+    return tuple((leaf.shape, leaf.dtype, _weak(leaf), placement(leaf)) for leaf in leaves)
 
 
-def _placement(leaf: Any) -> Hashable:
+def _weak(leaf: Any) -> bool:
+    return bool(getattr(leaf, "weak_type", False))
+
+
+def placement(leaf: Any) -> Hashable:
+    """Where an array must be, if that is given."""
     return leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
 
 
@@ -245,8 +290,3 @@ _SETTINGS = (
 def settings() -> dict[str, Any]:
     """The settings of JAX that programs depend on."""
     return {name: getattr(jax.config, name) for name in _SETTINGS}
-
-
-def compiled(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """Call a function under `eqx.filter_jit`."""
-    return eqx.filter_jit(fn)(*args)

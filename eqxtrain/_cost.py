@@ -12,8 +12,9 @@ _STACK_BYTES = {"cpu": 2 * 2**20}
 """The most that a stack of batches holds, unless a single batch is larger: on a CPU what its cache
 holds, since a larger stack is slower than a call is (measured); 16 MB elsewhere."""
 
-_MOST = 256
-"""Steps in a call. With more, what a call costs by itself is lost in the noise."""
+_MOST = {"cpu": 256}
+"""Steps in a call. With more, what a call costs by itself is lost in the noise. Elsewhere 16, since
+a stack is transferred whole, and one of an iterable holds what is there."""
 
 _CALL_SECONDS = 0.25
 """How long a call should be at most, so that Ctrl-C and the bar need not wait."""
@@ -141,7 +142,7 @@ def stack_capacity(asked: StepsPerCall, held: int, platform: str) -> int:
     - `asked`: how many steps the user wants in a call, for which there must be room.
     - `held`: the bytes of a batch, and of what a step gives beside.
     """
-    capacity = _power_below(min(_MOST, stack_bytes(platform) / max(held, 1)))
+    capacity = _power_below(min(_MOST.get(platform, 16), stack_bytes(platform) / max(held, 1)))
     return capacity if asked == "auto" else max(capacity, asked)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from . import _compile, _cost, _record, _tree, data
-from ._fold import Y_PRED, Called, Carry, Kept, Kind
-from ._identity import bindings, methods
-from ._programs import Call, Made, StepPrograms, batch_of, eager_program
+from ._fold import Y_PRED, Called, Carry, Kept, Kind, fold
+from ._identity import Survey
+from ._programs import Call, Jit, Made, StepProgram, StepPrograms, batch_of, one_of
 from ._protocol import withhold
 from ._steps import AbstractLearner, hold_steps
 from .metrics import _logs
@@ -33,19 +33,13 @@ def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
 
 
 class _InFlight(NamedTuple):
-    leaves: list[Any]
-    static: _tree.Static
+    called: Called
+    emitted_static: _tree.Static
     span: tuple[int, int]
 
 
 class Options(NamedTuple):
-    """How steps are run.
-
-    **Arguments:**
-
-    - `eager`: without compiling them.
-    - `steps_per_call`: how many a call may run.
-    """
+    """How steps are run: without compiling them, and how many a call may run."""
 
     eager: bool = False
     steps_per_call: _cost.StepsPerCall = "auto"
@@ -83,6 +77,7 @@ class Pass:
         self._most_in_flight = 1 if donate else _IN_FLIGHT
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         own = type(learner).jit_step is not AbstractLearner.jit_step
+        self._has_own_jit = own
         jit = _compile.kind_of_jit(learner.jit_step) if own else _compile.Jit(True, True)
         self._eager = options.eager or disabled or not jit.compiles
         if not jit.lowers:  # it may be plain Python, and a loop in it would be compiled each time
@@ -92,10 +87,12 @@ class Pass:
         self._fetched: list[PyTree] = []
         self._metrics, self._metrics_static = _tree.split({})
         self._programs: dict[Any, StepPrograms] = {}
+        self._earlier: list[Any] = []  # whose programs serve those that took their place, too
         self._spans: dict[tuple[int, int], jax.Array] = {}
         self._last: Any = None
         self._found: StepPrograms | None = None
-        self._program: _compile.Program | None = None
+        self._program: StepProgram | None = None
+        self._loaded = False
         self._put: list[Any] = []
         self.adopt(learner, donate=donate)
 
@@ -122,16 +119,20 @@ class Pass:
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
             threaded_model, threaded = None, own(_tree.with_fields(threaded, opt_state=None))
         carry = Carry(threaded_model, threaded, position=_tree.strong(np.zeros((), np.int32)))
-        kinds = [type(learner), *_tree.module_types(model)]
-        code = tuple((fn, bindings(fn)) for kind in kinds for fn in methods(kind))
+        carry = _tree.canonical(carry)
         self._kept_leaves, kept_static = _tree.split(self._kept)
-        self._carry, self._carry_static = _tree.split(_tree.canonical(carry))
-        kept_key = _compile.key_of_leaves(self._kept_leaves, kept_static)
-        carry_key = _compile.key_of_leaves(self._carry, self._carry_static)
-        self._key = (self.kind, code, _compile.key_of(), kept_key, carry_key)
+        self._carry, self._carry_static = _tree.split(carry)
+        if not self._eager:
+            state = threaded.update(opt_state=_code_in(state.opt_state))
+            self._survey = Survey(learner=config, model=model, state=state)
+            own = self._has_own_jit
+            self._jit = Jit(config.jit_step, self._survey.key) if own else Jit()
+            structures = (kept_static.treedef, self._carry_static.treedef)
+            arrays = _compile.key_of([*self._kept_leaves, *self._carry], *structures)
+            self._key = (self.kind, self._survey.key, arrays)
         self._platform = _compile.platform(self._carry)
         self._programs.clear()
-        self._program = None
+        self._program, self._loaded = None, False
 
     def __call__(self, batch: Any) -> None:
         """Run the step on one batch. Returns while the device still works."""
@@ -146,19 +147,18 @@ class Pass:
 
     def load(self, stack: data.Stack) -> None:
         """Take a stack of batches in, for `run` to run over."""
-        self._stack, self._put = stack, []
-        if self._eager:
-            metrics = self._metrics_static.merge(self._metrics)
-            self._program = eager_program(self.kind, *self._arguments(batch_of(stack)), metrics)
-        else:
+        self._stack, self._put, self._loaded = stack, [], True
+        if not self._eager:
             capacity = len(jax.tree.leaves(stack.batch)[0])
             made = self._made(batch_of(stack), capacity)
             self._program, self.steps_per_call = made.program, made.call.steps
+            assert self._found is not None
+            self._read = self._found.select(self._kept_leaves)
 
     @property
     def loaded(self) -> bool:
         """Whether there is a stack to run over: not after another learner was adopted."""
-        return self._program is not None
+        return self._loaded
 
     def run(self, start: int, stop: int) -> None:
         """Run the steps on the batches from `start` to `stop` of the stack that is loaded.
@@ -166,26 +166,61 @@ class Pass:
         Returns while the device still works. At most two calls are in flight; the third waits for
         the first.
         """
-        assert self._program is not None
+        while len(self._in_flight) >= self._most_in_flight:
+            self._finish_one()
+        if self._eager:
+            self._run_eagerly(start)
+            return
+        assert self._program is not None and self._found is not None
         span = self._spans.get((start, stop))
         if span is None:
             span = self._spans[start, stop] = jax.device_put(np.asarray((start, stop), np.uint32))
-        while len(self._in_flight) >= self._most_in_flight:
-            self._finish_one()
         batches = jax.tree.leaves(self._stack.batch)
-        if self._eager or stop - start < self._stack.steps:  # for more than one call, put it once
+        if stop - start < self._stack.steps:  # for more than one call, put it once
             batches = self._put = self._put or jax.device_put(batches)
-        inputs = [*self._kept_leaves, *batches, span]
-        self._carry, self._metrics, called = self._program(inputs, self._carry, self._metrics)
-        self._carry_static, self._metrics_static, static = self._program.out
-        self._last = _InFlight(called, static, (start, stop))
+        program = self._program
+        if program.is_new:
+            self.compilations.append(program.compilation())
+        out = program(self._read, batches, span, self._carry, self._metrics)
+        self._carry, self._metrics, leaves = out
+        self._carry_static = self._found.carry_static
+        self._last = _InFlight(program.called(leaves), self._found.emitted_static, (start, stop))
         self._in_flight.append(self._last)
 
-    def prepare(self, batch: data.Batch, capacity: int | None = None) -> Made | None:
-        """Compile the program for stacks of batches like this one, without running it."""
+    def _run_eagerly(self, index: int) -> None:
+        """One step as plain Python."""
+        folded = fold(self.kind, *self._arguments(one_of(self._stack, index)))
+        metrics = self._metrics_static.merge(self._metrics) or _logs.begin(folded.logs)
+        metrics = _tree.canonical(_logs.merge(metrics, folded.logs))
+        self._carry, self._carry_static = _tree.split(_tree.canonical(folded.carry))
+        self._metrics, self._metrics_static = _tree.split(metrics)
+        emitted, static = _tree.split(folded.emitted)
+        called = Called(self._carry[-1], [leaf[None] for leaf in emitted])
+        self._last = _InFlight(called, static, (index, index + 1))
+        self._in_flight.append(self._last)
+
+    def prepare(self, batch: data.Batch) -> Made | None:
+        """Begin to compile the program for batches like this one, without running it."""
         if self._eager:
             return None
-        return self._made(_tree.shapes(batch), capacity or self.capacity(batch))
+        return self._made(_tree.shapes(batch), self.capacity(batch))
+
+    def prepare_for(
+        self, reader: data.Reader, most: int | None = None, *, shapes: int | None = None
+    ) -> None:
+        """Begin to compile all that the next pass over a reader's batches needs, as far as known.
+
+        What is wrong with a step or a metric shows now, before anything is run.
+
+        **Arguments:**
+
+        - `most`: how many batches will be run.
+        - `shapes`: for how many of their shapes; None for all.
+        """
+        for batch in reader.upcoming(most)[:shapes]:
+            self.prepare(batch)
+        if self._found is not None and self.kind != "predict":
+            self._found.prepare_to_compute()
 
     def _call(self, found: StepPrograms) -> Call:
         return found.call(self._options.steps_per_call, self._platform)
@@ -195,8 +230,7 @@ class Pass:
         leaves, structure = jax.tree.flatten(batch)
         signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if signature not in self._programs:
-            make = lambda: StepPrograms(self.kind, *self._arguments(batch))
-            found = _compile.cached((self._key, signature), make)
+            found = self._traced(batch, signature)
             if self._metrics_static.leaves:
                 _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
             self._programs[signature] = found
@@ -205,14 +239,24 @@ class Pass:
             self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
         return found
 
+    def _traced(self, batch: data.Batch, signature: Any) -> StepPrograms:
+        """The step on batches of these shapes, traced unless that would give the same again."""
+        seen = Survey(batch=batch)
+        arguments = (*self._arguments(batch), self._jit, self._survey)
+        trace = lambda: StepPrograms(self.kind, *arguments)
+        if self._survey.is_whole and seen.is_whole:
+            return _compile.cached((self._key, signature, seen.key), trace)
+        found = trace()
+        self._earlier.append(_compile.kept(key := ("traced", found.form)))
+        return _compile.keep(key, found)
+
     def _made(self, batch: data.Batch, capacity: int) -> Made:
         """The program for stacks of so many batches of these shapes."""
         found = self._programs_for(batch)
         call = Call(min(self._call(found).steps, capacity), capacity)
         made = found.program(call)
         if made is None:
-            made = found.compile(call, *self._arguments(batch), type(self._learner))
-            self.compilations.append(made.compilation)
+            made = found.compile(call, *self._arguments(batch))
         return made
 
     def _arguments(self, batch: data.Batch) -> tuple[Kept, Carry]:
@@ -220,12 +264,11 @@ class Pass:
         return self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
 
     def _finish_one(self) -> None:
-        leaves, static, (start, stop) = self._in_flight.popleft()
-        jax.block_until_ready(leaves[0])
-        called: Called = static.merge(leaves)
+        called, static, (start, stop) = self._in_flight.popleft()
+        jax.block_until_ready(called.done)
         if not called.emitted:
             return
-        fetched = jax.device_get(called.emitted)
+        fetched = static.merge(jax.device_get(called.emitted))
         ran = slice(start, stop) if called.trail is not None else slice(None)
         self._fetched.append(jax.tree.map(lambda leaf: _rows(leaf, ran), fetched))
 
@@ -272,16 +315,17 @@ class Pass:
         - `after`: which batch of the stack, of the last call's, the numbers are those after; None
             for the last one.
         """
-        metrics: Mapping[str, Any] = self._metrics_static.merge(self._metrics)
-        if after is not None and (trail := self._last.static.merge(self._last.leaves).trail):
-            metrics = _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[after], trail), metrics)
+        leaves = self._metrics
+        if after is not None and (trail := self._last.called.trail):
+            leaves = _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[after], trail), leaves)
+        metrics: Mapping[str, Any] = self._metrics_static.merge(leaves)
         if not whole:
             metrics = {n: m for n, m in metrics.items() if not _logs.has_gather(m)}
-        if self._eager or any(map(_logs.has_gather, metrics.values())):
+        if self._eager or self._found is None or any(map(_logs.has_gather, metrics.values())):
             metrics = self._with_emitted(metrics)
             values = _logs.compute(metrics)
         else:
-            values = self._found.compute(dict(metrics)) if self._found else {}
+            values = self._found.compute(metrics)
         result = _logs.as_result(jax.device_get(values))
         if whole:
             _logs.warn_of(metrics)
@@ -297,3 +341,8 @@ class Pass:
         if not self._fetched:
             return metrics
         return _logs.put_back(metrics, _logs.joined(self._fetched))
+
+
+def _code_in(tree: PyTree) -> list[Any]:
+    """The leaves of a tree that are not arrays."""
+    return [leaf for leaf in jax.tree.leaves(tree) if not _tree.is_array(leaf)]

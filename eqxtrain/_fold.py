@@ -1,6 +1,6 @@
 """One step on one batch as a pure function of trees, and the program around it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -143,69 +143,96 @@ class Called(NamedTuple):
     """
 
     done: jax.Array
-    emitted: PyTree
+    emitted: list[Any]
     trail: dict[str, jax.Array] | None = None
 
 
-Step = Callable[[Kind, Kept, Carry], Folded]
-Program = Callable[[Kept, Carry, dict[str, Any]], tuple[PyTree, ...]]
+Step = Callable[[list[Any], list[Any]], tuple[list[Any], ...]]
+"""A step on arrays: from what it reads (one batch last) and what it threads, to what it threads,
+the accumulators of what it logged, and what it emitted."""
+
+Merge = Callable[[list[Any], list[Any]], tuple[list[Any], ...]]
+"""Accumulators with one more contribution, on arrays."""
+
+Program = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
+"""A call on arrays: from what is read (a stack of batches and the span last), what is threaded and
+the accumulators, to what is threaded, the accumulators, and the leaves of a `Called`."""
 
 
-def single(kind: Kind, step: Step) -> Program:
-    """The program of one step: of the batch where the span begins."""
+def single(step: Step, merge: Merge, parts: int) -> Program:
+    """The program of one step: of the batch where the span begins.
 
-    def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:
-        folded = step(kind, _one(kept, kept.span[0]), carry)
-        metrics = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
-        emitted = jax.tree.map(lambda leaf: leaf[None], folded.emitted)
-        return folded.carry, metrics, Called(jnp.zeros((), jnp.int32), emitted)
+    **Arguments:**
+
+    - `parts`: how many arrays a batch has.
+    """
+
+    def program(kept: list[Any], carry: list[Any], metrics: list[Any]) -> Any:
+        *read, span = kept
+        carry, logs, emitted = step(_with_one(read, parts, span[0]), carry)
+        (metrics,) = merge(metrics, logs)
+        called = Called(jnp.zeros((), jnp.int32), [leaf[None] for leaf in emitted])
+        return carry, metrics, jax.tree.leaves(called)
 
     return program
 
 
-def fused(kind: Kind, step: Step, shapes: Folded, capacity: int) -> Program:
+def fused(step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity: int) -> Program:
     """The program of as many steps as the span is long.
 
     Their number is not part of the program, so cutting a call in two changes no bit.
 
     **Arguments:**
 
-    - `shapes`: of what the step returns.
+    - `parts`: how many arrays a batch has.
+    - `shapes`: of what the step emits.
     - `capacity`: how many batches a stack holds.
     """
 
-    def program(kept: Kept, carry: Carry, metrics: dict[str, Any]) -> tuple[PyTree, ...]:
+    def program(kept: list[Any], carry: list[Any], metrics: list[Any]) -> Any:
+        *read, span = kept
         rows = lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype)
-        room = lambda tree: jax.tree.map(lambda x: rows(x) if _tree.is_array(x) else x, tree)
-        begun = (carry, metrics, room(shapes.emitted), room(_tree.pack(metrics)))
-        leaves, static = _tree.split(begun)
+        trail = jax.tree.map(rows, _tree.pack(metrics))
+        begun = (carry, metrics, [*map(rows, shapes)], trail)
 
-        def body(i: jax.Array, leaves: list[Any]) -> list[Any]:
-            carry, metrics, emitted, trail = static.merge(leaves)
-            folded = step(kind, _one(kept, i), carry)
-            metrics = _logs.merge(metrics, folded.logs)
-            emitted = _put(emitted, folded.emitted, i)
-            trail = _put(trail, _tree.pack(metrics), i)
-            return [*map(_tree.strong, _tree.split((folded.carry, metrics, emitted, trail))[0])]
+        def body(i: jax.Array, so_far: Any) -> Any:
+            carry, metrics, emitted, trail = so_far
+            carry, logs, new = step(_with_one(read, parts, i), carry)
+            (metrics,) = merge(metrics, logs)
+            return carry, metrics, _put(emitted, new, i), _put(trail, _tree.pack(metrics), i)
 
-        leaves = jax.lax.fori_loop(kept.span[0], kept.span[1], body, leaves)
-        carry, metrics, emitted, trail = static.merge(leaves)
-        return carry, metrics, Called(jnp.zeros((), jnp.int32), emitted, trail)
+        carry, metrics, emitted, trail = jax.lax.fori_loop(span[0], span[1], body, begun)
+        called = Called(jnp.zeros((), jnp.int32), emitted, trail)
+        return carry, metrics, jax.tree.leaves(called)
 
     return program
 
 
-def _one(kept: Kept, index: Any) -> Kept:
-    """What a step reads: one batch of a stack."""
+def called(leaves: list[Any], emitted: int, dtypes: Sequence[str], trail: bool) -> Called:
+    """The leaves of a `Called` as one.
+
+    **Arguments:**
+
+    - `emitted`: how many arrays a step emits.
+    - `dtypes`: of the accumulators.
+    """
+    done, rest = leaves[0], leaves[1:]
+    rows = dict(zip(sorted(set(dtypes)), rest[emitted:], strict=True)) if trail else None
+    return Called(done, rest[:emitted], rows)
+
+
+def _with_one(read: list[Any], parts: int, index: Any) -> list[Any]:
+    """What a step reads: one batch in the place of a stack."""
+    first = len(read) - parts
 
     def take(leaf: Any) -> Any:
         only = leaf.shape[0] == 1
         return leaf[0] if only else jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
 
-    return kept._replace(batch=jax.tree.map(take, kept.batch), span=None)
+    return [*read[:first], *map(take, read[first:])]
 
 
 def _put(stack: PyTree, new: PyTree, index: Any) -> PyTree:
     """`stack` with the arrays of `new` in their row."""
     put = lambda old, leaf: jax.lax.dynamic_update_index_in_dim(old, leaf, index, 0)
-    return jax.tree.map(lambda old, x: put(old, x) if _tree.is_array(x) else old, stack, new)
+    return jax.tree.map(put, stack, new)

@@ -141,7 +141,7 @@ def forecast(
     table = _reduction.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
-    made = initialise.ready(learner, _first(source, checked[0])[0], "train")
+    made = initialise.ready(learner, _first(source, checked[0]), "train")
     found = [
         _at(made, source, size, class_weight=table, options=options, donate=donate)
         for size in checked
@@ -149,10 +149,9 @@ def forecast(
     return found[0] if len(found) == 1 else _compared(found[0], found[1], memory)
 
 
-def _first(source: data.Source, batch_size: int) -> tuple[data.Batch, bool]:
-    """A batch, and whether it is alone in its stack."""
+def _first(source: data.Source, batch_size: int) -> data.Batch:
     with source.read(data.Cut(batch_size)) as reader:
-        return reader.first(), reader.is_short
+        return reader.first()
 
 
 def _stand_in(tree: PyTree) -> PyTree:
@@ -172,14 +171,16 @@ def _at(
     donate: bool,
 ) -> Forecast:
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
-    first, is_short = _first(source, batch_size)
+    first = _first(source, batch_size)
     training = Pass(learner, "train", class_weight=class_weight, options=options)
-    made = training.prepare(first, 1 if is_short else None)
+    made = training.prepare(first)
     if made is None or (executable := made.program.executable) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "
             "program to look at: let it return what `eqx.filter_jit` or `jax.jit` gives."
         )
+    if made.program.is_new:
+        made.program.compilation()  # this forecast's, not that of the `fit` which takes the program
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.size(learner.model)
@@ -200,7 +201,7 @@ def _at(
         parameter_bytes=parameter_bytes,
         optimizer_bytes=_tree.size(learner.state.opt_state)[1],
         checkpoint_bytes=checkpoint_bytes(learner),
-        compile_seconds=made.compilation.seconds,
+        compile_seconds=made.program.seconds,
     )
 
 

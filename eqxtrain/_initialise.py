@@ -15,6 +15,7 @@ from ._fold import Kind
 from ._request import request
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
+from ._tokens import Held
 from ._warn import warn
 
 L = TypeVar("L", bound=AbstractLearner[Any])
@@ -193,9 +194,15 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
 def _foreign(learner: AbstractLearner[Any]) -> list[str]:
     """What `foreign` says; remembered for learners like one that was right."""
     assert learner.state is not None
-    shaped = (learner.model, learner.optimizer, learner.trainable, learner.state.opt_state)
-    key = ("foreign", _compile.key_of(*shaped))
-    return _compile.cached(key, lambda: foreign(learner), when=lambda found: not found)
+    leaves, static = _tree.split((learner.model, learner.state.opt_state))
+    parts = (Held(learner.optimizer), Held(learner.trainable))
+    key = ("foreign", parts, _compile.key_of(leaves, static.treedef))
+    if _compile.kept(key):
+        return []
+    found = foreign(learner)
+    if not found:
+        _compile.keep(key, True)
+    return found
 
 
 def foreign(learner: AbstractLearner[Any]) -> list[str]:

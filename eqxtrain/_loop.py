@@ -115,6 +115,8 @@ class _Fit:
         run, schedule = self._run, self._schedule
         run.enter(training=self._training, measuring=self._training)
         if schedule.goes_on(0, 0):
+            self._validation.prepare(shapes=1)
+            self._training.prepare_for(self._reader, schedule.most(0))
             self._validation.prepare()
         self._tell("on_train_begin")
         epoch = 0

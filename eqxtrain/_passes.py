@@ -105,6 +105,7 @@ def _pass_over(
     kind: Kind = pass_.kind
     measures = kind == "test"
     callbacks.tell(f"on_{kind}_begin", run)
+    pass_.prepare_for(reader, most)
     with closing(reader.stacks(pass_.capacity, most)) as stacks:
         steps = Driver(run, callbacks, ran=reader.ran, halted=halted).over(pass_, stacks)
     if halted():
@@ -152,13 +153,16 @@ class Validation:
     def __bool__(self) -> bool:
         return bool(self._readers)
 
-    def prepare(self) -> None:
-        """Compile validation before training, so that what is wrong with it costs no epoch."""
+    def prepare(self, *, shapes: int | None = None) -> None:
+        """Begin to compile validation, so that what is wrong with it costs no epoch.
+
+        **Arguments:**
+
+        - `shapes`: for how many of the shapes that its batches have; None for all.
+        """
         for prefix, reader in self._readers.items():
             with noting(_where(prefix)):
-                first = reader.first()
-                if first is not None:
-                    self._testing().prepare(first, 1 if reader.is_short else None)
+                self._testing().prepare_for(reader, self._steps, shapes=shapes)
 
     def __call__(self) -> dict[str, Any]:
         """What is measured on each set, under its prefix; incomplete if that is interrupted."""

@@ -1,16 +1,15 @@
 """A step on batches of one shape: what it costs, and the programs that are made of it."""
 
-import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _cost, _record, _tree, data
-from ._fold import STEPS, Carry, Folded, Kept, Kind, fold, fused, single
-from ._identity import is_fixed
+from . import _account, _compile, _cost, _record, _tree, data
+from ._fold import STEPS, Called, Carry, Folded, Kept, Kind, called, fold, fused, single
+from ._identity import Survey
 from .metrics import _logs
 
 
@@ -27,13 +26,107 @@ class Call(NamedTuple):
     capacity: int
 
 
-class Made(NamedTuple):
-    """A program, how it is called, what its step costs, and the record of its compile."""
+class Jit(NamedTuple):
+    """How a learner has its programs compiled.
 
-    program: _compile.Program
+    **Arguments:**
+
+    - `compile`: its own `jit_step`, or None for ours.
+    - `key`: what that depends on.
+    """
+
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    key: Hashable = None
+
+
+class Made(NamedTuple):
+    """A program, how it is called, and what its step costs."""
+
+    program: "StepProgram"
     call: Call
     cost: _cost.Cost
-    compilation: _record.Compilation
+
+
+class Layout(NamedTuple):
+    """What a call gives beside what it threads: how many arrays a step emits, the dtypes of the
+    accumulators, and whether there is a row of them for each step."""
+
+    emitted: int
+    dtypes: tuple[str, ...]
+    trail: bool
+
+
+class Compiling(NamedTuple):
+    """What is known of a compile when it begins."""
+
+    step: str
+    reason: str
+    signature: Mapping[str, str]
+    trace: float
+
+
+class StepProgram:
+    """A program that runs a step over a stack of batches, called on lists of arrays.
+
+    **Arguments:**
+
+    - `program`: what is compiled. Steps that do the same share it.
+    - `compiling`: why it had to be compiled; None if it was there.
+    """
+
+    def __init__(
+        self,
+        program: _compile.Program,
+        layout: Layout,
+        compiling: Compiling | None,
+        trace_seconds: float,
+    ) -> None:
+        self._compiled = program
+        self._trace_seconds = trace_seconds
+        self._layout = layout
+        self._compiling = compiling
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was compiled for this, and nobody has asked for the record of that."""
+        return self._compiling is not None
+
+    @property
+    def executable(self) -> jax.stages.Compiled | None:
+        """What JAX compiled, waited for."""
+        return self._compiled.executable
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to be made, whoever it was made for."""
+        self._compiled.wait()
+        return self._trace_seconds + self._compiled.lower_seconds + self._compiled.compile_seconds
+
+    def compilation(self) -> _record.Compilation:
+        """The record of its compile, which is waited for. To be asked for once."""
+        assert self._compiling is not None
+        self._compiled.wait()
+        seconds = (self._compiled.lower_seconds, self._compiled.compile_seconds)
+        compilation = _record.Compilation(*self._compiling, *seconds)
+        self._compiling = None
+        _record.end(compilation)
+        return compilation
+
+    def __call__(
+        self, read: list[Any], batches: list[Any], span: Any, carry: list[Any], metrics: list[Any]
+    ) -> tuple[list[Any], ...]:
+        """Run a call.
+
+        **Arguments:**
+
+        - `read`: what the step reads, as `StepPrograms.select` gives it.
+        - `batches`: the arrays of a stack.
+        """
+        return self._compiled([*read, *batches, span], carry, metrics)
+
+    def called(self, leaves: list[Any]) -> Called:
+        """What a call gave beside what it threads."""
+        return called(leaves, *self._layout)
 
 
 class StepPrograms:
@@ -43,31 +136,49 @@ class StepPrograms:
 
     - `kind`: which step.
     - `kept`, `carry`: what it is called with, one batch of shapes in it.
+    - `survey`: what was seen of the learner besides its arrays.
     """
 
-    def __init__(self, kind: Kind, kept: Kept, carry: Carry) -> None:
-        began = time.perf_counter()
-        model = carry.model if kind == "train" else kept.model
-        _refuse_unhashable(learner=kept.learner, model=model, state=carry.state)
+    def __init__(self, kind: Kind, kept: Kept, carry: Carry, jit: Jit, survey: Survey) -> None:
         self.kind: Kind = kind
-        self.compute = _compile.TracedOnce(_logs.compute)
-        self._step = _compile.TracedOnce(fold)
-        self._shapes, jaxpr = self._step.trace(kind, kept, carry)
-        self.cost = _cost.cost(jaxpr)
-        self.empty = self._begin(kept, carry)
-        self._seconds = time.perf_counter() - began
-        self._made: dict[tuple[int, bool], Made] = {}
-        held = jax.tree.leaves((kept.batch, self._shapes.emitted, self.empty))
+        self._jit = jit
+        self._survey = survey
+        self._owner = type(kept.learner)
+        self._parts = len(jax.tree.leaves(kept.batch))
+
+        def step(kept: Kept, carry: Carry) -> tuple[PyTree, ...]:
+            folded = fold(kind, kept, carry)
+            return folded.carry, folded.logs, folded.emitted
+
+        self._step = _compile.Traced(step, kept, carry)
+        shapes = Folded(*self._step.shapes)
+        self.cost = _cost.cost(self._step.jaxpr.jaxpr)
+        self.empty = self._begin(shapes.logs, kept, carry)
+        self.metrics, self.metrics_static = _tree.split(self.empty)
+        merge = lambda metrics, logs: (_logs.merge(metrics, logs),)
+        self._merge = _compile.Traced(merge, self.empty, shapes.logs)
+        self.carry_static, _, self.emitted_static = self._step.out
+        self._emits = _tree.split(shapes.emitted)[0]
+        self._seconds = self._step.seconds + self._merge.seconds
+        read, carried = (len(_tree.split(tree)[0]) for tree in (kept, carry))
+        first = read - self._parts  # of the batch's arrays, which are all given
+        self._used = [*self._step.used()[:first], *[True] * self._parts]
+        used = [*self._used, *[True] * carried]
+        self.form = (kind, jit.key, self._step.form(used), self._merge.form())
+        """What it does, however it was written."""
+        self._made: dict[tuple[int, bool], StepProgram] = {}
+        self._compute: tuple[_compile.Program, _tree.Static] | None = None
+        held = jax.tree.leaves((kept.batch, shapes.emitted, self.empty))
         self._bytes = _cost.nbytes(filter(_tree.is_array, held))
 
-    def _begin(self, kept: Kept, carry: Carry) -> dict[str, Any]:
+    def _begin(self, logs: Any, kept: Kept, carry: Carry) -> dict[str, Any]:
         """Empty accumulators for what the step logs, on the host."""
-        shapes: Folded = self._shapes
-        empty = _logs.begin(shapes.logs)
-        if not _tree.same_bits(empty, _logs.begin(shapes.logs, fill=1)):
+        empty = _logs.begin(logs)
+        if not _tree.same_bits(empty, _logs.begin(logs, fill=1)):
             # its metrics are configured by arrays, which `reset` keeps: take them as they are
-            begin = lambda kept, carry: _logs.begin(self._step(self.kind, kept, carry).logs)
-            empty = _compile.compiled(begin, kept._replace(batch=_tree.unshaped(kept.batch)), carry)
+            leaves = [_tree.split(tree)[0] for tree in (_tree.unshaped(kept), carry)]
+            _, found, _ = self._step(*leaves)
+            empty = _logs.begin(self._step.out[1].merge(found))
         return _tree.to_host(empty)
 
     def call(self, asked: _cost.StepsPerCall, platform: str) -> Call:
@@ -78,32 +189,83 @@ class StepPrograms:
     def program(self, call: Call) -> Made | None:
         """The program of such calls, if it is there."""
         made = self._made.get((call.capacity, call.steps > 1))
-        return None if made is None else made._replace(call=call)
+        return None if made is None else Made(made, call, self.cost)
 
-    def compile(self, call: Call, kept: Kept, carry: Carry, owner: type) -> Made:
-        """Compile the program of such calls, for learners of the class `owner`."""
-        step, trees = STEPS[self.kind], _described(self.kind, kept, carry)
-        reason = _record.why(step, owner, trees)
-        if self._made and reason == _record.SAME:
-            reason = "another number of steps in a call, or of batches in a stack"
-        _record.check_limits(step, reason)
-        stack = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((call.capacity, *leaf.shape), leaf.dtype), kept.batch
-        )
-        kept = kept._replace(batch=stack, span=jax.ShapeDtypeStruct((2,), jnp.uint32))
-        fn = (
-            fused(self.kind, self._step, self._shapes, call.capacity)
-            if call.steps > 1
-            else single(self.kind, self._step)
-        )
-        made = _compile.Program(fn, (kept, carry, self.empty), jit=kept.learner.jit_step)
-        trace, self._seconds = self._seconds, 0.0  # the trace is shared, and counted once
-        seconds = (trace, made.lower_seconds, made.compile_seconds)
-        compilation = _record.Compilation(step, reason, _record.signature(trees), *seconds)
-        _record.note(compilation, owner, trees)
-        key = (call.capacity, call.steps > 1)
-        self._made[key] = Made(made, call, self.cost, compilation)
-        return self._made[key]
+    def select(self, read: Sequence[Any]) -> list[Any]:
+        """Those arrays that the step does something with, of what it may read but batches."""
+        return [leaf for leaf, used in zip(read, self._used, strict=False) if used]
+
+    def compile(self, call: Call, kept: Kept, carry: Carry) -> Made:
+        """Begin to compile the program of such calls, unless one that does the same is there."""
+        read, carried = (_tree.split(tree)[0] for tree in (kept._replace(batch=None), carry))
+        batch = _tree.split(kept.batch)[0]
+        stack = [jax.ShapeDtypeStruct((call.capacity, *x.shape), x.dtype) for x in batch]
+        span = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        args = ([*self.select(read), *stack, span], carried, self.metrics)
+        places = tuple(_compile.placement(leaf) for leaves in args[:2] for leaf in leaves)
+        settings = tuple(_compile.settings().values())
+        key = (self.form, settings, places, call.capacity, call.steps > 1)
+        trees = _described(self.kind, kept, carry)
+        compiling: Compiling | None = None
+
+        def build() -> _compile.Program:
+            nonlocal compiling
+            account = _account.account(trees, self._survey, _compile.settings())
+            reason = _record.begin(STEPS[self.kind], self._owner, account)
+            if self._made and reason == _record.SAME:
+                reason = "another number of steps in a call, or of batches in a stack"
+            seconds, self._seconds = self._seconds, 0.0  # the trace is shared, and counted once
+            compiling = Compiling(STEPS[self.kind], reason, _account.signature(trees), seconds)
+            step = self._on_used([*read, *batch])
+            fn = (
+                fused(step, self._merge, self._parts, self._emits, call.capacity)
+                if call.steps > 1
+                else single(step, self._merge, self._parts)
+            )
+            fn.__name__ = STEPS[self.kind]  # by which profilers and caches know it
+            return _compile.Program(fn, args, jit=self._jit.compile)
+
+        program = _compile.shared(key, build)
+        dtypes = tuple(jnp.dtype(leaf.dtype).name for leaf in self.metrics)
+        layout = Layout(len(self._emits), dtypes, trail=call.steps > 1)
+        trace_seconds = self._step.seconds + self._merge.seconds
+        made = StepProgram(program, layout, compiling, trace_seconds)
+        self._made[call.capacity, call.steps > 1] = made
+        return Made(made, call, self.cost)
+
+    def _on_used(self, read: list[Any]) -> Callable[..., Any]:
+        """The step on those arrays that it does something with; zeros stand for the others."""
+        used, traced = self._used, self._step
+        shapes = [
+            None if u else (leaf.shape, leaf.dtype) for leaf, u in zip(read, used, strict=True)
+        ]
+
+        def step(given: list[Any], carry: list[Any]) -> tuple[list[Any], ...]:
+            rest = iter(given)
+            zeros = {shape: jnp.zeros(*shape) for shape in shapes if shape is not None}
+            return traced([next(rest) if s is None else zeros[s] for s in shapes], carry)
+
+        return step
+
+    def prepare_to_compute(self) -> None:
+        """Begin to compile what gives the values of accumulators, but for those that gather.
+
+        Those are computed on the host.
+        """
+        if self._compute is None:
+            computed = {n: m for n, m in self.empty.items() if not _logs.has_gather(m)}
+            traced = _compile.Traced(lambda metrics: (_logs.compute(metrics),), computed)
+            leaves = _tree.split(computed)[0]
+            build = lambda: _compile.Program(lambda leaves: traced(leaves), (leaves,))
+            key = ("compute", traced.form(), tuple(_compile.settings().values()))
+            self._compute = (_compile.shared(key, build), traced.out[0])
+
+    def compute(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of those accumulators that do not gather."""
+        self.prepare_to_compute()
+        assert self._compute is not None
+        program, static = self._compute
+        return static.merge(program(_tree.split(dict(metrics))[0])[0])
 
 
 def _described(kind: Kind, kept: Kept, carry: Carry) -> dict[str, PyTree]:
@@ -116,14 +278,7 @@ def _described(kind: Kind, kept: Kept, carry: Carry) -> dict[str, PyTree]:
         "class_weight": kept.class_weight,
         "batch": data.bare(kept.batch),
         "mask": kept.batch.mask if isinstance(kept.batch, data.Masked) else None,
-        "jax.config": {name: str(value) for name, value in _compile.settings().items()},
     }
-
-
-def eager_program(kind: Kind, kept: Kept, carry: Carry, metrics: PyTree) -> _compile.Program:
-    """A step that is run as plain Python."""
-    args = (kept._replace(span=np.zeros(2, np.uint32)), carry, metrics)
-    return _compile.Program(single(kind, fold), args, jit=lambda fn: fn)
 
 
 def batch_of(stack: data.Stack) -> data.Batch:
@@ -131,12 +286,6 @@ def batch_of(stack: data.Stack) -> data.Batch:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack.batch)
 
 
-def _refuse_unhashable(**trees: PyTree) -> None:
-    """Refuse leaves whose changes a compiled program would not see."""
-    for root, tree in trees.items():
-        changeable = lambda leaf: not _tree.is_array(leaf) and not is_fixed(leaf)
-        if where := _tree.first(changeable, tree, root):
-            raise TypeError(
-                f"`{where}` can't be hashed, so a change of it would not be seen by the compiled "
-                "step: make it an `eqx.Module` or a frozen dataclass, or hold arrays in it."
-            )
+def one_of(stack: data.Stack, index: int) -> data.Batch:
+    """One batch of a stack."""
+    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], stack.batch))

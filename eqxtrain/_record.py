@@ -2,14 +2,11 @@
 
 import collections
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import equinox as eqx
-import jax
-from jaxtyping import PyTree
-
-from . import _tree
+from ._account import Account, differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +37,15 @@ class Compilation:
 @dataclasses.dataclass
 class _Limit:
     most: int
+    begun: list[str] = dataclasses.field(default_factory=list)
     seen: list[Compilation] = dataclasses.field(default_factory=list)
 
 
 SAME = "no longer cached"
 """The reason for a compile of what is like something that was compiled before."""
 
-_last_seen: dict[Hashable, collections.deque[dict[str, PyTree]]] = {}
+_last_seen: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Account]]]
+_last_seen = weakref.WeakKeyDictionary()
 _limits: list[_Limit] = []
 
 
@@ -72,60 +71,38 @@ def max_compiles(most: int) -> Iterator[list[Compilation]]:
         _limits.remove(limit)
 
 
-def why(step: str, owner: type, trees: Mapping[str, PyTree]) -> str:
-    """Why `step` of learners of the class `owner` must be compiled: what changed, by path.
+def begin(step: str, owner: type, seen: Account) -> str:
+    """Note that `step` of learners of the class `owner` is compiled, and for which reason.
 
-    It is how `trees` differ from the most similar ones of the last few compiles.
+    The reason is how this differs from the most similar one of the last few compiles.
+
+    **Raises:** `RuntimeError` where that is one too many.
     """
-    new = {name: _shapes_of(tree) for name, tree in trees.items()}
-    changes = [
-        [line for name in new for line in _tree.differences(old[name], new[name], name)]
-        for old in _last_seen.get((step, owner), ())
-    ]
+    earlier = _last_seen.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
+    changes = [list(differences(old, seen)) for old in earlier]
     nearest = min(changes, key=len, default=None)
-    return "first" if nearest is None else "; ".join(nearest[:3]) or SAME
-
-
-def check_limits(step: str, reason: str) -> None:
-    """Refuse a compile that is one too many."""
+    reason = "first" if nearest is None else "; ".join(nearest[:3]) or SAME
     for limit in _limits:
-        if len(limit.seen) >= limit.most:
-            listed = [f"{c.step} ({c.reason})" for c in limit.seen] + [f"{step} ({reason})"]
+        if len(limit.begun) >= limit.most:
+            listed = [*limit.begun, f"{step} ({reason})"]
             raise RuntimeError(
                 f"This is compile number {len(listed)} within `max_compiles({limit.most})`: "
                 + "; ".join(listed)
                 + ". Keep shapes, dtypes and static values the same, or allow one more."
             )
-
-
-def note(compilation: Compilation, owner: type, trees: Mapping[str, PyTree]) -> None:
-    """Remember a compile, and count it for whoever limits them."""
-    earlier = _last_seen.setdefault((compilation.step, owner), collections.deque(maxlen=8))
-    earlier.append({name: _shapes_of(tree) for name, tree in trees.items()})
     for limit in _limits:
-        limit.seen.append(compilation)
+        limit.begun.append(f"{step} ({reason})")
+    earlier.append(seen)
+    return reason
 
 
-def signature(trees: Mapping[str, PyTree]) -> dict[str, str]:
-    """The arrays of trees, by path."""
-    return {
-        path: _tree.describe(leaf)
-        for name, tree in trees.items()
-        for path, leaf in _tree.paths(tree, name)
-        if _tree.is_array(leaf)
-    }
+def end(compilation: Compilation) -> None:
+    """Note that a compile is over, for whoever limits them."""
+    for limit in _limits:
+        if len(limit.seen) < len(limit.begun):
+            limit.seen.append(compilation)
 
 
 def forget() -> None:
     """Forget what was compiled."""
     _last_seen.clear()
-
-
-def _shapes_of(tree: PyTree) -> PyTree:
-    def shape(leaf: PyTree) -> PyTree:
-        if not eqx.is_array(leaf):
-            return leaf
-        weak = bool(getattr(leaf, "weak_type", False))
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
-
-    return jax.tree.map(shape, tree)

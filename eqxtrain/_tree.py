@@ -15,15 +15,20 @@ from ._warn import warn
 
 
 class Static(NamedTuple):
-    """All of a tree but its arrays: the structure, and the other leaves in their places."""
+    """All of a tree but its arrays: the structure, and the other leaves in their places.
+
+    **Arguments:**
+
+    - `leaves`: None where an array was.
+    """
 
     treedef: Any
-    leaves: tuple[Frozen | None, ...]
+    leaves: tuple[Any, ...]
 
     def merge(self, arrays: Sequence[Any]) -> PyTree:
         """The tree again, with `arrays` where its arrays were."""
         rest = iter(arrays)
-        leaves = [next(rest) if leaf is None else leaf.value for leaf in self.leaves]
+        leaves = [next(rest) if leaf is None else leaf for leaf in self.leaves]
         return jax.tree.unflatten(self.treedef, leaves)
 
 
@@ -46,9 +51,7 @@ def split(tree: PyTree) -> tuple[list[Any], Static]:
     """Take a tree apart into its arrays and all else: `split(t)[1].merge(split(t)[0])` is `t`."""
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [leaf for leaf in leaves if is_array(leaf)]
-    return arrays, Static(
-        treedef, tuple(None if is_array(leaf) else Frozen(leaf) for leaf in leaves)
-    )
+    return arrays, Static(treedef, tuple(None if is_array(leaf) else leaf for leaf in leaves))
 
 
 def paths(tree: PyTree, root: str = "") -> list[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """The room that compiles: programs, their cache and their records."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -9,62 +10,116 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from helpers import data, learner
+from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear
 
 import eqxtrain as et
 from eqxtrain import _compile
 
 
-def test_what_is_traced_once_runs_once_for_shapes_and_for_a_program() -> None:
+def test_what_is_traced_once_runs_once_for_shapes_and_for_programs() -> None:
     runs: list[int] = []
 
-    def double(x: Any, name: str) -> dict[str, Any]:
+    def double(x: Any, name: str) -> tuple[Any]:
         runs.append(1)
-        return {name: 2 * x, "static": len(name)}
+        return ({name: 2 * x, "static": len(name)},)
 
-    once = _compile.TracedOnce(double)
-    x = jnp.arange(3.0)
-    shapes, jaxpr = once.trace(x, "a")
-    assert shapes["a"].shape == (3,) and len(jaxpr.eqns) == 1
-    out = jax.jit(lambda x: once(x, "a")["a"])(x)
-    assert np.array_equal(np.asarray(out), [0, 2, 4]) and runs == [1]
-    assert once.trace(x, "bc")[0]["static"] == 2 and len(runs) == 2
+    traced = _compile.Traced(lambda x: double(x, "a"), jnp.arange(3.0))
+    assert traced.shapes[0]["a"].shape == (3,) and traced.used() == [True]
+    for times in (1, 2):
+        (out,) = jax.jit(lambda x, times=times: traced([times * x])[0])(jnp.arange(3.0))
+        assert traced.out[0].merge([out])["static"] == 1
+        assert np.array_equal(np.asarray(out), [0, 2 * times, 4 * times])
+    assert runs == [1]
+
+
+def test_traces_that_do_the_same_have_one_form() -> None:
+    def form(fn: Any, used: Any = None, size: int = 3) -> Any:
+        traced = _compile.Traced(lambda *args: (fn(*args),), jnp.ones(size), jnp.ones(2))
+        return traced.form(used)
+
+    constant = np.arange(3, dtype=np.float32)
+    same = [lambda x, y: jnp.sin(x) * 2.0, lambda a, b: (a + 1, jnp.sin(a) * 2.0)[1]]
+    assert form(same[0]) == form(same[1]) and hash(form(same[0])) == hash(form(same[1]))
+    assert form(lambda x, y: x + constant) == form(lambda x, y: x + constant.copy())
+    others = [
+        lambda x, y: jnp.cos(x) * 2.0,
+        lambda x, y: jnp.sin(x) * 3.0,
+        lambda x, y: jnp.sin(x) * 2.0 + y[0],
+        lambda x, y: x + constant,
+        lambda x, y: x + 2 * constant,
+        lambda x, y: jax.lax.cond(x[0] > 0, jnp.sin, jnp.cos, x),
+        lambda x, y: jax.lax.cond(x[0] > 0, jnp.cos, jnp.sin, x),
+        lambda x, y: jax.nn.relu(x),
+        lambda x, y: jax.nn.softplus(x),
+    ]
+    forms = [form(fn) for fn in (same[0], *others)]
+    assert len(set(forms)) == len(forms)
+    assert form(same[0], [True, False]) != form(same[0])
+    assert form(same[0], size=4) != form(same[0])
+
+
+def test_only_inputs_that_something_comes_of_are_used() -> None:
+    fn = lambda a, b, c: ((jnp.sin(a), jnp.cos(c) * 2)[0], jax.debug.print("{}", b))[0]
+    assert _compile.Traced(lambda *args: (fn(*args),), *[jnp.ones(2)] * 3).used() == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_program_takes_and_gives_lists_of_arrays() -> None:
     def fn(kept: Any, carry: Any) -> tuple[Any, ...]:
-        return {"x": carry["x"] + kept, "tag": carry["tag"]}, (jnp.sum(carry["x"]),)
+        return [carry[0] + kept[0]], [jnp.sum(carry[0])]
 
-    carry = {"x": jnp.ones(3), "tag": "a"}
-    for jit in (eqx.filter_jit, jax.jit, lambda fn: fn):
-        program = _compile.Program(fn, (jnp.ones(3), carry), jit=jit)
-        new, total = program([jnp.ones(3)], [jnp.ones(3)])
+    for jit in (None, eqx.filter_jit, jax.jit, lambda fn: fn):
+        program = _compile.Program(fn, ([jnp.ones(3)], [jnp.ones(3)]), jit=jit)
+        donated = jnp.ones(3)
+        new, total = program([jnp.ones(3)], [donated])
         assert np.array_equal(np.asarray(new[0]), [2, 2, 2]) and float(total[0]) == 3
-        assert program.out[0].merge(new)["tag"] == "a"
+        assert donated.is_deleted() == (jit is None)
+        assert (program.executable is None) == (jit is not None and jit(fn) is fn)
 
 
-def test_what_filter_jit_compiles_is_called_without_its_wrapper() -> None:
-    fn = lambda kept, carry, metrics: (carry + kept, metrics * 2, kept)
-    args = (jnp.ones(3), jnp.ones(3), jnp.ones(()))
-    wrapped = _compile.Program(
-        fn, args, jit=lambda fn: eqx.filter_jit(fn, donate="all-except-first")
-    )
-    assert wrapped.executable is not None
-    found = _compile._unwrapped(wrapped.executable, [[a] for a in args])
-    assert found is not None  # or a new Equinox hands its arguments on in another way
-    donated = jnp.ones(3)
-    out = found([jnp.ones(3)], [donated], [jnp.ones(())])
-    assert [np.asarray(leaves[0]).tolist() for leaves in out] == [[2, 2, 2], 2, [1, 1, 1]]
-    assert donated.is_deleted()
+def test_what_goes_wrong_in_the_compiler_is_raised_where_it_is_waited_for() -> None:
+    class Refused:
+        def lower(self, *args: Any) -> Any:
+            return self
+
+        def compile(self) -> Any:
+            raise RuntimeError("out of registers")
+
+    refuses: Any = lambda fn: Refused()
+    program = _compile.Program(lambda a: (a,), ([jnp.ones(3)],), jit=refuses)
+    with pytest.raises(RuntimeError, match="out of registers"):
+        program([jnp.ones(3)])
 
 
-def test_a_compiled_function_of_another_kind_is_called_as_it_is() -> None:
-    fn = lambda kept, carry: (carry + kept,)
-    program = _compile.Program(fn, (jnp.ones(3), jnp.ones(3)), jit=jax.jit)
-    assert program.executable is not None
-    assert _compile._unwrapped(program.executable, [[jnp.ones(3)]] * 2) is None
-    assert np.asarray(program([jnp.ones(3)], [jnp.ones(3)])[0][0]).tolist() == [2, 2, 2]
+def test_no_executable_outlives_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = jax.devices()[0].client
+
+    def live() -> int:
+        gc.collect()
+        return len(client.live_executables())
+
+    def fit(factor: float) -> None:
+        loss = lambda p, t: factor * CROSS_ENTROPY(p, t)
+        et.Learner(linear(), optax.sgd(0.1), loss=loss).fit(*data(8), verbose=0)
+
+    fit(1.0)  # what JAX compiles for its own ends stays
+    forget_programs()
+    before = live()
+    monkeypatch.setattr(_compile, "_CACHE_SIZE", 2)
+    for i in range(6):
+        fit(i + 2.0)
+    assert before < live() <= before + 4
+    monkeypatch.undo()
+    forget_programs()
+    assert live() == before
+    fit(1.0)
+    et.clear_caches()
+    assert live() < before
 
 
 CACHED = """
@@ -103,7 +158,6 @@ def test_a_file_is_no_folder_for_programs(tmp_path: Path) -> None:
 
 
 def test_programs_hold_no_arrays_of_the_learner() -> None:
-    import gc
     import weakref
 
     made = learner().init()
@@ -135,7 +189,7 @@ def test_clear_caches_forgets_every_program() -> None:
 
 
 def test_settings_of_jax_are_part_of_a_key() -> None:
-    before = _compile.key_of(jnp.ones(2))
+    before = _compile.key_of([jnp.ones(2)])
     with jax.default_matmul_precision("float32"):
-        assert _compile.key_of(jnp.ones(2)) != before
-    assert _compile.key_of(jnp.ones(2)) == before != _compile.key_of(jnp.ones(3))
+        assert _compile.key_of([jnp.ones(2)]) != before
+    assert _compile.key_of([jnp.ones(2)]) == before != _compile.key_of([jnp.ones(3)])

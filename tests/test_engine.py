@@ -10,7 +10,17 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, Dropped, Normed, data, learner, linear, normed, same
+from helpers import (
+    CROSS_ENTROPY,
+    Dropped,
+    Normed,
+    data,
+    forget_programs,
+    learner,
+    linear,
+    normed,
+    same,
+)
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -44,6 +54,7 @@ def test_a_short_last_batch_and_validation_trace_once_more_each() -> None:
 
 
 def test_a_second_fit_and_evaluate_compile_nothing() -> None:
+    forget_programs()
     made, traces = counting()
     x, y = data(24)
     fitted, first = made.fit(x, y, batch_size=8, verbose=0)
@@ -76,6 +87,7 @@ def test_a_file_loaded_again_compiles_nothing(tmp_path: Any) -> None:
 
 
 def test_a_second_compile_says_what_changed() -> None:
+    forget_programs()
     made, _ = counting()
     _, history = made.fit(*data(21), batch_size=8, verbose=0)
     first, second = history.timing.compilations

@@ -1,15 +1,19 @@
 """When functions and other leaves make the same program: never where a change would be missed."""
 
 import functools
+import os
+import sys
+import types
 from types import SimpleNamespace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, linear
+from helpers import CROSS_ENTROPY, data, forget_programs, linear, same
 
 import eqxtrain as et
 from eqxtrain._identity import Frozen
@@ -44,27 +48,30 @@ def test_what_is_built_of_other_parts_is_another() -> None:
     assert Frozen(optax.adam(1e-3).update) != Frozen(optax.adam(1e-4).update)
 
 
-def test_what_may_change_behind_our_back_is_compared_by_identity() -> None:
-    config = SimpleNamespace(scale=1.0)
-    settings = {"scale": 1.0}
-    array = jnp.ones(3)
-    for held in (config, settings, array):
-        build = lambda held=held: lambda x: (x, held)
-        assert Frozen(build()) != Frozen(build())
-        assert Frozen(functools.partial(max, held)) != Frozen(functools.partial(max, held))
-        kept = build()
-        assert Frozen(kept) == Frozen(kept)
+def test_what_may_change_is_compared_by_what_it_holds_now() -> None:
+    for build in (lambda: SimpleNamespace(scale=1.0), lambda: {"scale": 1.0}, lambda: np.ones(3)):
+        held: Any = build()
+        other = build()
+        read = lambda: held  # noqa: B023
+        before = Frozen(read)
+        assert before == Frozen(read)
+        if isinstance(held, SimpleNamespace):
+            held.scale = 2.0
+        else:
+            held["scale" if isinstance(held, dict) else 0] = 2.0
+        assert before != Frozen(read)
+        held = other
+        assert before == Frozen(read)
 
 
 def test_functions_that_call_themselves_have_an_end() -> None:
-    def build() -> Any:
-        def count(n: int) -> int:
-            return 0 if n == 0 else count(n - 1)
+    def build(n: int) -> Any:
+        def count() -> int:
+            return n if n == 0 else count()
 
         return count
 
-    first = build()
-    assert Frozen(first) == Frozen(first) and Frozen(first) != Frozen(build())
+    assert Frozen(build(1)) == Frozen(build(1)) != Frozen(build(2))
 
 
 def test_a_global_that_changed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,14 +92,18 @@ def test_one_code_in_two_namespaces_is_two_functions() -> None:
     assert Frozen(made[0]) != Frozen(made[1])
 
 
-def test_a_hyperparameter_whose_change_would_not_be_seen_is_refused_by_path() -> None:
+def test_a_hyperparameter_that_cannot_be_hashed_is_seen_through() -> None:
     class Configured(et.Learner[Any]):
         config: Any = None
 
-    made = Configured(linear(), None, loss=CROSS_ENTROPY, config=SimpleNamespace(scale=1.0))
-    with pytest.raises(TypeError, match=r"`learner\.config` can't be hashed.*frozen dataclass"):
-        made.evaluate(*data())
-    made.evaluate(*data(), eager=True)
+        def test_step(self, model: Any, state: Any) -> Any:
+            return self.config.scale * jnp.sum(model.bias), {}, state
+
+    config = SimpleNamespace(scale=1.0)
+    made = Configured(linear(), None, config=config)
+    before = made.evaluate(data()[0])["loss"]
+    config.scale = 10.0
+    assert made.evaluate(data()[0])["loss"] == pytest.approx(10 * before)
 
 
 def test_a_step_put_on_the_class_later_is_seen() -> None:
@@ -177,3 +188,271 @@ def test_a_global_that_shares_its_name_with_an_attribute_costs_no_compile(
     made.fit(x, y, verbose=0)
     monkeypatch.setitem(globals(), "SCALE", 5.0)
     assert made.fit(x, y, verbose=0).history.timing.compilations == []
+
+
+def rescaled(p: Any, t: Any) -> Any:
+    return helper(CROSS_ENTROPY(p, t))
+
+
+class Config:
+    """Read through an attribute."""
+
+    alpha = 1.0
+
+
+class Scale:
+    """An object that is called as a loss, and one with a method that is."""
+
+    def __call__(self, p: Any, t: Any) -> Any:
+        return helper(CROSS_ENTROPY(p, t))
+
+    def method(self, p: Any, t: Any) -> Any:
+        return helper(CROSS_ENTROPY(p, t))
+
+
+class Teacher(eqx.Module):
+    """A module that is held as a hyperparameter."""
+
+    def __call__(self, x: Any) -> Any:
+        return helper(x)
+
+
+class Taught(et.Learner[Any]):
+    teacher: Teacher = eqx.field(default_factory=Teacher, kw_only=True)
+
+    def test_step(self, model: Any, state: Any, x: Any) -> Any:
+        return self.teacher(jnp.mean(jax.vmap(model)(x))), {}, state
+
+
+class Static(et.Learner[Any]):
+    @staticmethod
+    def scaled(value: Any) -> Any:
+        return helper(value)
+
+    def test_step(self, model: Any, state: Any, x: Any) -> Any:
+        return self.scaled(jnp.mean(jax.vmap(model)(x))), {}, state
+
+
+class Applies(eqx.Module):
+    """A model with a function in a static field, and a class variable."""
+
+    linear: eqx.nn.Linear
+    last: Any = eqx.field(static=True)
+    factor = 1.0
+
+    def __call__(self, x: Any) -> Any:
+        return self.factor * self.last(self.linear(x))
+
+
+class Helpful(et.metrics.Metric):
+    """A metric whose `update` and `compute` call a helper."""
+
+    mean: et.metrics.Mean = eqx.field(default_factory=et.metrics.Mean)
+
+    def update(self, y_pred: Any) -> Any:
+        return self.replace(mean=self.mean.merge(et.metrics.Mean.of(helper(y_pred))))
+
+    def compute(self) -> Any:
+        return helper(self.mean.compute())
+
+
+TABLE: dict[str, Any] = {"loss": rescaled}
+SETTINGS = SimpleNamespace(alpha=1.0)
+
+
+def changes_helper(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(globals(), "helper", lambda value: 10 * value)
+
+
+def of(loss: Any, model: Any = None, **fields: Any) -> et.Learner[Any]:
+    return et.Learner(model or linear(), None, loss=loss, **fields)
+
+
+READERS: dict[str, tuple[Any, Any]] = {
+    "bound method": (lambda: of(Scale().method), changes_helper),
+    "callable object": (lambda: of(Scale()), changes_helper),
+    "function in a static field": (
+        lambda: of(CROSS_ENTROPY, Applies(linear(), lambda x: helper(x))),
+        changes_helper,
+    ),
+    "class variable of the model": (
+        lambda: of(CROSS_ENTROPY, Applies(linear(), jnp.tanh)),
+        lambda patch: patch.setattr(Applies, "factor", 10.0),
+    ),
+    "module as a hyperparameter": (lambda: Taught(linear(), None), changes_helper),
+    "static method": (lambda: Static(linear(), None), changes_helper),
+    "function in a dict": (
+        lambda: of(lambda p, t: TABLE["loss"](p, t)),
+        lambda patch: patch.setitem(TABLE, "loss", lambda p, t: 10 * rescaled(p, t)),
+    ),
+    "what a function in a dict calls": (
+        lambda: of(lambda p, t: TABLE["loss"](p, t)),
+        changes_helper,
+    ),
+    "update and compute": (lambda: of(CROSS_ENTROPY, metrics=Helpful()), changes_helper),
+    "attribute of a class": (
+        lambda: of(lambda p, t: Config.alpha * CROSS_ENTROPY(p, t)),
+        lambda patch: patch.setattr(Config, "alpha", 10.0),
+    ),
+    "attribute of an object": (
+        lambda: of(lambda p, t: SETTINGS.alpha * CROSS_ENTROPY(p, t)),
+        lambda patch: patch.setattr(SETTINGS, "alpha", 10.0),
+    ),
+    "attribute of a module": (
+        lambda: of(lambda p, t: configuration.alpha * CROSS_ENTROPY(p, t)),
+        lambda patch: patch.setattr(configuration, "alpha", 10.0),
+    ),
+    "getattr of a module": (
+        lambda: of(lambda p, t: getattr(configuration, "al" + "pha") * CROSS_ENTROPY(p, t)),
+        lambda patch: patch.setattr(configuration, "alpha", 10.0),
+    ),
+    "module imported where it is read": (
+        lambda: of(imports),
+        lambda patch: patch.setattr(configuration, "alpha", 10.0),
+    ),
+    "array": (
+        lambda: of(lambda p, t: FACTORS[0] * CROSS_ENTROPY(p, t)),
+        lambda patch: patch.setitem(globals(), "FACTORS", np.full(3, 10, np.float32)),
+    ),
+    "environment": (
+        lambda: of(lambda p, t: float(os.environ.get("ALPHA", "1")) * CROSS_ENTROPY(p, t)),
+        lambda patch: patch.setenv("ALPHA", "10"),
+    ),
+}
+
+FACTORS: Any = np.ones(3, np.float32)
+configuration: Any = types.ModuleType("configuration")
+configuration.alpha = 1.0
+sys.modules["configuration"] = configuration
+
+
+def imports(p: Any, t: Any) -> Any:
+    from configuration import alpha  # pyright: ignore[reportMissingImports]
+
+    return alpha * CROSS_ENTROPY(p, t)
+
+
+@pytest.mark.parametrize("build,change", READERS.values(), ids=READERS.keys())
+def test_what_tracing_would_read_now_is_what_is_run(
+    build: Any, change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = data(8)
+    kept = build().init()
+    before = kept.evaluate(x, y)
+    change(monkeypatch)
+    expected = kept.evaluate(x, y, eager=True)
+    assert expected["loss"] != pytest.approx(before["loss"]) or "helpful" in expected
+    for one in (kept, build().init()):
+        assert one.evaluate(x, y) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.undo()
+    assert kept.evaluate(x, y) == pytest.approx(before, rel=1e-6)
+
+
+def test_a_predicate_of_what_is_trained_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data(8)
+    made = et.Learner(
+        linear(), optax.sgd(0.1), loss=CROSS_ENTROPY, trainable=lambda leaf: leaf.ndim == RANK
+    )
+    fitted, _ = made.train_on_batch(x, y)
+    assert same(fitted.model.bias, made.model.bias)
+    monkeypatch.setitem(globals(), "RANK", 1)
+    fitted, _ = made.train_on_batch(x, y)
+    assert same(fitted.model.weight, made.model.weight)
+    assert not same(fitted.model.bias, made.model.bias)
+
+
+RANK = 2
+
+
+@pytest.mark.parametrize("values", [(1, True), (2, 2.0), (0, -0.0)])
+def test_equal_static_fields_of_other_types_are_other_programs(values: Any) -> None:
+    class Typed(eqx.Module):
+        number: Any = eqx.field(static=True)
+
+        def __call__(self, x: Any) -> Any:
+            return jnp.asarray(self.number)
+
+    x, _ = data(4)
+    for number in values:
+        assert et.Learner(Typed(number), None).predict(x).dtype == jnp.asarray(number).dtype
+
+
+def test_what_cannot_be_seen_through_costs_a_trace_and_no_compile() -> None:
+    traces: list[int] = []
+
+    class Unclear(eqx.Module):
+        number: Any = eqx.field(static=True)
+        iterator: Any = eqx.field(static=True)
+
+        def __call__(self, x: Any) -> Any:
+            traces.append(1)
+            return jnp.sum(x) * (0 if self.number != self.number else 1)
+
+    x, _ = data(4)
+    et.Learner(Unclear(float("nan"), iter("ab")), None).predict(x)
+    with et.max_compiles(0):
+        for _ in range(3):
+            et.Learner(Unclear(float("nan"), iter("ab")), None).predict(x)
+    assert len(traces) == 4
+
+
+def test_methods_that_no_step_calls_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces: list[int] = []
+
+    class Saves(et.Learner[Any]):
+        def save(self, path: str) -> None:
+            with open(path, "w") as file:
+                file.write(helper("text"))
+
+        def test_step(self, model: Any, state: Any, x: Any) -> Any:
+            traces.append(1)
+            return jnp.mean(jax.vmap(model)(x)), {}, state
+
+    x, _ = data(8)
+    made = Saves(linear(), None).init()
+    made.evaluate(x)
+    monkeypatch.setitem(globals(), "helper", lambda value: value)
+    made.evaluate(x)
+    assert len(traces) == 1
+
+
+def test_only_what_is_new_is_compiled() -> None:
+    x, y = data(8)
+    forget_programs()
+    first = et.Learner(linear(), optax.adam(1e-2), loss=CROSS_ENTROPY)
+    with et.max_compiles(2) as seen:
+        first.evaluate(x, y)
+        first.predict(x)
+        for change in (
+            {"optimizer": optax.sgd(0.1, momentum=0.9)},
+            {"trainable": et.freeze(lambda m: m.bias)},
+        ):
+            first.replace(**change).evaluate(x, y)
+        first.init().replace(optimizer=optax.lion(0.1)).evaluate(x, y)
+        for change in ({"metrics": et.metrics.Accuracy()}, {"loss": rescaled}):
+            first.replace(**change).predict(x)
+    assert [c.step for c in seen] == ["test_step", "pred_step"]
+
+
+def test_a_sweep_over_a_rate_that_is_an_input_compiles_once() -> None:
+    x, y = data(20)
+    forget_programs()
+    with et.max_compiles(2) as seen:  # a whole batch, and a short one
+        for rate in np.logspace(-4, -1, 5):
+            optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=float(rate))
+            et.Learner(linear(), optimizer, loss=CROSS_ENTROPY).fit(x, y, batch_size=8, verbose=0)
+    assert len(seen) == 2
+
+
+def test_the_reason_for_a_compile_names_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data(8)
+    forget_programs()
+
+    def reason(rate: float = 1e-3, loss: Any = None) -> str:
+        made = et.Learner(linear(), optax.adam(rate), loss=loss or rescaled)
+        return made.fit(x, y, verbose=0).history.timing.compilations[0].reason
+
+    assert reason() == "first"
+    assert reason(1e-2) == "`step_size` -0.001 → -0.01 in `learner.optimizer.update`"
+    changes_helper(monkeypatch)
+    assert reason() == "`helper` was defined anew in `learner.loss`"

@@ -65,11 +65,11 @@ def test_frozen_values_are_compared_by_type_and_value(a: Any, b: Any, equal: boo
     assert ({Frozen(a): "found"}.get(Frozen(b)) == "found") == equal, "hashes agree with equality"
 
 
-def test_what_cannot_be_hashed_is_compared_by_identity() -> None:
+def test_what_cannot_be_hashed_is_compared_by_what_it_holds() -> None:
     unhashable: set[int] = {1}
     assert Frozen(unhashable) == Frozen(unhashable)
     assert hash(Frozen(unhashable)) == hash(Frozen(unhashable))
-    assert Frozen(unhashable) != Frozen({1})
+    assert Frozen(unhashable) == Frozen({1}) != Frozen({2})
 
 
 def test_a_frozen_value_is_not_the_value() -> None:
@@ -106,7 +106,6 @@ def test_merge_takes_other_arrays_in_their_places() -> None:
 def test_static_parts_differ_where_leaves_or_static_fields_do() -> None:
     static = lambda tree: _tree.split(tree)[1]
     assert static(Node(jnp.ones(2))) == static(Node(jnp.zeros(7)))
-    assert static(Node(jnp.ones(2), rate=1)) != static(Node(jnp.ones(2), rate=1.0))
     assert static(Node(jnp.ones(2), kind="a")) != static(Node(jnp.ones(2), kind="b"))
     assert static(Node(jnp.ones(2))) != static(Node(None))
 

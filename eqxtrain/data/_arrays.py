@@ -87,8 +87,7 @@ class ArrayReader(RowReader[ArraySource]):
                 parts.append((first, min(room, min(whole, stop) - first), size, room))
         if stop > whole:
             rest = self.source.length - whole * size
-            capacity(self.source.take(slice(rest)))  # so that what is wrong with it shows now
-            parts.append((whole, 1, rest, 1))
+            parts.append((whole, 1, rest, capacity(self.source.take(slice(rest)))))
         return parts
 
     def _stack(

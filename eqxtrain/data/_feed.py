@@ -88,8 +88,6 @@ class Feed:
                 self.ended = self._wanted()
                 return
             room = capacity(first.batch)
-            if jax.default_backend() != "cpu":  # where what is not filled is transferred, too
-                room = min(room, _AHEAD)
             here = min(room, _AHEAD) if most is None else min(room, _AHEAD, most - given)
             self._ready.ahead = max(min(room, _AHEAD), 2)
             items, like = [first], _signature(first.batch)

@@ -173,11 +173,6 @@ class IterableReader(Reader):
         self._sought = False
         self._goes_on = False  # whether there is something of this pass behind us
 
-    @property
-    def is_short(self) -> bool:
-        """Whether the first batch is alone in its stack, whatever comes: never."""
-        return False
-
     def first(self) -> Batch | None:
         """The first batch of the pass under way; None if it is not wanted any more."""
         item = self._opened().first()
@@ -187,6 +182,11 @@ class IterableReader(Reader):
         if item is None and self._wanted():
             raise ValueError(_EMPTY)
         return None if item is None else item.batch
+
+    def upcoming(self, most: int | None = None) -> list[Batch]:
+        """The first batch: what comes behind it is not known."""
+        first = self.first()
+        return [] if first is None else [first]
 
     @property
     def left(self) -> int | None:

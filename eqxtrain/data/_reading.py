@@ -44,10 +44,14 @@ class Reader(abc.ABC):
     def first(self) -> Batch | None:
         """A batch like those to come, which none of them misses; None if it is not wanted."""
 
-    @property
     @abc.abstractmethod
-    def is_short(self) -> bool:
-        """Whether the first batch is smaller than others would be, and alone in its stack."""
+    def upcoming(self, most: int | None = None) -> list[Batch]:
+        """A batch of each shape, or its shapes, that the pass will have, as far as is known.
+
+        **Arguments:**
+
+        - `most`: how many batches of the pass will be asked for.
+        """
 
     @property
     @abc.abstractmethod

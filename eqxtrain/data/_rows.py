@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+import jax
 import numpy as np
 
 from .._types import Self
@@ -85,10 +86,14 @@ class RowReader(Reader, Generic[S]):
         self.order: Order | None = None
         self._rows: np.ndarray | None = None
 
-    @property
-    def is_short(self) -> bool:
-        """Whether the first batch is smaller than others would be, and alone in its stack."""
-        return self.cut.remainder == "keep" and self.source.length < self.cut.batch_size
+    def upcoming(self, most: int | None = None) -> list[Batch]:
+        """A batch of each shape, or its shapes, that the pass will have."""
+        first, rest = self.first(), self.source.length % self.cut.batch_size
+        ends = most is None or self.at + most >= self.batches
+        if self.cut.remainder != "keep" or not ends or rest in (0, self.source.length):
+            return [first]
+        short = lambda leaf: jax.ShapeDtypeStruct((rest, *leaf.shape[1:]), leaf.dtype)
+        return [first, jax.tree.map(short, first)]
 
     @property
     def left(self) -> int:

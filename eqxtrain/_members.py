@@ -1,0 +1,72 @@
+"""What the instances of a class find in it, and in themselves."""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+
+from ._reads import is_library
+
+CALLED_BY_US = frozenset(
+    {"pred_step", "test_step", "grad_step", "train_step", "init_step", "states_step"}
+    | {"summary_step", "jit_step", "update", "merge", "compute", "reset", "results", "asks"}
+    | {"warning", "init", "is_stateful"}
+)
+"""Methods that the engine, optax and Equinox call by name."""
+
+_NOT_READ = frozenset(
+    {"__dict__", "__doc__", "__module__", "__qualname__", "__weakref__", "__annotations__"}
+    | {"__abstractmethods__", "__abstractvars__", "__abstractclassvars__", "__match_args__"}
+    | {"__dataclass_fields__", "__dataclass_params__", "__parameters__", "__orig_bases__"}
+    | {"__slots__", "__static_attributes__", "__firstlineno__", "__annotate_func__"}
+    | {"__annotations_cache__", "_abc_impl"}
+)
+"""What stands in a class for Python's own use."""
+
+
+@functools.lru_cache(maxsize=1024)
+def fields(kind: type[eqx.Module]) -> tuple[tuple[str, str, bool], ...]:
+    """The fields of a module, how each is shown, and whether it is static."""
+    fields = dataclasses.fields(kind)
+    return tuple((f.name, f".{f.name}", f.metadata.get("static", False)) for f in fields)
+
+
+def _is_generated(member: Any) -> bool:
+    """Whether it is a method that `dataclasses` wrote."""
+    return isinstance(member, types.FunctionType) and member.__code__.co_filename == "<string>"
+
+
+def _is_code(member: Any) -> bool:
+    return isinstance(member, types.FunctionType | property | staticmethod | classmethod)
+
+
+def _slots(base: type) -> tuple[str, ...]:
+    slots = vars(base).get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+def slots(kind: type) -> list[str]:
+    """The names of all slots of a class."""
+    return [name for base in kind.__mro__ for name in _slots(base)]
+
+
+def members(kind: type) -> Iterator[tuple[str, Any, bool]]:
+    """What stands in a class and its bases, but for those of libraries.
+
+    Each with its name, and whether it is read for sure: methods may be called by nobody, unless
+    Python or a library knows their names.
+    """
+    foreign = [base for base in kind.__mro__ if is_library(base.__module__)]
+    for base in kind.__mro__:
+        if base in foreign:
+            continue
+        for name, member in vars(base).items():
+            if name in _NOT_READ or _is_generated(member):
+                continue
+            known = name.startswith("__") and name.endswith("__")
+            known = known or any(name in vars(other) for other in foreign)
+            yield name, member, known or not _is_code(member)
