@@ -9,11 +9,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from . import _cost, _initialise as initialise, _reduction, _tree, data
 from ._engine import Options, Pass
 from ._summary import in_units
+from ._types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)

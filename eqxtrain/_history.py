@@ -45,11 +45,11 @@ class History(Mapping[str, list[Any]]):
 
     def __init__(self) -> None:
         self._columns: dict[str, list[Any]] = {}
-        self.epochs = 0
+        self.epochs: int = 0
         self.stopped: str | None = None
         self.validations: list[dict[str, Any]] = []
         self.position: dict[str, Any] | None = None
-        self.timing = Timing()
+        self.timing: Timing = Timing()
 
     def append(self, result: Mapping[str, Any]) -> None:
         """Add one epoch."""

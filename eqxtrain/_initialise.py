@@ -8,13 +8,14 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from . import _compile, _optimize, _tree, data
 from ._fold import Kind
 from ._request import request
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
+from ._types import PyTree
 from ._warn import warn
 
 L = TypeVar("L", bound=AbstractLearner[Any])

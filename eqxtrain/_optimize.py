@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, cast
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import PyTree
 
 from ._identity import Frozen
 from ._promotion import standard_promotion
 from ._tree import differences, is_inexact
-from ._types import FilterSpec, Optimizer, Transformation
+from ._types import FilterSpec, Optimizer, PyTree, Transformation
 
 
 class Prefix(NamedTuple):

@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jaxtyping import PyTree
 
 from . import _reduction, data
 from ._drive import Driver
@@ -19,6 +18,7 @@ from ._initialise import Padding, ready
 from ._interrupt import Interrupt
 from ._naming import unique
 from ._steps import AbstractLearner
+from ._types import PyTree
 from ._warn import warn
 from .callbacks import Run
 from .callbacks._base import Callbacks

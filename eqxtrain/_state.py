@@ -4,16 +4,16 @@ import dataclasses
 import enum
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Int32, PRNGKeyArray, UInt32
 
 from ._tree import is_typed_key
-from ._types import Self
+from ._types import PyTree, Self, updates_fields
 from .metrics import _logs
 
 KeyData = UInt32[Array, "words"] | UInt32[np.ndarray, "words"]
@@ -60,6 +60,10 @@ def step_key(key: KeyData, stream: Stream, step: Any, index: Any = None) -> PRNG
     return folded if index is None else jax.random.fold_in(folded, index)
 
 
+def _raw(key: Any) -> Any:
+    return key_data(key) if is_typed_key(key) else key
+
+
 class LearnerState(eqx.Module):
     """Everything that training adds to the model, as one tree of arrays.
 
@@ -78,11 +82,21 @@ class LearnerState(eqx.Module):
     opt_state: PyTree = None
     model_state: eqx.nn.State | None = None
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    key: Any = eqx.field(
-        default_factory=lambda: key_data(jax.random.key(0)), converter=lambda k: _raw(k)
-    )
+    key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except dataclasses.FrozenInstanceError:
+                raise dataclasses.FrozenInstanceError(
+                    f"`{type(self).__name__}.{name}` cannot be assigned: a state never changes. "
+                    f"Make a new one, `state = state.update({name}=...)`, and return it."
+                ) from None
+
+    @updates_fields
     def update(self, **changes: Any) -> Self:
         """A new state with some fields changed: `state.update(opt_state=opt_state)`.
 
@@ -127,7 +141,3 @@ class LearnerState(eqx.Module):
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
         metrics = self.metrics or _logs.begin(new)
         return self.update(metrics=_logs.merge(metrics, new), step=self.step + 1)
-
-
-def _raw(key: Any) -> Any:
-    return key_data(key) if is_typed_key(key) else key

@@ -1,12 +1,13 @@
 """The ladder of steps, with a default for each rung."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from . import _loss, _optimize, _summary
 from ._forward import call_over_batch
@@ -21,8 +22,11 @@ from ._protocol import (
 )
 from ._request import UPDATE_NAMES
 from ._state import LearnerState, Stream, key_data
-from ._types import FilterSpec, Logs, M, Measures, Transformation
+from ._types import FilterSpec, Logs, M, Measures, PyTree, Transformation
 from .metrics import _collection
+
+if TYPE_CHECKING:
+    from ._types import called_by_name
 
 _FOREIGN_STEPS = {
     "predict_step": "pred_step",
@@ -120,29 +124,34 @@ class AbstractLearner(eqx.Module, Generic[M]):
     model_state: eqx.AbstractVar[eqx.nn.State | None]
     state: eqx.AbstractVar[LearnerState | None]
 
-    # Declared as callables of any arguments, so that any signature is a legal override; what they
-    # return is checked. States are `Any`, so that a subclass of `LearnerState` keeps its fields.
-    pred_step: ClassVar[Callable[..., tuple[PyTree, Any]]] = step(
-        "pred_step", _pred_step, default=True
-    )
-    test_step: ClassVar[Callable[..., tuple[Array, Logs, Any]]] = step(
-        "test_step", _test_step, default=True
-    )
-    grad_step: ClassVar[Callable[..., tuple[Array, Logs, Any, PyTree]]] = step(
-        "grad_step", _grad_step, default=True
-    )
-    train_step: ClassVar[Callable[..., tuple[Logs, Any, Any]]] = step(
-        "train_step", _train_step, default=True
-    )
-    init_step: ClassVar[Callable[..., tuple[Any, Any]]] = step(
-        "init_step", _init_step, default=True
-    )
-    states_step: ClassVar[Callable[..., LearnerState]] = step(
-        "states_step", _states_step, default=True
-    )
-    summary_step: ClassVar[Callable[..., list[_summary.Row]]] = step(
-        "summary_step", _summary_step, default=True
-    )
+    # For checkers, any signature is a legal override of a step, what it returns is checked, and a
+    # positional call is not legal: `_types.Step`. States are `Any`, so that a subclass of
+    # `LearnerState` keeps its fields.
+    if TYPE_CHECKING:
+
+        @called_by_name
+        def pred_step(self, **available: Any) -> tuple[PyTree, Any]: ...
+        @called_by_name
+        def test_step(self, **available: Any) -> tuple[Array, Logs, Any]: ...
+        @called_by_name
+        def grad_step(self, **available: Any) -> tuple[Array, Logs, Any, PyTree]: ...
+        @called_by_name
+        def train_step(self, **available: Any) -> tuple[Logs, Any, Any]: ...
+        @called_by_name
+        def init_step(self, **available: Any) -> tuple[Any, Any]: ...
+        @called_by_name
+        def states_step(self, **available: Any) -> LearnerState: ...
+        @called_by_name
+        def summary_step(self, **available: Any) -> list[_summary.Row]: ...
+
+    else:
+        pred_step = step("pred_step", _pred_step, default=True)
+        test_step = step("test_step", _test_step, default=True)
+        grad_step = step("grad_step", _grad_step, default=True)
+        train_step = step("train_step", _train_step, default=True)
+        init_step = step("init_step", _init_step, default=True)
+        states_step = step("states_step", _states_step, default=True)
+        summary_step = step("summary_step", _summary_step, default=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -161,6 +170,16 @@ class AbstractLearner(eqx.Module, Generic[M]):
             if name in WITHHELD:
                 raise WithheldError(withheld_message(self, name))
             raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`.")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except dataclasses.FrozenInstanceError:
+                raise dataclasses.FrozenInstanceError(
+                    f"`{type(self).__name__}.{name}` cannot be assigned: a learner never changes. "
+                    f"Make a new one, `learner = learner.replace({name}=...)`; a step returns what "
+                    "it changes."
+                ) from None
 
     def jit_step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compile a function of the engine. Override to compile in another way, or not at all.

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
 
 from ._optimize import trainable_mask
 from ._outputs import shapes_of, trace
 from ._tree import describe, is_array, size
-from ._types import FilterSpec
+from ._types import FilterSpec, PyTree
 
 
 class Row(NamedTuple):

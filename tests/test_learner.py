@@ -1,5 +1,6 @@
 """`Learner`: its constructor, its immutability, and what it does on one batch."""
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,26 @@ def test_replace_changes_hyperparameters_and_names_unknown_fields() -> None:
     assert made.replace(temperature=3.0).temperature == 3.0
     with pytest.raises(TypeError, match=r"no field `temprature`.*temperature"):
         made.replace(temprature=3.0)
+
+
+def test_assigning_to_a_learner_says_to_replace() -> None:
+    made = Tempered(linear(), optax.sgd(0.1), 2.0)
+    with pytest.raises(FrozenInstanceError, match=r"`Tempered.scale` .*replace\(scale=...\)`"):
+        made.scale = 2.0
+
+
+class Built(et.Learner[eqx.nn.Linear]):
+    """A learner with a constructor of its own, which sets a field."""
+
+    rate: float
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(linear(), optax.sgd(rate))
+        self.rate = rate
+
+
+def test_a_constructor_of_ones_own_may_assign() -> None:
+    assert Built(0.1).rate == 0.1
 
 
 def test_predict_and_evaluate_accept_a_learner_that_was_never_fitted() -> None:

@@ -29,7 +29,7 @@ class Progress(Callback):
         a bar where one can be shown.
     """
 
-    reads = "logs"
+    reads: Literal["state", "logs"] = "logs"
 
     def __init__(self, verbose: Literal[1, 2, "auto"] = "auto") -> None:
         self._verbose: Literal[1, 2, "auto"] = verbose

@@ -1,11 +1,22 @@
 """`Run`: what a callback is told."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .. import _tree
-from .._engine import Pass
 from .._history import History
+
+if TYPE_CHECKING:
+
+    class Watched(Protocol):
+        """A pass of the engine, as far as a run looks at it."""
+
+        @property
+        def learner(self) -> Any: ...
+        def logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]: ...
+
+else:
+    Watched = Any  # beartype would ask every pass for its `learner`, which is put together anew
 
 
 class Run:
@@ -30,18 +41,18 @@ class Run:
         params: Mapping[str, Any],
         position: Callable[[], Any] = lambda: None,
     ) -> None:
-        self.history = history
+        self.history: History = history
         self.params: dict[str, Any] = dict(params)
-        self.epoch = 0
-        self.step = 0 if learner.state is None else int(learner.state.step)
+        self.epoch: int = 0
+        self.step: int = 0 if learner.state is None else int(learner.state.step)
         self.stopped: str | None = None
         self.exception: BaseException | None = None
         self.replacement: Any = None
         self.reads: Literal["state", "logs"] = "state"
         self._learner = learner
         self._position = position
-        self._training: Pass | None = None
-        self._measuring: Pass | None = None
+        self._training: Watched | None = None
+        self._measuring: Watched | None = None
         self._copy: Any = None
         self._logs: dict[str, Any] | None = {}
         self._after: int | None = None
@@ -129,7 +140,7 @@ class Run:
         """For the loop: the learner was initialised."""
         self._learner, self.step = learner, int(learner.state.step)
 
-    def enter(self, *, training: Pass | None, measuring: Pass | None) -> None:
+    def enter(self, *, training: Watched | None, measuring: Watched | None) -> None:
         """For the loop: which pass trains, and which one `logs` come from."""
         self._training, self._measuring = training, measuring
         self.forget({})

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from .._tree import is_typed_key
+from .._types import PyTree
 
 Column = Any
 """A NumPy array, or the rows of a SciPy matrix in its compressed form."""

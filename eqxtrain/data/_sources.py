@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
 
+from .._types import PyTree
 from ._arrays import array_source
 from ._columns import is_lazy_column, is_sparse
 from ._cursor import is_indexed

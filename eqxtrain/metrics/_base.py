@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from .._tree import with_fields
-from .._types import Self
+from .._types import Self, replaces_fields
 from ._monoid import Monoid
 
 
@@ -61,6 +61,7 @@ class Metric(Monoid):
         """What `compute` gives, under the names that it is logged by: `name`, or `name/key`."""
         return _flat(self.compute(), name)
 
+    @replaces_fields
     def replace(self, **parts: Any) -> Self:
         """The same metric with other parts, past its constructor."""
         unknown = parts.keys() - {field.name for field in dataclasses.fields(self)}

@@ -8,10 +8,10 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from .._tree import is_inexact
-from .._types import Self
+from .._types import PyTree, Self
 from ._base import Metric
 from ._function import fold, merged, results_of, values_of
 from ._modes import Mean, check_modes

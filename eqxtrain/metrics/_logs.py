@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from .._naming import unique
 from .._tree import differences, is_typed_key, shapes, strong
+from .._types import PyTree
 from .._warn import warn
 from ._base import Metric
 from ._modes import Mean
