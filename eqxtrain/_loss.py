@@ -22,23 +22,24 @@ _REDUCTIONS = ("mean", "sum", "mean_with_sample_weight")
 
 @final
 class Loss(eqx.Module):
-    """A loss function with what refines it.
+    """A loss function with options.
 
     **Arguments:**
 
     - `fn`: `fn(y_pred, y_true)` in optax's convention, or a function that asks for what it needs by
         name (`x`, `y_true`, `y_pred`, `model`, `state`, `sample_weight`, `mask`, ...). It returns
         per-example values (trailing axes are averaged), a scalar, or a dict of named parts.
-    - `weight`: its factor in the total. It is logged without it.
+    - `weight`: its factor in the total. The loss is logged without this factor.
     - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
-        `sample_weight` where these have parts. A part without labels, None, is left out.
+        `sample_weight` where these have parts. If the labels of that part are None, the loss is
+        left out.
     - `reduction`: over the batch, with m the mask, w the sample and c the class weights:
         `"mean"`, the mean over examples, `Σ(m·w·c·ℓ) / Σm`; `"sum"`, `Σ(m·w·c·ℓ)`, over trailing
-        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. Over a pass, what is
-        logged is what one batch of all its examples would give.
-    - `name`: what it is logged as; by default the function's own name.
-    - `check_labels`: whether a compiled step looks for labels that are no class, in optax's losses
-        of integer labels, at the cost of waiting for the device at each step. `eager=True` always
+        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. For a pass, the value
+        logged is that of one batch of all its examples.
+    - `name`: the name that it is logged under; by default the function's own.
+    - `check_labels`: whether a compiled step looks for labels that aren't classes, in optax's
+        losses of integer labels, and so waits for the device at each step. `eager=True` always
         does.
     """
 

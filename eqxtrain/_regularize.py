@@ -64,8 +64,8 @@ def L1(weight: float, *, where: Where | None = None) -> Loss:
     **Arguments:**
 
     - `weight`: its factor in the total loss.
-    - `where`: from a model to what of it counts, as in `eqx.tree_at`. By default all arrays of two
-        or more axes that are no biases and not in normalisation layers.
+    - `where`: a function from the model to the parts that count, as in `eqx.tree_at`. By default
+        all arrays of two or more axes, except biases and what is in normalisation layers.
 
     !!! example
 

@@ -67,16 +67,17 @@ def _raw(key: Any) -> Any:
 class LearnerState(eqx.Module):
     """Everything that training adds to the model, as one tree of arrays.
 
-    Extend it by subclassing: further fields travel, are donated, saved and resumed with the rest.
+    Extend it by subclassing. Give each further field a default; it is then passed from step to step
+    and saved with the rest.
 
     **Arguments:**
 
-    - `opt_state`: the optimizer's.
+    - `opt_state`: the state of the optimizer.
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
-    - `metrics`: the accumulators of the pass under way, by name. `advance` fills them; a learner
-        that `fit` hands out has none, so that its file always loads into a fresh `init`.
+    - `metrics`: the accumulators of a loop of your own, by name, which `advance` fills. A learner
+        that `fit` returns has none, so that its file always loads into a fresh `init`.
     - `key`: raw `uint32` key data, the only source of randomness.
-    - `step`: how many training steps were taken, an int32 scalar.
+    - `step`: how many training steps the learner has taken, an int32 scalar.
     """
 
     opt_state: PyTree = None
@@ -100,7 +101,7 @@ class LearnerState(eqx.Module):
     def update(self, **changes: Any) -> Self:
         """A new state with some fields changed: `state.update(opt_state=opt_state)`.
 
-        **Raises:** `TypeError` when a name is no field of the state.
+        **Raises:** `TypeError` when the state has no field of that name.
         """
         names = [field.name for field in dataclasses.fields(self)]
         unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
@@ -114,7 +115,7 @@ class LearnerState(eqx.Module):
 
     @classmethod
     def from_state(cls, state: "LearnerState", **fields: Any) -> Self:
-        """One of this class, with the fields of `state`, and `fields` for those that it adds."""
+        """A state of this class with the fields of `state`, and `fields` for those that it adds."""
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = ", ".join(f"`{name}`" for name in fields if name not in names)
         if unknown:
@@ -123,20 +124,19 @@ class LearnerState(eqx.Module):
         return cls(**{name: kept[name] for name in kept if name in names} | fields)
 
     def begin(self, logs: Mapping[str, Any]) -> Self:
-        """Empty accumulators for logs like these (arrays or their shapes).
+        """A state with empty accumulators for logs like these (arrays or their shapes).
 
-        For those who write their own `lax.scan`, whose carry must have its structure from the
-        start.
+        It is for a `lax.scan` of your own, whose carry must have its structure from the start.
         """
         return self.update(metrics=_logs.begin(logs))
 
     def advance(self, logs: Mapping[str, Any], *, weight: Any = 1) -> Self:
-        """Merge the logs of one training step into `metrics`, and count the step.
+        """A state with the logs of one training step merged into `metrics`, and `step` one higher.
 
         **Arguments:**
 
         - `logs`: what a step returned.
-        - `weight`: how many examples the bare scalars among them stand for.
+        - `weight`: of how many examples the plain scalars among them are means.
         """
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
         metrics = self.metrics or _logs.begin(new)

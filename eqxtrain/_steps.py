@@ -96,10 +96,10 @@ def hold_steps(kind: type) -> None:
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
-    """The steps of a learner, apart from the loops that drive them.
+    """The steps of a learner, without the loops that call them.
 
-    Each step may be overridden on its own, with the arguments that it names; the steps that call it
-    go on working. A step mutates nothing: what changes is returned.
+    Each step may be overridden on its own, and asks by name for the arguments that it needs; the
+    steps that call it go on working. A step mutates nothing: it returns what it changes.
 
     | step | returns | default |
     |---|---|---|
@@ -112,8 +112,9 @@ class AbstractLearner(eqx.Module, Generic[M]):
     | `summary_step` | the rows of the summary | shapes through `pred_step` |
     | `jit_step` | a compiled function | `eqx.filter_jit`, donating |
 
-    They may ask for `model`, `state`, `x`, `batch`, `key`, `training`; from `test_step` on also for
-    `y_true`, `sample_weight`, `class_weight`, `mask`; and for the keys of a mapping batch.
+    They may ask for `model`, `state`, `x`, `batch`, `key` and `training`, and for the keys of a
+    mapping batch; `test_step`, `grad_step` and `train_step` also for `y_true`, `sample_weight`,
+    `class_weight` and `mask`.
     """
 
     model: eqx.AbstractVar[M]
@@ -182,7 +183,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 ) from None
 
     def jit_step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile a function of the engine. Override to compile in another way, or not at all.
+        """Compile a function of the engine. Override this to compile differently, or not at all.
 
         **Arguments:**
 

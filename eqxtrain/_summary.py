@@ -20,12 +20,12 @@ class Row(NamedTuple):
 
     **Arguments:**
 
-    - `path`: where it is, from `model`.
+    - `path`: where it is in the model, such as `model.layers[0]`.
     - `type`: the name of its class.
     - `arrays`: its own arrays, with shapes and dtypes; those of modules inside it have rows.
     - `parameters`, `bytes`: of its own arrays.
     - `trainable`: how many of `parameters` are trained.
-    - `output`: what a call of it returned; empty where it was not called by `pred_step`.
+    - `output`: the shapes of what a call of it returned; empty if `pred_step` did not call it.
     """
 
     path: str

@@ -21,12 +21,12 @@ _CELL_LINES = 30
 
 @final
 class Progress(Callback):
-    """Shows how training goes. `fit` adds one unless `verbose=0`.
+    """Shows how training is going. `fit` adds one unless `verbose=0`.
 
     **Arguments:**
 
-    - `verbose`: 1 for a live bar (in a terminal or notebook), 2 for one line an epoch, `"auto"` for
-        a bar where one can be shown.
+    - `verbose`: 1 or `"auto"` for a live bar (in a terminal or notebook; elsewhere plain lines), 2
+        for one line per epoch.
     """
 
     reads: Literal["state", "logs"] = "logs"
