@@ -54,9 +54,9 @@ class Loss(eqx.Module):
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"`Loss(name={self.name!r})` is no string.")
+            raise TypeError(f"`Loss(name={self.name!r})` is not a string.")
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
-            raise TypeError(f"`Loss(weight={self.weight!r})` is no number: give its factor, 0.5.")
+            raise TypeError(f"`Loss(weight={self.weight!r})` is not a number, such as 0.5.")
         if self.reduction in (None, "none"):
             raise ValueError(
                 f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, and a "
@@ -94,7 +94,7 @@ def check(container: Any) -> None:
     for member in members:
         if not _is_loss(member) and not callable(member):
             raise TypeError(
-                f"`loss` holds {member!r}, which is no function: give one such as "
+                f"`loss` holds {member!r}, which is not a function: give one such as "
                 "`optax.squared_error`, or `lambda y_pred, y_true: ...`."
             )
     if container is not None and not members:

@@ -97,7 +97,7 @@ def _broadcast(prefix: PyTree, model: PyTree) -> PyTree:
         return jax.tree.map(lambda want, part: jax.tree.map(lambda _: want, part), prefix, model)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"`trainable` is no prefix of the model (a `{type(model).__name__}`): {error}"
+            f"`trainable` is not a prefix of the model (a `{type(model).__name__}`): {error}"
         ) from error
 
 

@@ -221,7 +221,7 @@ def _check_classes(y: Any) -> None:
     if not np.all(is_class):
         raise ValueError(
             "`class_weight` weighs examples by the class of their label, but `y` holds numbers "
-            "that are no classes: give labels as integers or one-hot, or weigh by `sample_weight`."
+            "that aren't classes: give labels as integers or one-hot, or weigh by `sample_weight`."
         )
 
 
@@ -229,7 +229,7 @@ def _numbers(values: Any) -> np.ndarray:
     given = np.asarray(values)
     if given.dtype.kind not in "biuf" or not np.all(np.isfinite(given) & (given >= 0)):
         raise ValueError(
-            f"`class_weight` holds {values!r}, which are no weights: give numbers of 0 or more, "
+            f"`class_weight` holds {values!r}, which aren't weights: give numbers of 0 or more, "
             "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
         )
     return given.astype(np.float32)

@@ -177,10 +177,10 @@ def test_predict_gives_numpy_trees_in_order() -> None:
     [
         ({"optimizer": "adam"}, "optax.adam"),
         ({"optimizer": optax.adam}, "optax.adam"),
-        ({"loss": "mse"}, "no function"),
-        ({"loss": [CROSS_ENTROPY, 3]}, "no function"),
+        ({"loss": "mse"}, "not a function"),
+        ({"loss": [CROSS_ENTROPY, 3]}, "not a function"),
         ({"loss": {"a": "mse"}}, "`loss` holds 'mse'"),
-        ({"metrics": {"accuracy": "accuracy"}}, "no metric and no function"),
+        ({"metrics": {"accuracy": "accuracy"}}, "neither a metric nor a function"),
         ({"metrics": [et.metrics.Accuracy]}, r"give an instance, `Accuracy\(\)`"),
         ({"state": {}}, "not a `LearnerState`"),
         ({"trainable": 3}, "`trainable` is a function"),
@@ -245,5 +245,5 @@ def test_numpy_integers_are_whole_numbers() -> None:
 
 def test_class_weights_that_are_no_numbers_get_a_sentence() -> None:
     for wrong in ("balanced", {0: "a"}, {1: "5"}, {0: None}, {0: float("nan")}, {1: -1.0}):
-        with pytest.raises(ValueError, match="no weights"):
+        with pytest.raises(ValueError, match="aren't weights"):
             learner().evaluate(*data(), class_weight=wrong)

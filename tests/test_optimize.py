@@ -174,7 +174,7 @@ def test_specs_that_do_not_fit_get_a_sentence() -> None:
         et.freeze("first")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="could not find what to freeze in a `WithFunction`"):
         learner(WithFunction(), trainable=et.freeze(lambda m: m.middle)).init()
-    with pytest.raises(ValueError, match="no prefix of the model"):
+    with pytest.raises(ValueError, match="not a prefix of the model"):
         learner(WithFunction(), trainable=[True, False]).init()
 
 

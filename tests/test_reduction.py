@@ -226,7 +226,7 @@ def test_a_total_of_other_reductions_is_logged_as_the_loss_of_the_pass() -> None
 
 @pytest.mark.parametrize("y", [np.array([0.5, 1.0]), np.array([[0.2, 0.3], [1.0, 1.0]])])
 def test_weights_of_classes_need_labels_that_are_classes(y: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="`y` holds numbers that are no classes"):
+    with pytest.raises(ValueError, match="`y` holds numbers that aren't classes"):
         class_weight_table({0: 2.0}, y.astype(np.float32))
 
 
@@ -246,5 +246,5 @@ def test_a_weight_for_a_class_that_does_not_exist_is_refused() -> None:
 def test_class_weights_of_regression_are_refused_by_a_fit() -> None:
     x = np.ones((4, 1), np.float32)
     learner = et.Learner(eqx.nn.Identity(), None, loss=optax.squared_error)
-    with pytest.raises(ValueError, match="numbers that are no classes"):
+    with pytest.raises(ValueError, match="numbers that aren't classes"):
         learner.evaluate(x, x / 3, class_weight={0: 2.0})

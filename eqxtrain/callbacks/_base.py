@@ -80,8 +80,8 @@ class Callback:
         for name in vars(cls):
             if name.startswith("on_") and name not in HOOKS:
                 raise TypeError(
-                    f"`{cls.__name__}.{name}` is no hook and would never be called. The hooks are "
-                    f"{', '.join(HOOKS)}."
+                    f"`{cls.__name__}.{name}` is not a hook, so nothing would ever call it. "
+                    f"The hooks are {', '.join(HOOKS)}."
                 )
 
     def on_train_begin(self, run: Run) -> None: ...

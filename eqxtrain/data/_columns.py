@@ -137,7 +137,7 @@ def _no_array(leaf: Any, path: str, of: str) -> str:
     kind = type(leaf).__name__
     if isinstance(leaf, str | bytes | bool | int | float | complex):
         return (
-            f"`{path}` is {leaf!r}, a Python `{kind}` and no array: data are arrays with the "
+            f"`{path}` is {leaf!r}, a Python `{kind}`, not an array: data are arrays with the "
             "examples along their first axis; wrap lists in `np.asarray(...)`."
             + _BATCH_THEM
             * (of == "a batch")
@@ -145,8 +145,8 @@ def _no_array(leaf: Any, path: str, of: str) -> str:
     if isinstance(leaf, type):
         return f"`{path}` is the class `{leaf.__name__}`: give an instance of it."
     return (
-        f"`{path}` is a `{kind}`, which is no array: data are arrays, or tuples, lists and dicts "
-        "of them; or one iterable of batches, without `y` and `sample_weight`."
+        f"`{path}` is a `{kind}`, which is not an array: data are arrays, or tuples, lists and "
+        "dicts of them; or one iterable of batches, without `y` and `sample_weight`."
     )
 
 

@@ -67,9 +67,9 @@ class GradientNorm(_TreeNorm):
 
     **Arguments:**
 
-    - `per_layer`: one for each layer, logged by its path, `gradient_norm/layers[0]`.
-    - `mode`: how steps are folded, the `Mean()` over them by default. `Modes(Mean(), Max())` gives
-        several.
+    - `per_layer`: whether each layer has its own, logged under its path, `gradient_norm/layers[0]`.
+    - `mode`: how steps are summarised, by default as their `Mean()`. `Modes(Mean(), Max())` gives
+        several values.
     """
 
     def update(self, grads: PyTree) -> Self:
@@ -82,9 +82,9 @@ class UpdateNorm(_TreeNorm):
 
     **Arguments:**
 
-    - `per_layer`: one for each layer, logged by its path, `update_norm/layers[0]`.
-    - `mode`: how steps are folded, the `Mean()` over them by default. `Modes(Mean(), Max())` gives
-        several.
+    - `per_layer`: whether each layer has its own, logged under its path, `update_norm/layers[0]`.
+    - `mode`: how steps are summarised, by default as their `Mean()`. `Modes(Mean(), Max())` gives
+        several values.
     """
 
     def update(self, updates: PyTree) -> Self:

@@ -34,7 +34,7 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
                 f"`{{'{name}/...': ...}}`."
             )
         if is_typed_key(value):
-            raise TypeError(f"`{who}` logs `{name}`, which is a random key and no number.")
+            raise TypeError(f"`{who}` logs `{name}`, which is a random key, not a number.")
         if not isinstance(value, jax.Array):
             raise TypeError(
                 f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would "

@@ -134,7 +134,7 @@ def test_torch_tensors_are_arrays() -> None:
         (("text",), TypeError, r"a Python `str`"),
         ((np.float32(3),), ValueError, r"`x` is a scalar"),
         ((jr.split(jr.key(0), 3),), TypeError, r"`x` holds random keys.*key_data"),
-        (({"a": iter([1])},), TypeError, r"`x\['a'\]` is a `list_iterator`, which is no array"),
+        (({"a": iter([1])},), TypeError, r"`x\['a'\]` is a `list_iterator`, which is not an array"),
     ],
 )
 def test_what_is_no_data_gets_a_sentence(
