@@ -72,7 +72,7 @@ class Loss(eqx.Module):
 
 @final
 class TotalLoss(Metric):
-    """The weighted sum of losses, of which some are no mean over examples.
+    """The weighted sum of losses, some of which are not means over examples.
 
     **Arguments:**
 
@@ -107,7 +107,7 @@ def measure(
     """The total loss of a batch, and its parts to log.
 
     The total is the weighted sum of the parts. A single plain function has no parts: it is the
-    total. Where some part is no mean over examples, the total over a pass is logged as well.
+    total. If some part is not a mean over examples, the total over a pass is logged as well.
     """
     total: Any = 0.0
     found: list[tuple[Loss, Reduced]] = []

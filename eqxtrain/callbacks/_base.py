@@ -109,7 +109,7 @@ class Callback:
 
 
 class Callbacks:
-    """Tells each callback of a list, in order. The user's own list is never changed."""
+    """Calls each callback of a list, in order. The user's own list is never changed."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
@@ -145,13 +145,13 @@ class Callbacks:
                     run.reads = "state"
 
     def listen(self, kind: Kind) -> bool:
-        """Whether anybody is told of the batches of such a pass."""
+        """Whether any callback has hooks for the batches of such a pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
 
     def steps_until_cut(self, kind: Kind, step: int, most: int) -> int:
         """How many steps may be run at once from `step` on, `most` at most.
 
-        A callback that reads the state must be told before and after exactly the steps that it is
+        A callback that reads the state must be called right before and after the steps that it is
         due at.
         """
         begin, end = (
