@@ -212,7 +212,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
         **Arguments:**
 
-        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored.
+        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored. Those of
+            complex leaves are conjugated here, so don't do so before.
         - `loss`: passed to optimizers that ask for it, such as `optax.contrib.reduce_on_plateau`.
         - `available`: the names that `test_step` asks for, for optimizers that search along a line
             (`optax.lbfgs`) and so call it again.
