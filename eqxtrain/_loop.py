@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from . import _tree, data
+from . import _frozen, _tree, data
 from ._drive import Driver, Pause
 from ._engine import Pass
 from ._exceptions import telling_of_exceptions
@@ -96,6 +96,7 @@ class _Fit:
 
     def __post_init__(self) -> None:
         self._snapshot: Any = (self._run.learner, self._reader.position)
+        self._given_learner: Any = self._run.learner  # until the first steps were taken
         self._taken = 0
         self._measured: dict[str, Any] = {}
 
@@ -105,17 +106,27 @@ class _Fit:
         return Driver(
             self._run,
             self._given.callbacks,
-            ran=self._reader.ran,
+            ran=self._ran,
             settle=self._settle,
             halted=self._is_halted,
             pause=None if every is None else Pause(every, self._validate),
         )
+
+    def _ran(self, steps: int) -> None:
+        self._reader.ran(steps)
+        if self._given_learner is not None:
+            self._validation.check_names(self._training.names)
+            _frozen.warn_of_changes(self._given_learner, lambda: self._training.learner)
+            self._given_learner = None
 
     def __call__(self) -> None:
         run, schedule = self._run, self._schedule
         run.enter(training=self._training, measuring=self._training)
         if schedule.goes_on(0, 0):
             self._validation.prepare()
+            if self._validation and (first := self._reader.first()) is not None:
+                self._training.capacity(first)
+                self._validation.check_names(self._training.names)
         self._tell("on_train_begin")
         epoch = 0
         while schedule.goes_on(epoch, self._taken) and not self._is_halted():
@@ -159,6 +170,7 @@ class _Fit:
         run = self._run
         if run.replacement is not None:
             learner, run.replacement = ready(run.replacement, None, "train"), None
+            self._given_learner = None if self._given_learner is None else learner
             self._training.adopt(learner)
             self._take_snapshot()
             run.step = int(learner.state.step)

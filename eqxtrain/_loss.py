@@ -54,6 +54,8 @@ class Loss(eqx.Module):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"`Loss(name={self.name!r})` is no string.")
+        if self.name == "":
+            raise ValueError("`Loss(name='')` is empty: give it a name, or None for its own.")
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
             raise TypeError(f"`Loss(weight={self.weight!r})` is no number: give its factor, 0.5.")
         if self.reduction in (None, "none"):

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
@@ -151,6 +151,17 @@ class Validation:
 
     def __bool__(self) -> bool:
         return bool(self._readers)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names that training logs and that would stand among those of validation."""
+        for name in names:
+            prefix = next((p for p in self._readers if name.startswith(p)), None)
+            if prefix is not None:
+                raise ValueError(
+                    f"Training logs `{name}`, but names that begin with `{prefix}` are those of "
+                    "validation: give the metric or the loss another name, or fit without "
+                    "validation."
+                )
 
     def prepare(self) -> None:
         """Compile validation before training, so that what is wrong with it costs no epoch."""

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from . import _loss, _optimize, _summary
+from . import _frozen, _loss, _optimize, _summary
 from ._forward import call_over_batch
 from ._naming import unique
 from ._protocol import (
@@ -48,7 +48,7 @@ def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
 
 
 def _grad_step(self: Any, model: Any, **available: Any) -> tuple[Array, Logs, Any, PyTree]:
-    params, rest = _optimize.partition(self.trainable, model)
+    params, rest = self.partition(model)
 
     def loss_of(params: PyTree) -> tuple[Array, tuple[Logs, Any]]:
         loss, logs, state = self.test_step(model=eqx.combine(params, rest), **available)
@@ -205,6 +205,31 @@ class AbstractLearner(eqx.Module, Generic[M]):
         return loss, parts | _collection.measure(metrics, seen, taken=taken)
 
     @final
+    def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
+        """The model as its trainable leaves and the rest, each with None for the other's leaves.
+
+        For a `train_step` or `grad_step` that differentiates by itself: what is differentiated with
+        respect to `params` heeds `trainable`.
+
+        **Returns:** `(params, rest)`, for `eqx.combine(params, rest)`.
+
+        !!! example
+
+            ```python
+            def grad_step(self, model, state, x):
+                params, rest = self.partition(model)
+
+                def loss_of(params):
+                    return energy(eqx.combine(params, rest), x)
+
+                loss, grads = eqx.filter_value_and_grad(loss_of)(params)
+                return loss, {}, state, grads
+            ```
+        """
+        _frozen.heed()
+        return _optimize.partition(self.trainable, model)
+
+    @final
     def apply_gradients(
         self, *, model: Any, state: Any, grads: PyTree, loss: Any = None, **available: Any
     ) -> tuple[Logs, Any, Any]:
@@ -225,7 +250,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 f"`{type(self).__name__}` has no optimizer: give one, "
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
-        _, rest = _optimize.partition(self.trainable, model)
+        _, rest = self.partition(model)
         fresh = jax.tree.map(lambda leaf: leaf, state)  # eagerly, an `eqx.nn.State` is used once
 
         def value_fn(params: PyTree) -> Array:

@@ -241,6 +241,24 @@ def test_validation_by_any_means_is_evaluation() -> None:
     assert history["val_a_loss"] == history["val_b_loss"] == [whole["loss"]]
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_training_may_not_take_the_names_of_validation(eager: bool) -> None:
+    """Before its first step, where that is compiled; in eager mode, after it."""
+    metrics = {"val_loss": et.metrics.Mean(), "val_far_off": et.metrics.Mean()}
+    made = learner(metrics=metrics)
+    options: dict[str, Any] = {"batch_size": 4, "eager": eager, "verbose": 0}
+    match = r"Training logs `val_\w+`, but names that begin with `val_` are those of validation"
+    with pytest.raises(ValueError, match=match) as raised:
+        made.fit(X, Y, validation_data=(X, Y), **options)
+    carried: Any = raised.value
+    assert int(carried.learner.state.step) == int(eager)
+    with pytest.raises(ValueError, match="Training logs `val_far_off`.* with `val_far_`"):
+        made.fit(X, Y, validation_data={"far": (X, Y), "near": (X, Y)}, **options)
+    _, history = made.fit(X, Y, validation_data={"near": (X, Y)}, **options)
+    assert {"val_loss", "val_far_off", "val_near_loss", "val_near_val_loss"} < set(history)
+    assert "val_loss" in made.fit(X, Y, **options).history
+
+
 @pytest.mark.parametrize("remainder", ["keep", "pad", "drop"])
 def test_validation_measures_all_of_its_data(remainder: Any) -> None:
     fitted, history = learner().fit(
