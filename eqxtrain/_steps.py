@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from . import _frozen, _loss, _optimize, _summary
@@ -43,8 +44,30 @@ def _pred_step(
 
 def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
     y_pred, state = self.pred_step(**available)
-    loss, logs = self.measure(**available | {"y_pred": y_pred, "state": state})
-    return loss, logs, state
+    available |= {"y_pred": y_pred, "state": state}
+    if self.loss is None and self.metrics is not None and not available.get("training", True):
+        return *_measured(self, available), state  # only `fit` needs a loss
+    return *self.measure(**available), state
+
+
+def _measured(self: Any, available: dict[str, Any]) -> tuple[Array, Logs]:
+    """The loss and the logs of predictions; without a loss, nan and the metrics alone."""
+    available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
+    available = {"sample_weight": None, "class_weight": None, "mask": None} | available
+    loss, parts, seen = jnp.full((), jnp.nan), dict[str, Any](), available
+    if self.loss is not None:
+        loss, parts = _loss.measure(self.loss, available)
+        seen = available | {"loss": loss}
+    seen = jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, seen
+    )
+    metrics = [
+        (name, metric)
+        for name, metric in _collection.collect(self.metrics)
+        if not _collection.asks_for(metric, UPDATE_NAMES)
+    ]
+    taken = {"loss", *parts} | _loss.reserved(self.loss)
+    return loss, parts | _collection.measure(metrics, seen, taken=taken)
 
 
 def _grad_step(self: Any, model: Any, **available: Any) -> tuple[Array, Logs, Any, PyTree]:
@@ -186,23 +209,10 @@ class AbstractLearner(eqx.Module, Generic[M]):
         if self.loss is None:
             raise TypeError(
                 f"`{type(self).__name__}` has no loss: give one, "
-                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`."
+                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`. "
+                "(Without a loss, `evaluate` measures the `metrics`.)"
             )
-        available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
-        available = {"sample_weight": None, "class_weight": None, "mask": None} | available
-        available["y_pred"] = y_pred
-        loss, parts = _loss.measure(self.loss, available)
-        seen = jax.tree.map(
-            lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf,
-            available | {"loss": loss},
-        )
-        metrics = [
-            (name, metric)
-            for name, metric in _collection.collect(self.metrics)
-            if not _collection.asks_for(metric, UPDATE_NAMES)
-        ]
-        taken = {"loss", *parts} | _loss.reserved(self.loss)
-        return loss, parts | _collection.measure(metrics, seen, taken=taken)
+        return _measured(self, available | {"y_pred": y_pred})
 
     @final
     def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:

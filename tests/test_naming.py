@@ -62,13 +62,13 @@ def test_a_lone_member_goes_by_its_own_name_or_the_default() -> None:
 def test_an_empty_name_is_refused_wherever_it_is_given() -> None:
     accuracy = et.metrics.Accuracy()
     for metrics in ({"": accuracy}, {"a": {"": [accuracy]}}):
-        with pytest.raises(ValueError, match="stands under the key `''`.*give it one"):
+        with pytest.raises(ValueError, match=r"stands under the key `''`.*give it one"):
             et.Learner(None, None, metrics=metrics)
     with pytest.raises(ValueError, match="stands under the key `''`"):
         et.Learner(None, None, loss={"": optax.squared_error})
     with pytest.raises(ValueError, match=r"`Loss\(name=''\)` is empty"):
         et.Loss(optax.squared_error, name="")
-    with pytest.raises(ValueError, match="`Mine.train_step` logs under the empty name"):
+    with pytest.raises(ValueError, match=r"`Mine.train_step` logs under the empty name"):
         check_logs({"": jnp.zeros(())}, who="Mine.train_step")
     with pytest.raises(ValueError, match="`validation_data` has the empty name"):
         named_sets({"": (np.zeros(3),)})
