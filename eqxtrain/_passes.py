@@ -48,10 +48,12 @@ class Given(NamedTuple):
         return ready(learner, data.bare(first), kind, weights=self.weights, padding=self._padding())
 
     def _padding(self) -> Padding:
-        if self.cut.remainder != "pad":
+        if not self.cut.pads:
             return "none"
-        rows = self.source.length if isinstance(self.source, data.RowSource) else None
-        return "none yet" if rows is not None and rows % self.cut.batch_size == 0 else "some"
+        if not isinstance(self.source, data.RowSource):
+            return "some"
+        rows = self.source.length
+        return "none yet" if rows % self.cut.of_rows(rows).batch_size == 0 else "some"
 
 
 def evaluate(learner: AbstractLearner[Any], given: Given, steps: int | None) -> dict[str, Any]:
