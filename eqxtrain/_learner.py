@@ -123,6 +123,7 @@ class Learner(AbstractLearner[M]):
         on_interrupt: OnInterrupt = None,
         steps_per_call: StepsPerCall = "auto",
         donate: bool = False,
+        snapshots: bool = True,
         eager: bool = False,
     ) -> Fitted[Self]:
         """Train.
@@ -153,6 +154,8 @@ class Learner(AbstractLearner[M]):
         - `steps_per_call`: how many steps one call of the device may run; `"auto"` decides from the
             program, the shapes and the platform. Where calls are cut changes no number.
         - `donate`: give this learner's arrays away instead of copying them; it can't be used then.
+        - `snapshots`: copy model and state to the host as each epoch begins, for an exception to
+            carry if the device fails. Without, and with `donate`, nothing is copied.
         - `eager`: run every step without compiling it, for debugging.
 
         **Returns:** the trained learner and the [`eqxtrain.History`][] of the run.
@@ -180,6 +183,7 @@ class Learner(AbstractLearner[M]):
             position=position,
             on_interrupt=_arguments.on_interrupt(on_interrupt),
             donate=donate,
+            snapshots=snapshots and not donate,
         )
 
     def evaluate(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Literal, TypeVar
 
+import jax
 import numpy as np
 
 from . import _frozen, _tree, data
@@ -37,6 +38,7 @@ def fit(
     position: data.Position | None,
     on_interrupt: Literal["return", "raise"] | None,
     donate: bool,
+    snapshots: bool,
 ) -> Fitted[L]:
     """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
     batches = given.source.steps(given.cut)
@@ -69,7 +71,7 @@ def fit(
             )
             closed.enter_context(validating)
             loop = _Fit(
-                run, training, given, schedule, reader, validating, interrupt, shuffle, not donate
+                run, training, given, schedule, reader, validating, interrupt, shuffle, snapshots
             )
             rescue = loop.rescue
             loop()
@@ -145,10 +147,22 @@ class _Fit:
             learner = self._training.learner
             run.step = int(learner.state.step)  # those told of the logs may be behind
             return learner
+        learner, position = self._snapshot
+        if not all(map(_is_there, jax.tree.leaves((learner.model, learner.state)))):
+            raise RuntimeError(
+                "the device failed and lost the model, the one that was given to `fit` was given "
+                "away by `donate=True`, and so no snapshot was kept; only `.history` is there"
+            )
+        step, origin = int(learner.state.step), "the beginning of the epoch"
         if not self._keep_snapshots:
-            raise RuntimeError("with `donate=True` no snapshot is kept for when the device fails")
-        learner, run.history.position = self._snapshot
-        run.fall_back(*self._snapshot)
+            origin = "before this `fit`, which was told to keep no `snapshots`"
+        assert run.exception is not None
+        run.exception.add_note(
+            f"The device failed, and lost the learner of the last step: `.learner` is the one of "
+            f"{origin}, after step {step}, and `.history.position` is where it stood in the data."
+        )
+        run.history.position = position
+        run.fall_back(learner, position)
         return learner
 
     def _is_halted(self) -> bool:
@@ -239,6 +253,10 @@ class _Fit:
         self._measured = self._validation()
         self._run.enter(training=self._training, measuring=self._training)
         self._settle()
+
+
+def _is_there(leaf: Any) -> bool:
+    return not (isinstance(leaf, jax.Array) and leaf.is_deleted())
 
 
 def _report_interruption(
