@@ -42,6 +42,8 @@ class Learner(AbstractLearner[M]):
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like. `init` moves it into `state`.
     - `state`: what training adds; `init` makes it.
 
+    Whether there is a `state` is told by `is_initialised`, too, which a file of the learner keeps.
+
     !!! example
 
         ```python
@@ -62,6 +64,8 @@ class Learner(AbstractLearner[M]):
     trainable: FilterSpec = eqx.field(
         default=None, kw_only=True, static=True, converter=_optimize.as_spec
     )
+    # A leaf of its own, so that a file tells what it was made of: see `_loaded`.
+    is_initialised: bool = eqx.field(default=False, init=False, kw_only=True)
     # Factories, so that the class has no attributes of these names: see `_protocol.withhold`.
     model_state: eqx.nn.State | None = eqx.field(default_factory=lambda: None, kw_only=True)
     state: LearnerState | None = eqx.field(default_factory=lambda: None, kw_only=True)
@@ -69,6 +73,7 @@ class Learner(AbstractLearner[M]):
     def __check_init__(self) -> None:
         _loss.check(self.loss)
         _collection.check(self.metrics)
+        object.__setattr__(self, "is_initialised", self.state is not None)
         if self.state is not None and not isinstance(self.state, LearnerState):
             raise TypeError(
                 f"`state` is a `{type(self.state).__name__}`, not a `LearnerState`; the state of "

@@ -67,16 +67,17 @@ class LearnerState(eqx.Module):
 
     **Arguments:**
 
-    - `opt_state`: the optimizer's.
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
+    - `opt_state`: the optimizer's.
     - `metrics`: the accumulators of the pass under way, by name. `advance` fills them; a learner
         that `fit` hands out has none, so that its file always loads into a fresh `init`.
     - `key`: raw `uint32` key data, the only source of randomness.
     - `step`: how many training steps were taken, an int32 scalar.
     """
 
-    opt_state: PyTree = None
+    # First, as in a learner without a state, so that the beginning of its file is right for both.
     model_state: eqx.nn.State | None = None
+    opt_state: PyTree = None
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
     key: Any = eqx.field(
         default_factory=lambda: key_data(jax.random.key(0)), converter=lambda k: _raw(k)

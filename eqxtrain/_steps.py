@@ -140,6 +140,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]
     trainable: eqx.AbstractVar[FilterSpec]
+    is_initialised: eqx.AbstractVar[bool]
     model_state: eqx.AbstractVar[eqx.nn.State | None]
     state: eqx.AbstractVar[LearnerState | None]
 

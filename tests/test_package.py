@@ -15,9 +15,9 @@ ROOMS = [
     "_types", "_warn", "_promotion", "_identity", "_tree", "_request", "_naming", "_predictions",
     "metrics", "_reduction", "_labels", "_loss", "_regularize", "_state", "_optimize", "_outputs",
     "_summary", "_frozen", "_protocol", "_forward", "_steps", "_cost", "_record", "_compile",
-    "data", "_fold", "_programs", "_engine", "_initialise", "_history", "_interrupt", "callbacks",
-    "_exceptions", "_drive", "_schedule", "_passes", "_loop", "_arguments", "_forecast", "_learner",
-    "__init__",
+    "data", "_fold", "_programs", "_engine", "_loaded", "_initialise", "_history", "_interrupt",
+    "callbacks", "_exceptions", "_drive", "_schedule", "_passes", "_loop", "_arguments",
+    "_forecast", "_learner", "__init__",
 ]  # fmt: skip
 """The rooms of the house in order; each may import those above it."""
 
@@ -52,7 +52,7 @@ def test_imports_point_only_upward(path: Path) -> None:
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_style_of_the_house(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 300
+    assert text.count("\n") <= 350
     assert "jax._src" not in text and "import *" not in text
     assert "eqx.internal" not in text and "equinox.internal" not in text
     assert ast.get_docstring(ast.parse(text))
