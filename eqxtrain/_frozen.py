@@ -2,7 +2,7 @@
 
 The helpers of a learner tell when they heed it. Of a step that used none of them, the leaves that
 it returned as it was given them are proven unchanged while it is traced, at no cost. The values of
-the others are compared once, by `fit`, after its first call.
+the others are compared by `fit`, after its first call and its first epoch.
 """
 
 import contextlib
@@ -71,23 +71,28 @@ def _frozen(spec: Hashable, model: PyTree) -> list[tuple[str, Any]]:
     return [pair for pair, want in pairs if _tree.is_inexact(pair[1]) and not want]
 
 
-def warn_of_changes(before: Any, current: Callable[[], Any]) -> None:
+def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
     """Warn where a step that did not heed `trainable` has changed what that freezes.
+
+    A first step may change nothing, if its learning rate is 0. So without a warning it is worth
+    looking again.
 
     **Arguments:**
 
     - `before`: the learner before its first steps. What was donated can't be compared.
     - `current`: gives it after them.
+
+    **Returns:** whether it may change something yet that it has not changed.
     """
     touched = _touched.get(type(before), {}).get(before.trainable, [])
     if not touched:
-        return
+        return False
     old, new = dict(_tree.paths(before.model, "model")), dict(_tree.paths(current().model, "model"))
     same = lambda path: np.asarray(old[path]).tobytes() == np.asarray(new[path]).tobytes()
     known = [path for path in touched if path in new and not _is_gone(old.get(path))]
     changed = [path for path in known if not same(path)]
     if not changed:
-        return
+        return bool(known)
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     named = ", ".join(f"`{path}`" for path in changed[:3])
     warn(
@@ -97,6 +102,7 @@ def warn_of_changes(before: Any, current: Callable[[], Any]) -> None:
         "together by `eqx.combine(params, rest)`; or call `self.grad_step` and "
         "`self.apply_gradients`, which do.",
     )
+    return False
 
 
 def _is_gone(leaf: Any) -> bool:

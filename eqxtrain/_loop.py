@@ -98,7 +98,8 @@ class _Fit:
 
     def __post_init__(self) -> None:
         self._snapshot: Any = (self._run.learner, self._reader.position)
-        self._given_learner: Any = self._run.learner  # until the first steps were taken
+        self._given_learner: Any = self._run.learner  # until it is known what its steps change
+        self._has_run = False
         self._taken = 0
         self._measured: dict[str, Any] = {}
 
@@ -116,10 +117,17 @@ class _Fit:
 
     def _ran(self, steps: int) -> None:
         self._reader.ran(steps)
-        if self._given_learner is not None:
+        if not self._has_run:
+            self._has_run = True
             self._validation.check_names(self._training.names)
-            _frozen.warn_of_changes(self._given_learner, lambda: self._training.learner)
-            self._given_learner = None
+            self._look_at_frozen()
+
+    def _look_at_frozen(self) -> None:
+        """Tell of frozen leaves that the steps so far have changed."""
+        if self._given_learner is not None:
+            current = lambda: self._training.learner
+            if not _frozen.may_change_yet(self._given_learner, current):
+                self._given_learner = None
 
     def __call__(self) -> None:
         run, schedule = self._run, self._schedule
@@ -204,6 +212,8 @@ class _Fit:
             self._tell("on_epoch_end")
             return
         whole = self._train()
+        self._look_at_frozen()
+        self._given_learner = None
         if self._interrupt.asked and not whole:
             return
         result = training.logs()

@@ -83,6 +83,20 @@ def test_a_step_that_returns_frozen_values_anew_but_the_same_is_not_blamed() -> 
     assert same(fit(Heedless, rates=(0.0, 0.1)).layers[0], mlp().layers[0])
 
 
+def test_a_step_whose_first_update_is_zero_is_told_of_at_the_end_of_the_epoch() -> None:
+    class Warming(Heedless):
+        def train_step(self, model: Any, state: Any, x: Array, y_true: Array) -> Any:
+            loss, grads = eqx.filter_value_and_grad(error)(model, x, y_true)
+            rate = jnp.where(state.step == 0, 0.0, 0.1)
+            updates = jax.tree.map(lambda g: -rate * g, grads)
+            return {"loss": loss}, eqx.apply_updates(model, updates), state
+
+    learner = Warming(mlp(), optax.sgd(0.1), trainable=FREEZE)
+    with pytest.warns(UserWarning, match="which `trainable` freezes") as told:
+        learner.fit(X, X, epochs=3, batch_size=1, steps_per_call=1, verbose=0)
+    assert len(told) == 1
+
+
 def test_eagerly_it_is_told_as_well() -> None:
     learner = Heedless(mlp(), optax.sgd(0.1), trainable=FREEZE)
     with pytest.warns(UserWarning, match="which `trainable` freezes"):
