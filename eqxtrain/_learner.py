@@ -42,6 +42,8 @@ class Learner(AbstractLearner[M]):
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like. `init` moves it into `state`.
     - `state`: everything that training adds to the model; `init` makes it.
 
+    `is_initialised` says whether it has a `state`; files keep it.
+
     !!! example
 
         ```python
@@ -62,6 +64,8 @@ class Learner(AbstractLearner[M]):
     trainable: FilterSpec = eqx.field(
         default=None, kw_only=True, static=True, converter=_optimize.as_spec
     )
+    # A leaf of its own, so that a file tells what it was made of: see `_loaded`.
+    is_initialised: bool = eqx.field(default=False, init=False, kw_only=True)
     # Factories, so that the class has no attributes of these names: see `_protocol.withhold`.
     model_state: eqx.nn.State | None = eqx.field(default_factory=lambda: None, kw_only=True)
     state: LearnerState | None = eqx.field(default_factory=lambda: None, kw_only=True)
@@ -69,6 +73,7 @@ class Learner(AbstractLearner[M]):
     def __check_init__(self) -> None:
         _loss.check(self.loss)
         _collection.check(self.metrics)
+        object.__setattr__(self, "is_initialised", self.state is not None)
         if self.state is not None and not isinstance(self.state, LearnerState):
             raise TypeError(
                 f"`state` is a `{type(self.state).__name__}`, not a `LearnerState`; the state of "
@@ -125,6 +130,7 @@ class Learner(AbstractLearner[M]):
         on_interrupt: OnInterrupt = None,
         steps_per_call: StepsPerCall = "auto",
         donate: bool = False,
+        snapshots: bool = True,
         eager: bool = False,
     ) -> Fitted[Self]:
         """Train.
@@ -157,6 +163,8 @@ class Learner(AbstractLearner[M]):
         - `steps_per_call`: how many steps one call of the device may run; `"auto"` decides from the
             program, the shapes and the platform. Where calls are cut changes no number.
         - `donate`: give this learner's arrays away instead of copying them; it is unusable then.
+        - `snapshots`: copy model and state to the host as each epoch begins, for an exception to
+            carry if the device fails. Without, and with `donate`, nothing is copied.
         - `eager`: run every step without compiling it, for debugging.
 
         **Returns:** the trained learner and the [`eqxtrain.History`][] of the run.
@@ -184,6 +192,7 @@ class Learner(AbstractLearner[M]):
             position=position,
             on_interrupt=_arguments.on_interrupt(on_interrupt),
             donate=donate,
+            snapshots=snapshots and not donate,
         )
 
     def evaluate(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ._labels import check_labels
 from ._naming import named_leaves, unique
 from ._predictions import call_on_predictions, needs_labels, pick
-from ._reduction import Reduced, Reduction, reduce
+from ._reduction import Reduced, Reduction, reduce, shielded
 from ._request import LOSS_NAMES, is_by_name, request
 from .metrics import Metric
 
@@ -55,6 +55,8 @@ class Loss(eqx.Module):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"`Loss(name={self.name!r})` is not a string.")
+        if self.name == "":
+            raise ValueError("`Loss(name='')` is empty: give it a name, or None for its own.")
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
             raise TypeError(f"`Loss(weight={self.weight!r})` is not a number, such as 0.5.")
         if self.reduction in (None, "none"):
@@ -164,7 +166,8 @@ def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str |
             if needs_labels(loss.fn, LOSS_NAMES | available.keys()):
                 return {}
     available = check_labels(loss.fn, name, available, compiled=loss.check_labels)
-    value = call_on_predictions(loss.fn, available, names=LOSS_NAMES, kind="loss", who=name)
+    shield = shielded(loss.fn, available)
+    value = call_on_predictions(loss.fn, shield, names=LOSS_NAMES, kind="loss", who=name)
     parts = value if isinstance(value, Mapping) else {None: value}
     return {
         part: reduce(loss.fn, name, ell, available, loss.reduction) for part, ell in parts.items()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 
 from ._identity import Frozen
@@ -144,7 +145,8 @@ def update(
 
     **Arguments:**
 
-    - `grads`: as `eqx.filter_grad` gives them: None where there is none.
+    - `grads`: as `eqx.filter_grad` gives them: None where there is none, complex ones not
+        conjugated.
     - `loss`: for those transformations that ask for the value (plateau, line searches).
     - `value_fn`: from the trainable leaves to the loss, for line searches.
 
@@ -160,7 +162,7 @@ def update(
         )
     with standard_promotion():
         updates, new_state = optax.with_extra_args_support(optimizer).update(
-            grads, opt_state, params, value=loss, grad=grads, value_fn=value_fn
+            _conjugated(grads), opt_state, params, value=loss, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(params, updates)
     return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
@@ -175,6 +177,16 @@ def _of_params(grads: PyTree, params: PyTree) -> PyTree:
             f"The gradients are a `{type(grads).__name__}`, which has not the structure of the "
             "model: a `grad_step` returns them as `eqx.filter_grad` gives them."
         ) from error
+
+
+def _conjugated(grads: PyTree) -> PyTree:
+    """The directions of steepest ascent: JAX's gradients, with complex ones conjugated.
+
+    optax leaves this to its caller. Its line searches, which compare `grad` with gradients that
+    they compute themselves, take those as JAX gives them.
+    """
+    is_complex = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, grads)
 
 
 def _outline(tree: PyTree) -> PyTree:

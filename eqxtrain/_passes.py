@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,10 +48,12 @@ class Given(NamedTuple):
         return ready(learner, data.bare(first), kind, weights=self.weights, padding=self._padding())
 
     def _padding(self) -> Padding:
-        if self.cut.remainder != "pad":
+        if not self.cut.pads:
             return "none"
-        rows = self.source.length if isinstance(self.source, data.RowSource) else None
-        return "none yet" if rows is not None and rows % self.cut.batch_size == 0 else "some"
+        if not isinstance(self.source, data.RowSource):
+            return "some"
+        rows = self.source.length
+        return "none yet" if rows % self.cut.of_rows(rows).batch_size == 0 else "some"
 
 
 def evaluate(learner: AbstractLearner[Any], given: Given, steps: int | None) -> dict[str, Any]:
@@ -151,6 +153,17 @@ class Validation:
 
     def __bool__(self) -> bool:
         return bool(self._readers)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names that training logs and that would stand among those of validation."""
+        for name in names:
+            prefix = next((p for p in self._readers if name.startswith(p)), None)
+            if prefix is not None:
+                raise ValueError(
+                    f"Training logs `{name}`, but names that begin with `{prefix}` are those of "
+                    "validation: give the metric or the loss another name, or fit without "
+                    "validation."
+                )
 
     def prepare(self) -> None:
         """Compile validation before training, so that what is wrong with it costs no epoch."""

@@ -72,16 +72,17 @@ class LearnerState(eqx.Module):
 
     **Arguments:**
 
-    - `opt_state`: the state of the optimizer.
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
+    - `opt_state`: the state of the optimizer.
     - `metrics`: the accumulators of a loop of your own, by name, which `advance` fills. A learner
         that `fit` returns has none, so that its file always loads into a fresh `init`.
     - `key`: raw `uint32` key data, the only source of randomness.
     - `step`: how many training steps the learner has taken, an int32 scalar.
     """
 
-    opt_state: PyTree = None
+    # First, as in a learner without a state, so that the beginning of its file is right for both.
     model_state: eqx.nn.State | None = None
+    opt_state: PyTree = None
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
     key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))

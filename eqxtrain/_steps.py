@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Generic, final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from . import _loss, _optimize, _summary
+from . import _frozen, _loss, _optimize, _summary
 from ._forward import call_over_batch
 from ._naming import unique
 from ._protocol import (
@@ -47,12 +48,34 @@ def _pred_step(
 
 def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
     y_pred, state = self.pred_step(**available)
-    loss, logs = self.measure(**available | {"y_pred": y_pred, "state": state})
-    return loss, logs, state
+    available |= {"y_pred": y_pred, "state": state}
+    if self.loss is None and self.metrics is not None and not available.get("training", True):
+        return *_measured(self, available), state  # only `fit` needs a loss
+    return *self.measure(**available), state
+
+
+def _measured(self: Any, available: dict[str, Any]) -> tuple[Array, Logs]:
+    """The loss and the logs of predictions; without a loss, nan and the metrics alone."""
+    available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
+    available = {"sample_weight": None, "class_weight": None, "mask": None} | available
+    loss, parts, seen = jnp.full((), jnp.nan), dict[str, Any](), available
+    if self.loss is not None:
+        loss, parts = _loss.measure(self.loss, available)
+        seen = available | {"loss": loss}
+    seen = jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, seen
+    )
+    metrics = [
+        (name, metric)
+        for name, metric in _collection.collect(self.metrics)
+        if not _collection.asks_for(metric, UPDATE_NAMES)
+    ]
+    taken = {"loss", *parts} | _loss.reserved(self.loss)
+    return loss, parts | _collection.measure(metrics, seen, taken=taken)
 
 
 def _grad_step(self: Any, model: Any, **available: Any) -> tuple[Array, Logs, Any, PyTree]:
-    params, rest = _optimize.partition(self.trainable, model)
+    params, rest = self.partition(model)
 
     def loss_of(params: PyTree) -> tuple[Array, tuple[Logs, Any]]:
         loss, logs, state = self.test_step(model=eqx.combine(params, rest), **available)
@@ -122,6 +145,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]
     trainable: eqx.AbstractVar[FilterSpec]
+    is_initialised: eqx.AbstractVar[bool]
     model_state: eqx.AbstractVar[eqx.nn.State | None]
     state: eqx.AbstractVar[LearnerState | None]
 
@@ -206,23 +230,35 @@ class AbstractLearner(eqx.Module, Generic[M]):
         if self.loss is None:
             raise TypeError(
                 f"`{type(self).__name__}` has no loss: give one, "
-                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`."
+                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`. "
+                "(Without a loss, `evaluate` measures the `metrics`.)"
             )
-        available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
-        available = {"sample_weight": None, "class_weight": None, "mask": None} | available
-        available["y_pred"] = y_pred
-        loss, parts = _loss.measure(self.loss, available)
-        seen = jax.tree.map(
-            lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf,
-            available | {"loss": loss},
-        )
-        metrics = [
-            (name, metric)
-            for name, metric in _collection.collect(self.metrics)
-            if not _collection.asks_for(metric, UPDATE_NAMES)
-        ]
-        taken = {"loss", *parts} | _loss.reserved(self.loss)
-        return loss, parts | _collection.measure(metrics, seen, taken=taken)
+        return _measured(self, available | {"y_pred": y_pred})
+
+    @final
+    def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
+        """The model as its trainable leaves and the rest, each with None for the other's leaves.
+
+        For a `train_step` or `grad_step` that differentiates by itself: what is differentiated with
+        respect to `params` heeds `trainable`.
+
+        **Returns:** `(params, rest)`, for `eqx.combine(params, rest)`.
+
+        !!! example
+
+            ```python
+            def grad_step(self, model, state, x):
+                params, rest = self.partition(model)
+
+                def loss_of(params):
+                    return energy(eqx.combine(params, rest), x)
+
+                loss, grads = eqx.filter_value_and_grad(loss_of)(params)
+                return loss, {}, state, grads
+            ```
+        """
+        _frozen.heed()
+        return _optimize.partition(self.trainable, model)
 
     @final
     def apply_gradients(
@@ -232,7 +268,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
         **Arguments:**
 
-        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored.
+        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored. Those of
+            complex leaves are conjugated here, so don't do so before.
         - `loss`: passed to optimizers that ask for it, such as `optax.contrib.reduce_on_plateau`.
         - `available`: the names that `test_step` asks for, for optimizers that search along a line
             (`optax.lbfgs`) and so call it again.
@@ -244,7 +281,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 f"`{type(self).__name__}` has no optimizer: give one, "
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
-        _, rest = _optimize.partition(self.trainable, model)
+        _, rest = self.partition(model)
         fresh = jax.tree.map(lambda leaf: leaf, state)  # eagerly, an `eqx.nn.State` is used once
 
         def value_fn(params: PyTree) -> Array:

@@ -13,9 +13,9 @@ ROOT = Path(et.__file__).parent
 
 ROOMS = [
     "_types", "_warn", "_promotion", "_identity", "_tree", "_request", "_naming", "_predictions",
-    "metrics", "_reduction", "_labels", "_loss", "_regularize", "_state",
-    "_optimize", "_outputs", "_summary", "_protocol", "_forward", "_steps", "_cost", "_record",
-    "_compile", "data", "_fold", "_programs", "_engine", "_initialise", "_history", "_interrupt",
+    "metrics", "_reduction", "_labels", "_loss", "_regularize", "_state", "_optimize", "_outputs",
+    "_summary", "_frozen", "_protocol", "_forward", "_steps", "_cost", "_record", "_compile",
+    "data", "_fold", "_programs", "_engine", "_loaded", "_initialise", "_history", "_interrupt",
     "callbacks", "_exceptions", "_drive", "_schedule", "_passes", "_loop", "_arguments",
     "_forecast", "_learner", "__init__",
 ]  # fmt: skip

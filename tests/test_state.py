@@ -51,7 +51,7 @@ def test_update_gives_a_new_state_and_leaves_the_old_one() -> None:
 
 def test_update_of_an_unknown_field_lists_the_fields() -> None:
     sentence = (
-        r"`GANState` has no field `optstate`, `epoch`. Its fields are opt_state, model_state, "
+        r"`GANState` has no field `optstate`, `epoch`. Its fields are model_state, opt_state, "
         r"metrics, key, step, d_opt;.*`MyState.from_state\(state, ...\)`"
     )
     with pytest.raises(TypeError, match=sentence):

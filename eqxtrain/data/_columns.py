@@ -99,6 +99,11 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
             f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
             "keys, give `jax.random.key_data(keys)` and wrap it in the step."
         )
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        raise ValueError(
+            f"`{path}` was deleted, or given away to a computation that its buffer was donated to: "
+            "make it again, or keep a copy, `np.asarray(...)`, before it is donated."
+        )
     if isinstance(leaf, Mapping):  # one that JAX does not know, such as a tokenizer's
         return as_columns(dict(leaf), path, of=of)
     if is_sparse(leaf):

@@ -1,6 +1,7 @@
 """What a step of training does: the norms of its gradients and updates.
 
-They are of steps, so they are means over the steps of a pass, and depend on the batch size.
+They are of steps, so they are means over the steps of a pass, and depend on the batch size. What
+asks for `grads` sees them as `grad_step` returned them: those of complex leaves are not conjugated.
 """
 
 from typing import Any, final

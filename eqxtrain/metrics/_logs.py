@@ -26,6 +26,8 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
     for name, value in logs.items():
         if not isinstance(name, str):
             raise TypeError(f"`{who}` logs under the key {name!r}: names are strings.")
+        if not name:
+            raise ValueError(f"`{who}` logs under the empty name `''`: give {value!r} a name.")
         if isinstance(value, Metric):
             continue
         if isinstance(value, Mapping):
