@@ -237,10 +237,10 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
     @final
     def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
-        """The model as its trainable leaves and the rest, each with None for the other's leaves.
+        """Split a model into its trainable leaves and the rest, each with None in the other places.
 
-        For a `train_step` or `grad_step` that differentiates by itself: what is differentiated with
-        respect to `params` heeds `trainable`.
+        It is for a `train_step` or `grad_step` that takes gradients itself: those with respect to
+        `params` leave out what `trainable` freezes.
 
         **Returns:** `(params, rest)`, for `eqx.combine(params, rest)`.
 
