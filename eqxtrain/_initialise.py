@@ -222,7 +222,7 @@ def foreign(learner: AbstractLearner[Any]) -> list[str]:
 
 def replaced(learner: L, changes: dict[str, Any]) -> L:
     """The learner with some fields changed, its state kept in step with them."""
-    names = [field.name for field in dataclasses.fields(learner)]
+    names = [field.name for field in dataclasses.fields(learner) if field.init]
     unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
     if unknown:
         raise TypeError(

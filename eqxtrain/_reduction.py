@@ -98,7 +98,8 @@ def shielded(fn: Callable[..., Any], available: Mapping[str, Any]) -> Mapping[st
     - `fn`: the loss. Where it asks for a factor, it leaves out itself what that says.
     """
     ours = {"mask", "sample_weight"} - _asked_by(fn, available)
-    given = [available[name] for name in sorted(ours) if np.ndim(available.get(name)) > 0]
+    all_given = [available[name] for name in sorted(ours) if available.get(name) is not None]
+    given: list[Any] = [factor for factor in all_given if np.ndim(factor) > 0]
     y_pred, y_true = available.get("y_pred"), available.get("y_true")
     if not given or y_pred is None:
         return available

@@ -1,5 +1,6 @@
 """Files of initialised learners, loaded into learners with a state and without."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,6 @@ def test_is_initialised_says_whether_there_is_a_state() -> None:
     assert not made.init().replace(state=None).is_initialised
     assert made.init().replace(optimizer=optax.sgd(0.1)).is_initialised
     assert made.fit(X, Y, verbose=0).learner.is_initialised
+    with pytest.raises(TypeError, match="has no field `is_initialised`"):
+        made.replace(is_initialised=True)
+    assert "is_initialised" not in inspect.signature(et.Learner).parameters
