@@ -1,4 +1,4 @@
-"""A trainer for Equinox: overridable steps, one law for all measuring."""
+"""A trainer for Equinox, with steps that you can override one by one."""
 
 from importlib.metadata import version as _version
 

@@ -156,6 +156,11 @@ class Pass:
             self._read = self._found.select(self._kept_leaves)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What is logged, once that is known: when a batch was loaded or its `capacity` asked."""
+        return tuple(self._metrics_static.merge(self._metrics))
+
+    @property
     def loaded(self) -> bool:
         """Whether there is a stack to run over: not after another learner was adopted."""
         return self._loaded

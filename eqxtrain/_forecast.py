@@ -9,11 +9,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from . import _cost, _initialise as initialise, _reduction, _tree, data
 from ._engine import Options, Pass
 from ._summary import in_units
+from ._types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,14 @@ class Forecast:
         needed between. Outputs that take the place of donated arguments are counted once, there.
     - `example`: bytes of one example.
     - `stack`: bytes of a stack of batches, a part of `arguments`.
-    - `beside`: bytes that `fit` holds beside the program: the next stack of batches, and the
-        caller's learner, unless it is donated.
+    - `beside`: bytes that `fit` holds in addition to the program: the next stack of batches, and
+        the caller's learner, unless it is donated.
     - `parameters`, `parameter_bytes`: of the model, frozen ones included.
     - `optimizer_bytes`: of the optimizer's state.
     - `checkpoint_bytes`: the size of the file that `eqx.tree_serialise_leaves` writes of a learner.
-    - `compile_seconds`: what it took to trace, lower and compile the program, when that was done.
-    - `memory`: the bytes that there are, if known.
-    - `largest_batch`: with two batch sizes, the largest that fits into `memory`, on the line
-        through both.
+    - `compile_seconds`: how long it took to trace, lower and compile the program.
+    - `memory`: how many bytes of memory there are, if known.
+    - `largest_batch`: the largest batch size that fits into `memory`, extrapolated from two.
     - `second`: the forecast for the second batch size.
     """
 

@@ -7,7 +7,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
+
+from ._types import PyTree
 
 AXIS_NAME = "batch"
 """The name of the mapped axis, which BatchNorm reduces over."""

@@ -13,11 +13,11 @@ from ._record import Compilation
 
 @dataclasses.dataclass
 class Timing:
-    """Clocks and compiles of a run, kept apart from its numbers, which a rerun repeats.
+    """How long a run took, kept apart from its numbers, which a rerun repeats.
 
     **Arguments:**
 
-    - `epochs`: seconds of each epoch, validation included.
+    - `epochs`: the seconds of each epoch, including its validation.
     - `compilations`: which programs were compiled, why, and how long it took.
     """
 
@@ -29,27 +29,28 @@ L = TypeVar("L")
 
 
 class History(Mapping[str, list[Any]]):
-    """What was measured in each epoch: `history["val_loss"]` is a list of floats, one an epoch.
+    """What each epoch measured: `history["val_loss"]` is a list of floats, one per epoch.
 
-    An epoch in which a name was not measured has nan there. `print(history)` is a table.
+    An epoch that did not measure a name has nan there. `print(history)` prints a table.
 
-    **Arguments:**
+    **Attributes:**
 
+    - `epochs`: how many epochs it has.
     - `stopped`: why the run ended before its last epoch, such as `"interrupted"`; else None.
-    - `validations`: what each validation measured, in dicts with the `epoch` (from 0) and the
-        `step` that it came after; `pandas.DataFrame(history.validations)` is a table.
-    - `position`: where in the data the run ended, for `fit(..., position=history.position)` to go
-        on there; None before that.
-    - `timing`: clocks and compiles.
+    - `validations`: a dict for each validation, with its results and the `epoch` (from 0) and
+        `step` that it came after; `pandas.DataFrame(history.validations)` makes a table of them.
+    - `position`: where in the data the run ended, so that `fit(..., position=history.position)`
+        continues there; None while it is running.
+    - `timing`: how long its epochs and its compiles took.
     """
 
     def __init__(self) -> None:
         self._columns: dict[str, list[Any]] = {}
-        self.epochs = 0
+        self.epochs: int = 0
         self.stopped: str | None = None
         self.validations: list[dict[str, Any]] = []
         self.position: dict[str, Any] | None = None
-        self.timing = Timing()
+        self.timing: Timing = Timing()
 
     def append(self, result: Mapping[str, Any]) -> None:
         """Add one epoch."""

@@ -8,14 +8,16 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from . import _compile, _optimize, _tree, data
 from ._fold import Kind
+from ._loaded import tell_what_is_missing
 from ._request import request
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
 from ._tokens import Held
+from ._types import PyTree
 from ._warn import warn
 
 L = TypeVar("L", bound=AbstractLearner[Any])
@@ -24,14 +26,18 @@ Padding = Literal["none", "none yet", "some"]
 """Whether rows may be padding; `"none yet"` where they may by what was asked for, but none are."""
 
 
-def initialised(learner: L, batch: PyTree, *, key: PRNGKeyArray | None = None) -> L:
+def initialised(
+    learner: L, batch: PyTree, *, key: PRNGKeyArray | None = None, starts: bool = True
+) -> L:
     """The learner with its state, and whatever else its `init_step` makes.
 
     **Arguments:**
 
     - `batch`: one batch, or None.
     - `key`: `jax.random.key(0)` by default.
+    - `starts`: whether it is to be trained.
     """
+    tell_what_is_missing(learner, starts=starts)
     state, model_state = learner.state, learner.model_state
     if state is not None and state.model_state is not None and model_state is None:
         raise ValueError(
@@ -46,7 +52,8 @@ def initialised(learner: L, batch: PyTree, *, key: PRNGKeyArray | None = None) -
     model, state = learner.init_step(**names)
     model, state = _tree.untied(_tree.canonical(model), root="model"), _tree.canonical(state)
     _check_new(learner, model, state)
-    return _tree.with_fields(learner, model=model, state=state, model_state=None)
+    held = {"model": model, "state": state, "model_state": None, "is_initialised": True}
+    return _tree.with_fields(learner, **held)
 
 
 def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState) -> None:
@@ -130,7 +137,9 @@ def ready(
             f"`{where}` of this learner was given away, by `fit(..., donate=True)` or by a step of "
             "your own: go on with the learner that `fit` returned."
         )
-    made = initialised(learner, batch) if learner.state is None else learner
+    made = learner
+    if learner.state is None:
+        made = initialised(learner, batch, starts=kind == "train")
     assert made.state is not None
     if padding != "none":
         _check_padded(made, kind, padding)
@@ -220,15 +229,17 @@ def foreign(learner: AbstractLearner[Any]) -> list[str]:
 
 def replaced(learner: L, changes: dict[str, Any]) -> L:
     """The learner with some fields changed, its state kept in step with them."""
-    names = [field.name for field in dataclasses.fields(learner)]
+    names = [field.name for field in dataclasses.fields(learner) if field.init]
     unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
     if unknown:
         raise TypeError(
             f"`{type(learner).__name__}` has no field {unknown}. Its fields are {', '.join(names)}."
         )
     new = dataclasses.replace(learner, **changes)
-    if new.state is None or "state" in changes:
+    if "state" in changes:
         return new
+    if new.state is None:  # it may have been loaded so
+        return _tree.with_fields(new, is_initialised=learner.is_initialised)
     state = new.state
     if changes.get("model_state") is not None:  # an initialised learner holds it in its state
         state = state.update(model_state=changes["model_state"])

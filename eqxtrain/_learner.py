@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from . import _arguments, _forecast, _loop, _loss, _optimize, _passes, _schedule, data
 from ._arguments import OnInterrupt, Verbose
@@ -16,14 +16,14 @@ from ._schedule import Frequency
 from ._state import LearnerState
 from ._steps import AbstractLearner
 from ._summary import Summary, summarise
-from ._types import FilterSpec, M, Measures, Self, Transformation
+from ._types import FilterSpec, M, Measures, PyTree, Self, Transformation, replaces_fields
 from .callbacks import Callback
 from .data import Position, Remainder
 from .metrics import _collection
 
 
 class Learner(AbstractLearner[M]):
-    """A model with all that it takes to train it.
+    """A model together with everything that training it needs.
 
     A learner is an `eqx.Module`: immutable, a pytree, saved by `eqx.tree_serialise_leaves`. Every
     method that changes something returns a new learner, and the old one stays usable.
@@ -33,14 +33,16 @@ class Learner(AbstractLearner[M]):
 
     **Arguments:**
 
-    - `model`: any pytree, usually an `eqx.Module` for one example.
+    - `model`: any pytree, usually an `eqx.Module` that takes a single example.
     - `optimizer`: an optax gradient transformation, or None where nothing is trained.
     - `loss`: a function, an [`eqxtrain.Loss`][], or lists and dicts of them.
     - `metrics`: a metric, a function, or lists and dicts of them.
     - `trainable`: which leaves are trained: a function from a leaf to a bool, a tree of bools that
         is a prefix of the model, or [`eqxtrain.freeze`][]. By default, all floating arrays.
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like. `init` moves it into `state`.
-    - `state`: what training adds; `init` makes it.
+    - `state`: everything that training adds to the model; `init` makes it.
+
+    `is_initialised` says whether it has a `state`; files keep it.
 
     !!! example
 
@@ -62,6 +64,8 @@ class Learner(AbstractLearner[M]):
     trainable: FilterSpec = eqx.field(
         default=None, kw_only=True, static=True, converter=_optimize.as_spec
     )
+    # A leaf of its own, so that a file tells what it was made of: see `_loaded`.
+    is_initialised: bool = eqx.field(default=False, init=False, kw_only=True)
     # Factories, so that the class has no attributes of these names: see `_protocol.withhold`.
     model_state: eqx.nn.State | None = eqx.field(default_factory=lambda: None, kw_only=True)
     state: LearnerState | None = eqx.field(default_factory=lambda: None, kw_only=True)
@@ -69,6 +73,7 @@ class Learner(AbstractLearner[M]):
     def __check_init__(self) -> None:
         _loss.check(self.loss)
         _collection.check(self.metrics)
+        object.__setattr__(self, "is_initialised", self.state is not None)
         if self.state is not None and not isinstance(self.state, LearnerState):
             raise TypeError(
                 f"`state` is a `{type(self.state).__name__}`, not a `LearnerState`; the state of "
@@ -76,27 +81,29 @@ class Learner(AbstractLearner[M]):
             )
 
     def init(self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None) -> Self:
-        """Make the state, and whatever else `init_step` makes.
+        """A learner with a fresh state, and with whatever else `init_step` makes.
 
-        `fit`, `evaluate` and `predict` call it when needed. With a state, it starts anew.
+        `fit`, `evaluate` and `predict` call it for a learner that has no state yet. Called on one
+        that has a state, it keeps the model and throws that state away.
 
         **Arguments:**
 
         - `x`, `y`: one batch, for an `init_step` that asks for it.
         - `key`: the source of all randomness, `jax.random.key(0)` by default.
 
-        **Raises:** `ValueError` where the state of a stateful model would be lost, or is missing.
+        **Raises:** `ValueError` if it would throw a `model_state` away, or if one is missing.
         """
         return initialised(self, None if x is None else data.array_source(x, y).tree, key=key)
 
+    @replaces_fields
     def replace(self, **changes: Any) -> Self:
         """A learner with some fields changed: `learner.replace(trainable=None, beta=2.0)`.
 
-        Model, model state, key and step are kept. The optimizer's state is kept as long as it has
-        the structure that the new model, optimizer and `trainable` ask for, and made anew
-        otherwise: so one can freeze, train, unfreeze and train on.
+        Model, model state, key and step are kept. So is the optimizer's state, unless the new
+        model, optimizer or `trainable` needs one of another structure, which is then made. So you
+        can freeze layers, train, unfreeze them and train on.
 
-        **Raises:** `TypeError` when a name is no field of the learner.
+        **Raises:** `TypeError` when the learner has no field of that name.
         """
         return replaced(self, changes)
 
@@ -123,6 +130,7 @@ class Learner(AbstractLearner[M]):
         on_interrupt: OnInterrupt = None,
         steps_per_call: StepsPerCall = "auto",
         donate: bool = False,
+        snapshots: bool = True,
         eager: bool = False,
     ) -> Fitted[Self]:
         """Train.
@@ -133,31 +141,35 @@ class Learner(AbstractLearner[M]):
             along their first axis. A dict alone is a mapping whose keys steps may ask for. Or `x`
             alone: a dataset of examples, an iterable of batches, or a function that makes one for
             each pass.
-        - `epochs`, `steps`: how many more of them, whichever ends first; by default one epoch, or
-            with `steps` as many as those take.
-        - `steps_per_epoch`: of a pass by default. With fewer, the next epoch goes on in it.
-        - `batch_size`, `remainder`: how many examples a step sees; what becomes of a batch that has
-            fewer: `"keep"` it, `"pad"` it and tell by `mask`, or `"drop"` it (never in validation).
+        - `epochs`, `steps`: how many more to train for; with both, whichever ends first. By
+            default one epoch, or with `steps` alone as many epochs as those take.
+        - `steps_per_epoch`: how many steps make an epoch, by default those of one pass over the
+            data. With fewer, the next epoch continues the pass where this one stopped.
+        - `batch_size`: how many examples a step sees.
+        - `remainder`: what becomes of a last batch with fewer examples: `"keep"` it, `"pad"` it and
+            say so by `mask`, or `"drop"` it (never in validation).
         - `shuffle`: whether each pass has a new order, a function of the learner's key and step.
-        - `sample_weight`: one weight an example, or one for each value of the loss.
-        - `class_weight`: a dict or an array of one weight a class, for the training loss.
+        - `sample_weight`: one weight per example, or one for each value of the loss.
+        - `class_weight`: a dict or an array with one weight per class, for the training loss.
         - `validation_data`: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, or a dict of named sets.
         - `validation_split`: the last fraction of the data to validate on, taken before shuffling.
         - `validation_freq`: every so many epochs, a list of epochs, or `et.Every(steps=...)`.
         - `validation_steps`: how many batches of each set, from its beginning; all by default.
-        - `position`: where in the data to begin, as `history.position` of another run told.
-        - `callbacks`: one, or a list; they are told in order.
-        - `verbose`: 0 silent, 1 a live bar, 2 a line an epoch, `"auto"` a bar where it can be.
+        - `position`: where in the data to begin: the `history.position` of an earlier run.
+        - `callbacks`: one, or a list; they are called in order.
+        - `verbose`: 0 silent, 1 or `"auto"` a live bar where one can be shown, 2 a line per epoch.
         - `on_interrupt`: whether Ctrl-C makes `fit` return, as in IPython by default, or raise a
             `KeyboardInterrupt` that carries `.learner` and `.history`.
         - `steps_per_call`: how many steps one call of the device may run; `"auto"` decides from the
             program, the shapes and the platform. Where calls are cut changes no number.
-        - `donate`: give this learner's arrays away instead of copying them; it can't be used then.
+        - `donate`: give this learner's arrays away instead of copying them; it is unusable then.
+        - `snapshots`: copy model and state to the host as each epoch begins, for an exception to
+            carry if the device fails. Without, and with `donate`, nothing is copied.
         - `eager`: run every step without compiling it, for debugging.
 
         **Returns:** the trained learner and the [`eqxtrain.History`][] of the run.
 
-        **Raises:** what goes wrong, with the learner of the last step as its `.learner`.
+        **Raises:** whatever goes wrong; the exception's `.learner` is that of the last step.
         """
         length = (epochs, steps, steps_per_epoch)
         schedule = _schedule.schedule(*length, validation_freq, validation_steps)
@@ -180,6 +192,7 @@ class Learner(AbstractLearner[M]):
             position=position,
             on_interrupt=_arguments.on_interrupt(on_interrupt),
             donate=donate,
+            snapshots=snapshots and not donate,
         )
 
     def evaluate(
@@ -197,11 +210,11 @@ class Learner(AbstractLearner[M]):
         steps_per_call: StepsPerCall = "auto",
         eager: bool = False,
     ) -> dict[str, Any]:
-        """Measure. The learner is not changed, and needs no optimizer and no `fit`.
+        """Measure loss and metrics. Changes nothing, and needs neither an optimizer nor a `fit`.
 
         The arguments are those of [`eqxtrain.Learner.fit`][]; `steps` is how many batches to take.
 
-        **Returns:** names to floats, or to NumPy arrays where a value is no scalar.
+        **Returns:** a dict from names to floats; to NumPy arrays for values that aren't scalars.
         """
         given = _arguments.passed(
             (x, y, sample_weight),
@@ -224,9 +237,9 @@ class Learner(AbstractLearner[M]):
         steps_per_call: StepsPerCall = "auto",
         eager: bool = False,
     ) -> PyTree:
-        """What `pred_step` gives for every example, as NumPy arrays, in order.
+        """What `pred_step` returns for every example, as NumPy arrays, in order.
 
-        It gives any tree of arrays with one row an example. The arguments are those of
+        That may be any tree of arrays with one row per example. The arguments are those of
         [`eqxtrain.Learner.evaluate`][].
         """
         given = _arguments.passed(
@@ -246,7 +259,7 @@ class Learner(AbstractLearner[M]):
         class_weight: Any = None,
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
-        """One training step on one batch. Returns the new learner, and this batch's logs."""
+        """Take one training step on one batch. Returns the new learner and this batch's logs."""
         done = _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
         return done.learner, done.logs()
 
@@ -259,11 +272,11 @@ class Learner(AbstractLearner[M]):
         class_weight: Any = None,
         eager: bool = False,
     ) -> dict[str, Any]:
-        """The logs of one batch."""
+        """The loss and metrics of one batch."""
         return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager).logs()
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
-        """What `pred_step` gives for one batch, as NumPy arrays."""
+        """What `pred_step` returns for one batch, as NumPy arrays."""
         return _passes.on_batch(self, "predict", (x, None, None), None, eager).outputs()
 
     def forecast(
@@ -278,11 +291,11 @@ class Learner(AbstractLearner[M]):
         donate: bool = False,
         memory: int | None = None,
     ) -> Forecast:
-        """What a step of such a `fit` costs. Its program is compiled, not run; `fit` uses it then.
+        """What a step of such a `fit` would cost. Compiles its program, which `fit` then uses.
 
         **Arguments:**
 
-        - `x`, `y`, `sample_weight`: the data; of arrays, `jax.ShapeDtypeStruct`s will do.
+        - `x`, `y`, `sample_weight`: the data; instead of arrays, `jax.ShapeDtypeStruct`s will do.
         - `batch_size`: one, or two to find the largest that fits into `memory` bytes, by default
             those of the device.
         """
@@ -291,10 +304,10 @@ class Learner(AbstractLearner[M]):
         return _forecast.forecast(self, given, batch_size, class_weight, options, donate, memory)
 
     def summary(self, x: PyTree = None) -> Summary:
-        """The parameter table, from shapes alone: no array is computed, no `init` is needed.
+        """The table of parameters, from shapes alone: computes nothing and needs no `init`.
 
         **Arguments:**
 
-        - `x`: a batch, or the shapes of one (`jax.ShapeDtypeStruct`), for the outputs' shapes.
+        - `x`: a batch, or its shapes (`jax.ShapeDtypeStruct`), to show the shapes of outputs.
         """
         return summarise(self, {} if x is None else data.named(data.pack(x)))

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Literal, TypeVar
 
+import jax
 import numpy as np
 
-from . import _tree, data
+from . import _frozen, _tree, data
 from ._drive import Driver, Pause
 from ._engine import Pass
 from ._exceptions import telling_of_exceptions
@@ -37,6 +38,7 @@ def fit(
     position: data.Position | None,
     on_interrupt: Literal["return", "raise"] | None,
     donate: bool,
+    snapshots: bool,
 ) -> Fitted[L]:
     """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
     batches = given.source.steps(given.cut)
@@ -69,7 +71,7 @@ def fit(
             )
             closed.enter_context(validating)
             loop = _Fit(
-                run, training, given, schedule, reader, validating, interrupt, shuffle, not donate
+                run, training, given, schedule, reader, validating, interrupt, shuffle, snapshots
             )
             rescue = loop.rescue
             loop()
@@ -96,6 +98,8 @@ class _Fit:
 
     def __post_init__(self) -> None:
         self._snapshot: Any = (self._run.learner, self._reader.position)
+        self._given_learner: Any = self._run.learner  # until it is known what its steps change
+        self._has_run = False
         self._taken = 0
         self._measured: dict[str, Any] = {}
 
@@ -105,11 +109,25 @@ class _Fit:
         return Driver(
             self._run,
             self._given.callbacks,
-            ran=self._reader.ran,
+            ran=self._ran,
             settle=self._settle,
             halted=self._is_halted,
             pause=None if every is None else Pause(every, self._validate),
         )
+
+    def _ran(self, steps: int) -> None:
+        self._reader.ran(steps)
+        if not self._has_run:
+            self._has_run = True
+            self._validation.check_names(self._training.names)
+            self._look_at_frozen()
+
+    def _look_at_frozen(self) -> None:
+        """Tell of frozen leaves that the steps so far have changed."""
+        if self._given_learner is not None:
+            current = lambda: self._training.learner
+            if not _frozen.may_change_yet(self._given_learner, current):
+                self._given_learner = None
 
     def __call__(self) -> None:
         run, schedule = self._run, self._schedule
@@ -117,6 +135,7 @@ class _Fit:
         if schedule.goes_on(0, 0):
             self._validation.prepare(shapes=1)
             self._training.prepare_for(self._reader, schedule.most(0))
+            self._validation.check_names(self._training.names)
             self._validation.prepare()
         self._tell("on_train_begin")
         epoch = 0
@@ -136,10 +155,22 @@ class _Fit:
             learner = self._training.learner
             run.step = int(learner.state.step)  # those told of the logs may be behind
             return learner
+        learner, position = self._snapshot
+        if not all(map(_is_there, jax.tree.leaves((learner.model, learner.state)))):
+            raise RuntimeError(
+                "the device failed and lost the model, the one that was given to `fit` was given "
+                "away by `donate=True`, and so no snapshot was kept; only `.history` is there"
+            )
+        step, origin = int(learner.state.step), "the beginning of the epoch"
         if not self._keep_snapshots:
-            raise RuntimeError("with `donate=True` no snapshot is kept for when the device fails")
-        learner, run.history.position = self._snapshot
-        run.fall_back(*self._snapshot)
+            origin = "before this `fit`, which was told to keep no `snapshots`"
+        assert run.exception is not None
+        run.exception.add_note(
+            f"The device failed, and lost the learner of the last step: `.learner` is the one of "
+            f"{origin}, after step {step}, and `.history.position` is where it stood in the data."
+        )
+        run.history.position = position
+        run.fall_back(learner, position)
         return learner
 
     def _is_halted(self) -> bool:
@@ -161,6 +192,7 @@ class _Fit:
         run = self._run
         if run.replacement is not None:
             learner, run.replacement = ready(run.replacement, None, "train"), None
+            self._given_learner = None if self._given_learner is None else learner
             self._training.adopt(learner)
             self._take_snapshot()
             run.step = int(learner.state.step)
@@ -180,6 +212,8 @@ class _Fit:
             self._tell("on_epoch_end")
             return
         whole = self._train()
+        self._look_at_frozen()
+        self._given_learner = None
         if self._interrupt.asked and not whole:
             return
         result = training.logs()
@@ -229,6 +263,10 @@ class _Fit:
         self._measured = self._validation()
         self._run.enter(training=self._training, measuring=self._training)
         self._settle()
+
+
+def _is_there(leaf: Any) -> bool:
+    return not (isinstance(leaf, jax.Array) and leaf.is_deleted())
 
 
 def _report_interruption(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ._labels import check_labels
 from ._naming import named_leaves, unique
 from ._predictions import call_on_predictions, needs_labels, pick
-from ._reduction import Reduced, Reduction, reduce
+from ._reduction import Reduced, Reduction, reduce, shielded
 from ._request import LOSS_NAMES, is_by_name, request
 from .metrics import Metric
 
@@ -22,23 +22,24 @@ _REDUCTIONS = ("mean", "sum", "mean_with_sample_weight")
 
 @final
 class Loss(eqx.Module):
-    """A loss function with what refines it.
+    """A loss function with options.
 
     **Arguments:**
 
     - `fn`: `fn(y_pred, y_true)` in optax's convention, or a function that asks for what it needs by
         name (`x`, `y_true`, `y_pred`, `model`, `state`, `sample_weight`, `mask`, ...). It returns
         per-example values (trailing axes are averaged), a scalar, or a dict of named parts.
-    - `weight`: its factor in the total. It is logged without it.
+    - `weight`: its factor in the total. The loss is logged without this factor.
     - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
-        `sample_weight` where these have parts. A part without labels, None, is left out.
+        `sample_weight` where these have parts. If the labels of that part are None, the loss is
+        left out.
     - `reduction`: over the batch, with m the mask, w the sample and c the class weights:
         `"mean"`, the mean over examples, `Σ(m·w·c·ℓ) / Σm`; `"sum"`, `Σ(m·w·c·ℓ)`, over trailing
-        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. Over a pass, what is
-        logged is what one batch of all its examples would give.
-    - `name`: what it is logged as; by default the function's own name.
-    - `check_labels`: whether a compiled step looks for labels that are no class, in optax's losses
-        of integer labels, at the cost of waiting for the device at each step. `eager=True` always
+        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. For a pass, the value
+        logged is that of one batch of all its examples.
+    - `name`: the name that it is logged under; by default the function's own.
+    - `check_labels`: whether a compiled step looks for labels that aren't classes, in optax's
+        losses of integer labels, and so waits for the device at each step. `eager=True` always
         does.
     """
 
@@ -53,9 +54,11 @@ class Loss(eqx.Module):
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"`Loss(name={self.name!r})` is no string.")
+            raise TypeError(f"`Loss(name={self.name!r})` is not a string.")
+        if self.name == "":
+            raise ValueError("`Loss(name='')` is empty: give it a name, or None for its own.")
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
-            raise TypeError(f"`Loss(weight={self.weight!r})` is no number: give its factor, 0.5.")
+            raise TypeError(f"`Loss(weight={self.weight!r})` is not a number, such as 0.5.")
         if self.reduction in (None, "none"):
             raise ValueError(
                 f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, and a "
@@ -71,7 +74,7 @@ class Loss(eqx.Module):
 
 @final
 class TotalLoss(Metric):
-    """The weighted sum of losses, of which some are no mean over examples.
+    """The weighted sum of losses, some of which are not means over examples.
 
     **Arguments:**
 
@@ -93,7 +96,7 @@ def check(container: Any) -> None:
     for member in members:
         if not _is_loss(member) and not callable(member):
             raise TypeError(
-                f"`loss` holds {member!r}, which is no function: give one such as "
+                f"`loss` holds {member!r}, which is not a function: give one such as "
                 "`optax.squared_error`, or `lambda y_pred, y_true: ...`."
             )
     if container is not None and not members:
@@ -106,7 +109,7 @@ def measure(
     """The total loss of a batch, and its parts to log.
 
     The total is the weighted sum of the parts. A single plain function has no parts: it is the
-    total. Where some part is no mean over examples, the total over a pass is logged as well.
+    total. If some part is not a mean over examples, the total over a pass is logged as well.
     """
     total: Any = 0.0
     found: list[tuple[Loss, Reduced]] = []
@@ -163,7 +166,8 @@ def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str |
             if needs_labels(loss.fn, LOSS_NAMES | available.keys()):
                 return {}
     available = check_labels(loss.fn, name, available, compiled=loss.check_labels)
-    value = call_on_predictions(loss.fn, available, names=LOSS_NAMES, kind="loss", who=name)
+    shield = shielded(loss.fn, available)
+    value = call_on_predictions(loss.fn, shield, names=LOSS_NAMES, kind="loss", who=name)
     parts = value if isinstance(value, Mapping) else {None: value}
     return {
         part: reduce(loss.fn, name, ell, available, loss.reduction) for part, ell in parts.items()

@@ -14,6 +14,8 @@ def named_leaves(
     A dict key names what stands directly under it, a list member goes by its own name, and one
     without a name by its position: `{"a": {"b": [m, m], "c": m}}` gives `a/b/m`, `a/b/m` and
     `a/c` (equal names are told apart by `unique`). A lone member without a name is `default`.
+
+    **Raises:** `ValueError` where a key is the empty string.
     """
     yield from _walk(container, "", None, default, is_leaf)
 
@@ -25,6 +27,11 @@ def _walk(
         return
     if isinstance(node, Mapping) and not is_leaf(node):
         for key, child in node.items():
+            if str(key) == "":
+                raise ValueError(
+                    f"{child!r} stands under the key `''`: what is logged has a name, so give it "
+                    "one, or a list of losses or metrics, which go by their own."
+                )
             yield from _walk(child, _join(prefix, own), str(key), default, is_leaf)
     elif isinstance(node, list | tuple) and not is_leaf(node):
         for position, child in enumerate(node):

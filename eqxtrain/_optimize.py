@@ -5,13 +5,13 @@ from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
 
 from ._identity import Frozen
 from ._promotion import standard_promotion
 from ._tree import differences, is_inexact
-from ._types import FilterSpec, Optimizer, Transformation
+from ._types import FilterSpec, Optimizer, PyTree, Transformation
 
 
 class Prefix(NamedTuple):
@@ -98,7 +98,7 @@ def _broadcast(prefix: PyTree, model: PyTree) -> PyTree:
         return jax.tree.map(lambda want, part: jax.tree.map(lambda _: want, part), prefix, model)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"`trainable` is no prefix of the model (a `{type(model).__name__}`): {error}"
+            f"`trainable` is not a prefix of the model (a `{type(model).__name__}`): {error}"
         ) from error
 
 
@@ -145,7 +145,8 @@ def update(
 
     **Arguments:**
 
-    - `grads`: as `eqx.filter_grad` gives them: None where there is none.
+    - `grads`: as `eqx.filter_grad` gives them: None where there is none, complex ones not
+        conjugated.
     - `loss`: for those transformations that ask for the value (plateau, line searches).
     - `value_fn`: from the trainable leaves to the loss, for line searches.
 
@@ -161,7 +162,7 @@ def update(
         )
     with standard_promotion():
         updates, new_state = optax.with_extra_args_support(optimizer).update(
-            grads, opt_state, params, value=loss, grad=grads, value_fn=value_fn
+            _conjugated(grads), opt_state, params, value=loss, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(params, updates)
     return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
@@ -176,6 +177,16 @@ def _of_params(grads: PyTree, params: PyTree) -> PyTree:
             f"The gradients are a `{type(grads).__name__}`, which has not the structure of the "
             "model: a `grad_step` returns them as `eqx.filter_grad` gives them."
         ) from error
+
+
+def _conjugated(grads: PyTree) -> PyTree:
+    """The directions of steepest ascent: JAX's gradients, with complex ones conjugated.
+
+    optax leaves this to its caller. Its line searches, which compare `grad` with gradients that
+    they compute themselves, take those as JAX gives them.
+    """
+    is_complex = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, grads)
 
 
 def _outline(tree: PyTree) -> PyTree:

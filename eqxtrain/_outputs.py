@@ -8,9 +8,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
 
 from ._tree import describe, is_array
+from ._types import PyTree
 
 _outputs: contextvars.ContextVar[dict[str, list[str]] | None] = contextvars.ContextVar(
     "outputs", default=None

@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jaxtyping import PyTree
 
 from . import _reduction, data
 from ._drive import Driver
@@ -19,6 +18,7 @@ from ._initialise import Padding, ready
 from ._interrupt import Interrupt
 from ._naming import unique
 from ._steps import AbstractLearner
+from ._types import PyTree
 from ._warn import warn
 from .callbacks import Run
 from .callbacks._base import Callbacks
@@ -48,10 +48,12 @@ class Given(NamedTuple):
         return ready(learner, data.bare(first), kind, weights=self.weights, padding=self._padding())
 
     def _padding(self) -> Padding:
-        if self.cut.remainder != "pad":
+        if not self.cut.pads:
             return "none"
-        rows = self.source.length if isinstance(self.source, data.RowSource) else None
-        return "none yet" if rows is not None and rows % self.cut.batch_size == 0 else "some"
+        if not isinstance(self.source, data.RowSource):
+            return "some"
+        rows = self.source.length
+        return "none yet" if rows % self.cut.of_rows(rows).batch_size == 0 else "some"
 
 
 def evaluate(learner: AbstractLearner[Any], given: Given, steps: int | None) -> dict[str, Any]:
@@ -152,6 +154,17 @@ class Validation:
 
     def __bool__(self) -> bool:
         return bool(self._readers)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names that training logs and that would stand among those of validation."""
+        for name in names:
+            prefix = next((p for p in self._readers if name.startswith(p)), None)
+            if prefix is not None:
+                raise ValueError(
+                    f"Training logs `{name}`, but names that begin with `{prefix}` are those of "
+                    "validation: give the metric or the loss another name, or fit without "
+                    "validation."
+                )
 
     def prepare(self, *, shapes: int | None = None) -> None:
         """Begin to compile validation, so that what is wrong with it costs no epoch.

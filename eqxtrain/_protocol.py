@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import _request
+from . import _frozen, _request
 from ._state import LearnerState
 from .metrics import _logs
 
@@ -92,7 +92,14 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         available = _provide(name, given)
         _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
-        out = _CHECKS[name](fn(withhold(self), **arguments), who)
+        if name == "train_step" and not default and self.trainable is not None:
+            with _frozen.watching(self, available.get("model")) as watch:
+                out = _CHECKS[name](fn(withhold(self), **arguments), who)
+                watch.returned = out[1]
+        else:
+            out = _CHECKS[name](fn(withhold(self), **arguments), who)
+        if name == "test_step" and default and self.loss is None:
+            out[1].pop("loss", None)  # there is none to report
         returns = CONTRACTS[name].returns
         lost = len(returns) > 1 and out[returns.index("state")] is None
         if lost and available.get("state") is not None:

@@ -1,14 +1,17 @@
 """From the values of a loss to one number: masks, weights, class weights."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ._predictions import refuse_pairs
 from ._request import LOSS_NAMES, Request, is_by_name, request
+from ._tree import is_inexact
 from .metrics import Mean, Metric, Sum
 from .metrics._base import examples, real_rows, weights
 
@@ -81,6 +84,49 @@ def reduce(
         total = jnp.sum(weighted)
     mean = jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
     return Reduced(mean, Mean.of(mean, weight))
+
+
+def shielded(fn: Callable[..., Any], available: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is available, with no gradient through predictions that count nothing and are broken.
+
+    What is nan at an example of weight 0 is left out of the loss; but its gradient would be the 0
+    of the weight times a derivative that is nan, which is nan for every weight of the model. The
+    values are not changed. An example is broken if its labels or predictions are not all finite.
+
+    **Arguments:**
+
+    - `fn`: the loss. Where it asks for a factor, it leaves out itself what that says.
+    """
+    ours = {"mask", "sample_weight"} - _asked_by(fn, available)
+    all_given = [available[name] for name in sorted(ours) if available.get(name) is not None]
+    given: list[Any] = [factor for factor in all_given if np.ndim(factor) > 0]
+    y_pred, y_true = available.get("y_pred"), available.get("y_true")
+    if not given or y_pred is None:
+        return available
+    rows = examples(available)
+    factors = [jnp.asarray(factor) for factor in given if np.shape(factor)[0] == rows]
+    has_rows = lambda leaf: is_inexact(leaf) and leaf.shape[:1] == (rows,)
+    broken = jnp.zeros(rows, bool)
+    for leaf in filter(has_rows, jax.tree.leaves((y_true, y_pred))):
+        broken = broken | ~jnp.isfinite(leaf).reshape(rows, -1).all(axis=1)
+
+    def shield(leaf: Any) -> Any:
+        if not has_rows(leaf) or not factors:
+            return leaf
+        counts = [_fitted(factor.astype(bool), leaf.shape) for factor in factors]
+        dropped = _fitted(broken, leaf.shape) & ~functools.reduce(jnp.logical_and, counts)
+        return jnp.where(dropped, jax.lax.stop_gradient(leaf), leaf)
+
+    return {**available, "y_pred": jax.tree.map(shield, y_pred)}
+
+
+def _fitted(counts: Array, shape: tuple[int, ...]) -> Array:
+    """Whether each counts, in a shape that broadcasts; by row where it has axes of its own."""
+    if counts.shape == (*shape, 1):
+        counts = counts[..., 0]
+    if counts.shape != shape[: counts.ndim]:
+        counts = counts.reshape(counts.shape[0], -1).any(axis=1)
+    return jnp.broadcast_to(counts.reshape(counts.shape + (1,) * (len(shape) - counts.ndim)), shape)
 
 
 def _product(factors: list[Array], value: Array) -> Array:
@@ -221,7 +267,7 @@ def _check_classes(y: Any) -> None:
     if not np.all(is_class):
         raise ValueError(
             "`class_weight` weighs examples by the class of their label, but `y` holds numbers "
-            "that are no classes: give labels as integers or one-hot, or weigh by `sample_weight`."
+            "that aren't classes: give labels as integers or one-hot, or weigh by `sample_weight`."
         )
 
 
@@ -229,7 +275,7 @@ def _numbers(values: Any) -> np.ndarray:
     given = np.asarray(values)
     if given.dtype.kind not in "biuf" or not np.all(np.isfinite(given) & (given >= 0)):
         raise ValueError(
-            f"`class_weight` holds {values!r}, which are no weights: give numbers of 0 or more, "
+            f"`class_weight` holds {values!r}, which aren't weights: give numbers of 0 or more, "
             "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
         )
     return given.astype(np.float32)

@@ -6,10 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ._loss import Loss
 from ._tree import is_inexact
+from ._types import PyTree
 
 _NORMS = (eqx.nn.BatchNorm, eqx.nn.GroupNorm, eqx.nn.LayerNorm, eqx.nn.RMSNorm)
 
@@ -63,8 +64,8 @@ def L1(weight: float, *, where: Where | None = None) -> Loss:
     **Arguments:**
 
     - `weight`: its factor in the total loss.
-    - `where`: from a model to what of it counts, as in `eqx.tree_at`. By default all arrays of two
-        or more axes that are no biases and not in normalisation layers.
+    - `where`: a function from the model to the parts that count, as in `eqx.tree_at`. By default
+        all arrays of two or more axes, except biases and what is in normalisation layers.
 
     !!! example
 

@@ -4,16 +4,16 @@ import dataclasses
 import enum
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Int32, PRNGKeyArray, UInt32
 
 from ._tree import is_typed_key
-from ._types import Self
+from ._types import PyTree, Self, updates_fields
 from .metrics import _logs
 
 KeyData = UInt32[Array, "words"] | UInt32[np.ndarray, "words"]
@@ -60,33 +60,49 @@ def step_key(key: KeyData, stream: Stream, step: Any, index: Any = None) -> PRNG
     return folded if index is None else jax.random.fold_in(folded, index)
 
 
+def _raw(key: Any) -> Any:
+    return key_data(key) if is_typed_key(key) else key
+
+
 class LearnerState(eqx.Module):
     """Everything that training adds to the model, as one tree of arrays.
 
-    Extend it by subclassing: further fields travel, are donated, saved and resumed with the rest.
+    Extend it by subclassing. Give each further field a default; it is then passed from step to step
+    and saved with the rest.
 
     **Arguments:**
 
-    - `opt_state`: the optimizer's.
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
-    - `metrics`: the accumulators of the pass under way, by name. `advance` fills them; a learner
-        that `fit` hands out has none, so that its file always loads into a fresh `init`.
+    - `opt_state`: the state of the optimizer.
+    - `metrics`: the accumulators of a loop of your own, by name, which `advance` fills. A learner
+        that `fit` returns has none, so that its file always loads into a fresh `init`.
     - `key`: raw `uint32` key data, the only source of randomness.
-    - `step`: how many training steps were taken, an int32 scalar.
+    - `step`: how many training steps the learner has taken, an int32 scalar.
     """
 
-    opt_state: PyTree = None
+    # First, as in a learner without a state, so that the beginning of its file is right for both.
     model_state: eqx.nn.State | None = None
+    opt_state: PyTree = None
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    key: Any = eqx.field(
-        default_factory=lambda: key_data(jax.random.key(0)), converter=lambda k: _raw(k)
-    )
+    key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except dataclasses.FrozenInstanceError:
+                raise dataclasses.FrozenInstanceError(
+                    f"`{type(self).__name__}.{name}` cannot be assigned: a state never changes. "
+                    f"Make a new one, `state = state.update({name}=...)`, and return it."
+                ) from None
+
+    @updates_fields
     def update(self, **changes: Any) -> Self:
         """A new state with some fields changed: `state.update(opt_state=opt_state)`.
 
-        **Raises:** `TypeError` when a name is no field of the state.
+        **Raises:** `TypeError` when the state has no field of that name.
         """
         names = [field.name for field in dataclasses.fields(self)]
         unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
@@ -100,7 +116,7 @@ class LearnerState(eqx.Module):
 
     @classmethod
     def from_state(cls, state: "LearnerState", **fields: Any) -> Self:
-        """One of this class, with the fields of `state`, and `fields` for those that it adds."""
+        """A state of this class with the fields of `state`, and `fields` for those that it adds."""
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = ", ".join(f"`{name}`" for name in fields if name not in names)
         if unknown:
@@ -109,25 +125,20 @@ class LearnerState(eqx.Module):
         return cls(**{name: kept[name] for name in kept if name in names} | fields)
 
     def begin(self, logs: Mapping[str, Any]) -> Self:
-        """Empty accumulators for logs like these (arrays or their shapes).
+        """A state with empty accumulators for logs like these (arrays or their shapes).
 
-        For those who write their own `lax.scan`, whose carry must have its structure from the
-        start.
+        It is for a `lax.scan` of your own, whose carry must have its structure from the start.
         """
         return self.update(metrics=_logs.begin(logs))
 
     def advance(self, logs: Mapping[str, Any], *, weight: Any = 1) -> Self:
-        """Merge the logs of one training step into `metrics`, and count the step.
+        """A state with the logs of one training step merged into `metrics`, and `step` one higher.
 
         **Arguments:**
 
         - `logs`: what a step returned.
-        - `weight`: how many examples the bare scalars among them stand for.
+        - `weight`: of how many examples the plain scalars among them are means.
         """
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
         metrics = self.metrics or _logs.begin(new)
         return self.update(metrics=_logs.merge(metrics, new), step=self.step + 1)
-
-
-def _raw(key: Any) -> Any:
-    return key_data(key) if is_typed_key(key) else key

@@ -1,14 +1,16 @@
 """The ladder of steps, with a default for each rung."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
+from typing import TYPE_CHECKING, Any, Generic, final
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
 
-from . import _loss, _optimize, _summary
+from . import _frozen, _loss, _optimize, _summary
 from ._forward import call_over_batch
 from ._naming import unique
 from ._protocol import (
@@ -21,8 +23,11 @@ from ._protocol import (
 )
 from ._request import UPDATE_NAMES
 from ._state import LearnerState, Stream, key_data
-from ._types import FilterSpec, Logs, M, Measures, Transformation
+from ._types import FilterSpec, Logs, M, Measures, PyTree, Transformation
 from .metrics import _collection
+
+if TYPE_CHECKING:
+    from ._types import called_by_name
 
 _FOREIGN_STEPS = {
     "predict_step": "pred_step",
@@ -43,12 +48,34 @@ def _pred_step(
 
 def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
     y_pred, state = self.pred_step(**available)
-    loss, logs = self.measure(**available | {"y_pred": y_pred, "state": state})
-    return loss, logs, state
+    available |= {"y_pred": y_pred, "state": state}
+    if self.loss is None and self.metrics is not None and not available.get("training", True):
+        return *_measured(self, available), state  # only `fit` needs a loss
+    return *self.measure(**available), state
+
+
+def _measured(self: Any, available: dict[str, Any]) -> tuple[Array, Logs]:
+    """The loss and the logs of predictions; without a loss, nan and the metrics alone."""
+    available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
+    available = {"sample_weight": None, "class_weight": None, "mask": None} | available
+    loss, parts, seen = jnp.full((), jnp.nan), dict[str, Any](), available
+    if self.loss is not None:
+        loss, parts = _loss.measure(self.loss, available)
+        seen = available | {"loss": loss}
+    seen = jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, seen
+    )
+    metrics = [
+        (name, metric)
+        for name, metric in _collection.collect(self.metrics)
+        if not _collection.asks_for(metric, UPDATE_NAMES)
+    ]
+    taken = {"loss", *parts} | _loss.reserved(self.loss)
+    return loss, parts | _collection.measure(metrics, seen, taken=taken)
 
 
 def _grad_step(self: Any, model: Any, **available: Any) -> tuple[Array, Logs, Any, PyTree]:
-    params, rest = _optimize.partition(self.trainable, model)
+    params, rest = self.partition(model)
 
     def loss_of(params: PyTree) -> tuple[Array, tuple[Logs, Any]]:
         loss, logs, state = self.test_step(model=eqx.combine(params, rest), **available)
@@ -92,10 +119,10 @@ def hold_steps(kind: type) -> None:
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
-    """The steps of a learner, apart from the loops that drive them.
+    """The steps of a learner, without the loops that call them.
 
-    Each step may be overridden on its own, with the arguments that it names; the steps that call it
-    go on working. A step mutates nothing: what changes is returned.
+    Each step may be overridden on its own, and asks by name for the arguments that it needs; the
+    steps that call it go on working. A step mutates nothing: it returns what it changes.
 
     | step | returns | default |
     |---|---|---|
@@ -108,8 +135,9 @@ class AbstractLearner(eqx.Module, Generic[M]):
     | `summary_step` | the rows of the summary | shapes through `pred_step` |
     | `jit_step` | a compiled function | `eqx.filter_jit`, donating |
 
-    They may ask for `model`, `state`, `x`, `batch`, `key`, `training`; from `test_step` on also for
-    `y_true`, `sample_weight`, `class_weight`, `mask`; and for the keys of a mapping batch.
+    They may ask for `model`, `state`, `x`, `batch`, `key` and `training`, and for the keys of a
+    mapping batch; `test_step`, `grad_step` and `train_step` also for `y_true`, `sample_weight`,
+    `class_weight` and `mask`.
     """
 
     model: eqx.AbstractVar[M]
@@ -117,32 +145,38 @@ class AbstractLearner(eqx.Module, Generic[M]):
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]
     trainable: eqx.AbstractVar[FilterSpec]
+    is_initialised: eqx.AbstractVar[bool]
     model_state: eqx.AbstractVar[eqx.nn.State | None]
     state: eqx.AbstractVar[LearnerState | None]
 
-    # Declared as callables of any arguments, so that any signature is a legal override; what they
-    # return is checked. States are `Any`, so that a subclass of `LearnerState` keeps its fields.
-    pred_step: ClassVar[Callable[..., tuple[PyTree, Any]]] = step(
-        "pred_step", _pred_step, default=True
-    )
-    test_step: ClassVar[Callable[..., tuple[Array, Logs, Any]]] = step(
-        "test_step", _test_step, default=True
-    )
-    grad_step: ClassVar[Callable[..., tuple[Array, Logs, Any, PyTree]]] = step(
-        "grad_step", _grad_step, default=True
-    )
-    train_step: ClassVar[Callable[..., tuple[Logs, Any, Any]]] = step(
-        "train_step", _train_step, default=True
-    )
-    init_step: ClassVar[Callable[..., tuple[Any, Any]]] = step(
-        "init_step", _init_step, default=True
-    )
-    states_step: ClassVar[Callable[..., LearnerState]] = step(
-        "states_step", _states_step, default=True
-    )
-    summary_step: ClassVar[Callable[..., list[_summary.Row]]] = step(
-        "summary_step", _summary_step, default=True
-    )
+    # For checkers, any signature is a legal override of a step, what it returns is checked, and a
+    # positional call is not legal: `_types.Step`. States are `Any`, so that a subclass of
+    # `LearnerState` keeps its fields.
+    if TYPE_CHECKING:
+
+        @called_by_name
+        def pred_step(self, **available: Any) -> tuple[PyTree, Any]: ...
+        @called_by_name
+        def test_step(self, **available: Any) -> tuple[Array, Logs, Any]: ...
+        @called_by_name
+        def grad_step(self, **available: Any) -> tuple[Array, Logs, Any, PyTree]: ...
+        @called_by_name
+        def train_step(self, **available: Any) -> tuple[Logs, Any, Any]: ...
+        @called_by_name
+        def init_step(self, **available: Any) -> tuple[Any, Any]: ...
+        @called_by_name
+        def states_step(self, **available: Any) -> LearnerState: ...
+        @called_by_name
+        def summary_step(self, **available: Any) -> list[_summary.Row]: ...
+
+    else:
+        pred_step = step("pred_step", _pred_step, default=True)
+        test_step = step("test_step", _test_step, default=True)
+        grad_step = step("grad_step", _grad_step, default=True)
+        train_step = step("train_step", _train_step, default=True)
+        init_step = step("init_step", _init_step, default=True)
+        states_step = step("states_step", _states_step, default=True)
+        summary_step = step("summary_step", _summary_step, default=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -162,8 +196,18 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 raise WithheldError(withheld_message(self, name))
             raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`.")
 
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except dataclasses.FrozenInstanceError:
+                raise dataclasses.FrozenInstanceError(
+                    f"`{type(self).__name__}.{name}` cannot be assigned: a learner never changes. "
+                    f"Make a new one, `learner = learner.replace({name}=...)`; a step returns what "
+                    "it changes."
+                ) from None
+
     def jit_step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile a function of the engine. Override to compile in another way, or not at all.
+        """Compile a function of the engine. Override this to compile differently, or not at all.
 
         **Arguments:**
 
@@ -186,23 +230,35 @@ class AbstractLearner(eqx.Module, Generic[M]):
         if self.loss is None:
             raise TypeError(
                 f"`{type(self).__name__}` has no loss: give one, "
-                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`."
+                "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`. "
+                "(Without a loss, `evaluate` measures the `metrics`.)"
             )
-        available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
-        available = {"sample_weight": None, "class_weight": None, "mask": None} | available
-        available["y_pred"] = y_pred
-        loss, parts = _loss.measure(self.loss, available)
-        seen = jax.tree.map(
-            lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf,
-            available | {"loss": loss},
-        )
-        metrics = [
-            (name, metric)
-            for name, metric in _collection.collect(self.metrics)
-            if not _collection.asks_for(metric, UPDATE_NAMES)
-        ]
-        taken = {"loss", *parts} | _loss.reserved(self.loss)
-        return loss, parts | _collection.measure(metrics, seen, taken=taken)
+        return _measured(self, available | {"y_pred": y_pred})
+
+    @final
+    def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
+        """Split a model into its trainable leaves and the rest, each with None in the other places.
+
+        It is for a `train_step` or `grad_step` that takes gradients itself: those with respect to
+        `params` leave out what `trainable` freezes.
+
+        **Returns:** `(params, rest)`, for `eqx.combine(params, rest)`.
+
+        !!! example
+
+            ```python
+            def grad_step(self, model, state, x):
+                params, rest = self.partition(model)
+
+                def loss_of(params):
+                    return energy(eqx.combine(params, rest), x)
+
+                loss, grads = eqx.filter_value_and_grad(loss_of)(params)
+                return loss, {}, state, grads
+            ```
+        """
+        _frozen.heed()
+        return _optimize.partition(self.trainable, model)
 
     @final
     def apply_gradients(
@@ -212,7 +268,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
         **Arguments:**
 
-        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored.
+        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored. Those of
+            complex leaves are conjugated here, so don't do so before.
         - `loss`: passed to optimizers that ask for it, such as `optax.contrib.reduce_on_plateau`.
         - `available`: the names that `test_step` asks for, for optimizers that search along a line
             (`optax.lbfgs`) and so call it again.
@@ -224,7 +281,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 f"`{type(self).__name__}` has no optimizer: give one, "
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
-        _, rest = _optimize.partition(self.trainable, model)
+        _, rest = self.partition(model)
         fresh = jax.tree.map(lambda leaf: leaf, state)  # eagerly, an `eqx.nn.State` is used once
 
         def value_fn(params: PyTree) -> Array:

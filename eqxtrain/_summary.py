@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
 
 from ._optimize import trainable_mask
 from ._outputs import shapes_of, trace
 from ._tree import describe, is_array, size
-from ._types import FilterSpec
+from ._types import FilterSpec, PyTree
 
 
 class Row(NamedTuple):
@@ -21,12 +20,12 @@ class Row(NamedTuple):
 
     **Arguments:**
 
-    - `path`: where it is, from `model`.
+    - `path`: where it is in the model, such as `model.layers[0]`.
     - `type`: the name of its class.
     - `arrays`: its own arrays, with shapes and dtypes; those of modules inside it have rows.
     - `parameters`, `bytes`: of its own arrays.
     - `trainable`: how many of `parameters` are trained.
-    - `output`: what a call of it returned; empty where it was not called by `pred_step`.
+    - `output`: the shapes of what a call of it returned; empty if `pred_step` did not call it.
     """
 
     path: str

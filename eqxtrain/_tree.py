@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from ._identity import Frozen
+from ._types import PyTree
 from ._warn import warn
 
 

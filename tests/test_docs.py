@@ -83,3 +83,18 @@ def test_every_public_name_has_its_entry_in_the_reference() -> None:
         if not name.startswith("_") and callable(value)
     }
     assert entries == set(public.values())
+
+
+def test_the_reference_shows_how_modules_are_made() -> None:
+    griffe = pytest.importorskip("griffe", reason="griffe is in the `docs` extra")
+    extensions = griffe.load_extensions(str(DOCS / "signatures.py"))
+    package = griffe.load("eqxtrain", search_paths=[str(ROOT)], extensions=extensions)
+
+    def shown(name: str) -> dict[str, str | None]:
+        return {p.name: p.default for p in package[name].parameters if p.name != "self"}
+
+    learner = shown("Learner")
+    assert list(learner)[:3] == ["model", "optimizer", "loss"] and learner["loss"] == "None"
+    assert shown("metrics.AUROC")["bins"] == "200" and "seen" not in shown("metrics.AUROC")
+    assert shown("metrics.GradientNorm") == {"per_layer": "False", "mode": "Mean()"}
+    assert shown("metrics.MeanSquaredError") == {} and "__init__" not in package["Run"].members

@@ -7,12 +7,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from helpers import CROSS_ENTROPY, data, learner, linear, same
 from jaxtyping import Array
 
 import eqxtrain as et
+from eqxtrain import _tree
 
 
 class Failing(et.Callback):
@@ -67,19 +69,52 @@ def test_an_error_while_tracing_keeps_the_learner() -> None:
     carried.learner.predict(data()[0])
 
 
-def test_a_failure_of_the_device_keeps_the_last_snapshot() -> None:
-    class Explodes(et.Learner[Any]):
-        def train_step(self, model: Any, state: Any, **rest: Any) -> Any:
-            logs, model, state = super().train_step(model=model, state=state, **rest)
-            bias = eqx.error_if(model.bias, state.step == 4, "exploded")
-            return logs, eqx.tree_at(lambda m: m.bias, model, bias), state
+class Explodes(et.Learner[Any]):
+    """The device fails in its fifth step."""
 
+    def train_step(self, model: Any, state: Any, **rest: Any) -> Any:
+        logs, model, state = super().train_step(model=model, state=state, **rest)
+        bias = eqx.error_if(model.bias, state.step == 4, "exploded")
+        return logs, eqx.tree_at(lambda m: m.bias, model, bias), state
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_without_snapshots_nothing_is_copied_and_the_learner_that_was_given_is_left(
+    donate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = _tree.to_host
+
+    def to_host(tree: Any) -> Any:
+        assert "model" not in tree, "model and state were copied to the host"
+        return original(tree)
+
+    x, y = data()
+    made = Explodes(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init()
+    before = made.predict(x)
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 7, "verbose": 0}
+    options |= {"donate": True} if donate else {"snapshots": False}
+    monkeypatch.setattr(_tree, "to_host", to_host)
+    with pytest.raises(Exception, match="exploded") as raised:
+        made.fit(x, y, **options)
+    carried: Any = raised.value
+    note = "".join(carried.__notes__)
+    assert carried.history.epochs == 1
+    if donate:
+        assert not hasattr(carried, "learner") and "only `.history` is there" in note
+    else:
+        assert int(carried.learner.state.step) == 0
+        assert "is the one of before this `fit`" in note and "after step 0" in note
+        assert np.array_equal(carried.learner.predict(x), before)
+
+
+def test_a_failure_of_the_device_keeps_the_last_snapshot() -> None:
     x, y = data()
     made = Explodes(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY)
     with pytest.raises(Exception, match="exploded") as raised:
         made.fit(x, y, epochs=3, batch_size=7, verbose=0)
     carried: Any = raised.value
     assert int(carried.learner.state.step) == 3 and carried.history.epochs == 1
+    assert "is the one of the beginning of the epoch, after step 3" in "".join(carried.__notes__)
     expected, _ = made.fit(x, y, epochs=1, batch_size=7, verbose=0)
     assert same(carried.learner, expected)
 

@@ -1,5 +1,6 @@
 """`Learner`: its constructor, its immutability, and what it does on one batch."""
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,26 @@ def test_replace_changes_hyperparameters_and_names_unknown_fields() -> None:
         made.replace(temprature=3.0)
 
 
+def test_assigning_to_a_learner_says_to_replace() -> None:
+    made = Tempered(linear(), optax.sgd(0.1), 2.0)
+    with pytest.raises(FrozenInstanceError, match=r"`Tempered.scale` .*replace\(scale=...\)`"):
+        made.scale = 2.0
+
+
+class Built(et.Learner[eqx.nn.Linear]):
+    """A learner with a constructor of its own, which sets a field."""
+
+    rate: float
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(linear(), optax.sgd(rate))
+        self.rate = rate
+
+
+def test_a_constructor_of_ones_own_may_assign() -> None:
+    assert Built(0.1).rate == 0.1
+
+
 def test_predict_and_evaluate_accept_a_learner_that_was_never_fitted() -> None:
     x, y = data()
     bare = et.Learner(linear(), None, loss=CROSS_ENTROPY)
@@ -156,10 +177,10 @@ def test_predict_gives_numpy_trees_in_order() -> None:
     [
         ({"optimizer": "adam"}, "optax.adam"),
         ({"optimizer": optax.adam}, "optax.adam"),
-        ({"loss": "mse"}, "no function"),
-        ({"loss": [CROSS_ENTROPY, 3]}, "no function"),
+        ({"loss": "mse"}, "not a function"),
+        ({"loss": [CROSS_ENTROPY, 3]}, "not a function"),
         ({"loss": {"a": "mse"}}, "`loss` holds 'mse'"),
-        ({"metrics": {"accuracy": "accuracy"}}, "no metric and no function"),
+        ({"metrics": {"accuracy": "accuracy"}}, "neither a metric nor a function"),
         ({"metrics": [et.metrics.Accuracy]}, r"give an instance, `Accuracy\(\)`"),
         ({"state": {}}, "not a `LearnerState`"),
         ({"trainable": 3}, "`trainable` is a function"),
@@ -224,5 +245,5 @@ def test_numpy_integers_are_whole_numbers() -> None:
 
 def test_class_weights_that_are_no_numbers_get_a_sentence() -> None:
     for wrong in ("balanced", {0: "a"}, {1: "5"}, {0: None}, {0: float("nan")}, {1: -1.0}):
-        with pytest.raises(ValueError, match="no weights"):
+        with pytest.raises(ValueError, match="aren't weights"):
             learner().evaluate(*data(), class_weight=wrong)

@@ -274,7 +274,7 @@ def test_on_something_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [3, "mse", Y_PRED])
 def test_what_is_no_function_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"`loss` holds .*no function: give one such as `optax"):
+    with pytest.raises(TypeError, match=r"`loss` holds .*not a function: give one such as `optax"):
         check({"a": {"b": wrong}})
 
 
@@ -319,7 +319,7 @@ def test_an_empty_container_holds_no_loss() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_weight_that_is_no_number_is_refused() -> None:
     wrong: Any = "a"
-    with pytest.raises(TypeError, match=r"`Loss\(weight='a'\)` is no number"):
+    with pytest.raises(TypeError, match=r"`Loss\(weight='a'\)` is not a number"):
         et.Loss(absolute, weight=wrong)
 
 

@@ -3,9 +3,16 @@
 import functools
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
 from hypothesis import given, strategies as st
 
+import eqxtrain as et
 from eqxtrain._naming import named_leaves, unique
+from eqxtrain.data import named_sets
+from eqxtrain.metrics._logs import check_logs
 
 
 def m(y_pred: Any, y_true: Any) -> Any:
@@ -50,6 +57,21 @@ def test_a_key_names_what_stands_directly_under_it() -> None:
 def test_a_lone_member_goes_by_its_own_name_or_the_default() -> None:
     assert names(m) == ["m"]
     assert names(lambda y_pred, y_true: y_pred) == ["metric"]
+
+
+def test_an_empty_name_is_refused_wherever_it_is_given() -> None:
+    accuracy = et.metrics.Accuracy()
+    for metrics in ({"": accuracy}, {"a": {"": [accuracy]}}):
+        with pytest.raises(ValueError, match=r"stands under the key `''`.*give it one"):
+            et.Learner(None, None, metrics=metrics)
+    with pytest.raises(ValueError, match="stands under the key `''`"):
+        et.Learner(None, None, loss={"": optax.squared_error})
+    with pytest.raises(ValueError, match=r"`Loss\(name=''\)` is empty"):
+        et.Loss(optax.squared_error, name="")
+    with pytest.raises(ValueError, match=r"`Mine.train_step` logs under the empty name"):
+        check_logs({"": jnp.zeros(())}, who="Mine.train_step")
+    with pytest.raises(ValueError, match="`validation_data` has the empty name"):
+        named_sets({"": (np.zeros(3),)})
 
 
 def test_nothing_has_no_names() -> None:

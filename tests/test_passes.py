@@ -225,6 +225,22 @@ def test_predictions_leave_the_device_as_they_come() -> None:
     assert out.nbytes == 8192 * 4096 and max(held) - before < 6e6  # two calls, of 33 MB in all
 
 
+def test_without_a_loss_the_metrics_alone_are_measured_and_a_fit_says_what_is_missing() -> None:
+    made = learner(loss=None, metrics=[et.metrics.Accuracy(), et.metrics.GradientNorm()])
+    right = {"accuracy": pytest.approx((made.predict(X).argmax(1) == Y).mean())}
+    assert made.evaluate(X, Y, batch_size=4) == right
+    assert made.evaluate(X, Y, batch_size=4, remainder="pad") == right
+    assert made.test_on_batch(X, Y) == right
+    for wrong in (made, made.replace(metrics=None)):
+        with pytest.raises(TypeError, match="`Learner` has no loss: give one"):
+            wrong.fit(X, Y, verbose=0)
+    with pytest.raises(TypeError, match="`Learner` has no loss"):
+        made.replace(metrics=None).evaluate(X, Y)
+    asks = made.replace(metrics={"of_loss": lambda y_pred, loss: loss * y_pred[:, 0]})
+    with pytest.raises(TypeError, match="asks for `loss`, which nobody provides"):
+        asks.evaluate(X, Y)
+
+
 # validation
 
 
@@ -239,6 +255,24 @@ def test_validation_by_any_means_is_evaluation() -> None:
         X, Y, batch_size=4, verbose=0, validation_data={"a": (X, Y), "b": batches}
     )
     assert history["val_a_loss"] == history["val_b_loss"] == [whole["loss"]]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_training_may_not_take_the_names_of_validation(eager: bool) -> None:
+    """Before its first step, where that is compiled; in eager mode, after it."""
+    metrics = {"val_loss": et.metrics.Mean(), "val_far_off": et.metrics.Mean()}
+    made = learner(metrics=metrics)
+    options: dict[str, Any] = {"batch_size": 4, "eager": eager, "verbose": 0}
+    match = r"Training logs `val_\w+`, but names that begin with `val_` are those of validation"
+    with pytest.raises(ValueError, match=match) as raised:
+        made.fit(X, Y, validation_data=(X, Y), **options)
+    carried: Any = raised.value
+    assert int(carried.learner.state.step) == int(eager)
+    with pytest.raises(ValueError, match=r"Training logs `val_far_off`.* with `val_far_`"):
+        made.fit(X, Y, validation_data={"far": (X, Y), "near": (X, Y)}, **options)
+    _, history = made.fit(X, Y, validation_data={"near": (X, Y)}, **options)
+    assert {"val_loss", "val_far_off", "val_near_loss", "val_near_val_loss"} < set(history)
+    assert "val_loss" in made.fit(X, Y, **options).history
 
 
 @pytest.mark.parametrize("remainder", ["keep", "pad", "drop"])

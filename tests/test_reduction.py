@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import eqxtrain as et
+from eqxtrain import _labels
 from eqxtrain._loss import measure
 from eqxtrain._reduction import class_weight_table, class_weights
 from eqxtrain.metrics import _logs
@@ -217,6 +218,87 @@ def test_weights_of_zero_leave_out_values_that_are_nan_and_their_gradients() -> 
     assert (value, slope) == (2.5, 0.5)
 
 
+def slopes(loss: Any, y_pred: Any, **available: Any) -> np.ndarray:
+    return np.asarray(jax.grad(lambda p: measure(loss, {"y_pred": p, **available})[0])(y_pred))
+
+
+of_optax = [
+    (optax.softmax_cross_entropy, "mask"),
+    (optax.kl_divergence, "sample_weight"),
+    (optax.squared_error, "sample_weight"),
+    (optax.huber_loss, "mask"),
+    (optax.sigmoid_binary_cross_entropy, "sample_weight"),
+    (optax.cosine_distance, "sample_weight"),
+]
+
+
+@pytest.mark.parametrize(("loss", "factor"), of_optax)
+def test_labels_that_are_nan_where_the_weight_is_zero_leave_every_gradient_finite(
+    loss: Any, factor: str, rng: np.random.Generator
+) -> None:
+    """The gradient through a layer is that of the examples which count."""
+    x, w = rng.normal(size=(4, 3)).astype(np.float32), jnp.eye(3) * 0.7
+    y = rng.dirichlet(np.ones(3), 4).astype(np.float32)
+    counts = np.array([True, True, False, True])
+    y[2, 1] = np.nan
+
+    def through(w: Any, rows: Any, **factors: Any) -> Any:
+        return measure(loss, {"y_pred": x[rows] @ w, "y_true": y[rows], **factors})[0]
+
+    found = jax.grad(through)(w, slice(None), **{factor: jnp.asarray(counts, jnp.float32)})
+    among = 4 if factor == "sample_weight" else 3  # the mean is over real examples
+    np.testing.assert_allclose(found, jax.grad(through)(w, counts) * 3 / among, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", _labels._INDICES[:2])
+def test_labels_that_are_no_class_where_the_weight_is_zero_leave_every_gradient_finite(
+    loss: Any, rng: np.random.Generator
+) -> None:
+    logits = jnp.asarray(rng.normal(size=(4, 2, 3)), jnp.float32)
+    y = np.array([[0, -1], [1, 2], [7, 0], [-100, 3]], np.int32)
+    weight = ((y >= 0) & (y < 3)).astype(np.float32)
+    found = slopes(loss, logits, y_true=jnp.asarray(y), sample_weight=weight)
+    expected = slopes(
+        loss, logits, y_true=jnp.asarray(np.where(weight, y, 0)), sample_weight=weight
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert not found[weight == 0].any() and found[weight == 1].any(axis=-1).all()
+
+
+def test_tokens_whose_weight_is_zero_may_have_labels_that_are_nan() -> None:
+    y_pred, y = jnp.arange(6.0).reshape(2, 3, 1), np.ones((2, 3, 1), np.float32)
+    y[0, 2] = y[1, 0] = np.nan
+    weight = np.isfinite(y[..., 0]).astype(np.float32)
+    found = slopes(optax.squared_error, y_pred, y_true=jnp.asarray(y), sample_weight=weight)
+    expected = np.where(weight[..., None], 2 * (np.asarray(y_pred) - 1) / 6, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_predictions_that_count_nothing_but_enter_other_values_keep_their_gradient() -> None:
+    """Across a batch of finite numbers the gradient is the derivative of what is logged."""
+    across = lambda y_pred, y_true: (y_pred - y_pred.mean()) ** 2
+    weight = jnp.array([1.0, 0.0, 2.0])
+    found = slopes(across, jnp.arange(3.0), y_true=jnp.zeros(3), sample_weight=weight)
+    plain = lambda p: jnp.mean(weight * (p - p.mean()) ** 2)
+    np.testing.assert_allclose(found, jax.grad(plain)(jnp.arange(3.0)), rtol=1e-6)
+    assert found[1] != 0
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_fit_leaves_out_labels_that_are_nan_by_their_weight(padded: bool) -> None:
+    x, y = np.ones((5, 2), np.float32), np.ones((5, 1), np.float32)
+    y[4] = np.nan
+    learner = et.Learner(
+        eqx.nn.Linear(2, 1, key=jax.random.key(0)), optax.sgd(0.1), loss=optax.squared_error
+    )
+    weight = np.isfinite(y[:, 0]).astype(np.float32)
+    remainder = "pad" if padded else "keep"
+    fitted, _ = learner.fit(
+        x, y, sample_weight=weight, batch_size=4, remainder=remainder, shuffle=False, verbose=0
+    )
+    assert np.isfinite(np.asarray(fitted.model.weight)).all()
+
+
 def test_a_total_of_other_reductions_is_logged_as_the_loss_of_the_pass() -> None:
     y = jnp.ones((3, 2))
     _, logs = measure(et.Loss(tokenwise, reduction="sum"), {"y_pred": y, "y_true": 0 * y})
@@ -226,7 +308,7 @@ def test_a_total_of_other_reductions_is_logged_as_the_loss_of_the_pass() -> None
 
 @pytest.mark.parametrize("y", [np.array([0.5, 1.0]), np.array([[0.2, 0.3], [1.0, 1.0]])])
 def test_weights_of_classes_need_labels_that_are_classes(y: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="`y` holds numbers that are no classes"):
+    with pytest.raises(ValueError, match="`y` holds numbers that aren't classes"):
         class_weight_table({0: 2.0}, y.astype(np.float32))
 
 
@@ -246,5 +328,5 @@ def test_a_weight_for_a_class_that_does_not_exist_is_refused() -> None:
 def test_class_weights_of_regression_are_refused_by_a_fit() -> None:
     x = np.ones((4, 1), np.float32)
     learner = et.Learner(eqx.nn.Identity(), None, loss=optax.squared_error)
-    with pytest.raises(ValueError, match="numbers that are no classes"):
+    with pytest.raises(ValueError, match="numbers that aren't classes"):
         learner.evaluate(x, x / 3, class_weight={0: 2.0})

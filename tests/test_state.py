@@ -1,6 +1,7 @@
 """`LearnerState`: its fields, its keys, and logs folded into it by hand."""
 
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import equinox as eqx
@@ -50,11 +51,16 @@ def test_update_gives_a_new_state_and_leaves_the_old_one() -> None:
 
 def test_update_of_an_unknown_field_lists_the_fields() -> None:
     sentence = (
-        r"`GANState` has no field `optstate`, `epoch`. Its fields are opt_state, model_state, "
+        r"`GANState` has no field `optstate`, `epoch`. Its fields are model_state, opt_state, "
         r"metrics, key, step, d_opt;.*`MyState.from_state\(state, ...\)`"
     )
     with pytest.raises(TypeError, match=sentence):
-        GANState().update(optstate=1, epoch=2, step=jnp.int32(1))
+        GANState().update(optstate=1, epoch=2, step=0)  # pyright: ignore[reportCallIssue]
+
+
+def test_assigning_to_a_state_says_to_update_it() -> None:
+    with pytest.raises(FrozenInstanceError, match=r"`GANState.step` .*state.update\(step=...\)`"):
+        GANState().step = 3
 
 
 def test_a_state_of_ones_own_is_made_from_another() -> None:

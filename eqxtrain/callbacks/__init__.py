@@ -1,4 +1,4 @@
-"""Callbacks: what is told of a run."""
+"""Callbacks: they watch a run, and can change it."""
 
 from ._base import Callback as Callback, Every as Every
 from ._progress import Progress as Progress

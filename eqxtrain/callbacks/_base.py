@@ -1,4 +1,4 @@
-"""`Callback`, and how often it is told (`Every`)."""
+"""`Callback`, and how often it is called (`Every`)."""
 
 import dataclasses
 import inspect
@@ -28,10 +28,10 @@ HOOKS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Every:
-    """How often: every so many steps, or epochs.
+    """How often something happens: every so many steps, or epochs.
 
-    `Every(steps=100)` after steps 100, 200, ... of the learner's life; `Every(epochs=2)` after the
-    second, fourth, ... epoch of this call.
+    `Every(steps=100)` means after steps 100, 200, ... of the learner's life, and `Every(epochs=2)`
+    after the second, fourth, ... epoch of a call of `fit`.
     """
 
     steps: int | None = None
@@ -48,17 +48,19 @@ class Every:
 
 
 class Callback:
-    """Something that is told of a run. Override the hooks that you need.
+    """Watches a run, and can change it. Override the hooks that you need.
 
-    Hooks, each called with a [`eqxtrain.Run`][]: `on_train_begin`, `on_train_end`,
-    `on_epoch_begin`, `on_epoch_end`, `on_train_batch_begin`, `on_train_batch_end`; the same for
-    `test` (evaluation, also within `fit`) and `predict`; and `on_exception`.
+    Each hook is called with a [`eqxtrain.Run`][]. Training has `on_train_begin`, `on_train_end`,
+    `on_epoch_begin`, `on_epoch_end`, `on_train_batch_begin` and `on_train_batch_end`. Evaluation,
+    also within `fit`, has `on_test_begin`, `on_test_end`, `on_test_batch_begin` and
+    `on_test_batch_end`; prediction has the same with `predict`. `on_exception` is for all of them.
 
-    Class attributes:
+    **Class attributes:**
 
-    - `reads`: `"state"` if hooks look at `run.state` or `run.learner`, so that at step n they must
-        see exactly step n; `"logs"` if they only look at `run.logs`.
-    - `every`: how often the hooks of batches (or epochs) are called; None for each.
+    - `reads`: `"state"` if the hooks of batches look at `run.state` or `run.learner`, which then
+        are exactly those after that step; `"logs"` if they look at `run.logs` alone, which is
+        faster.
+    - `every`: how often the hooks of batches (or epochs) are called; None for each time.
 
     !!! example
 
@@ -78,8 +80,8 @@ class Callback:
         for name in vars(cls):
             if name.startswith("on_") and name not in HOOKS:
                 raise TypeError(
-                    f"`{cls.__name__}.{name}` is no hook and would never be called. The hooks are "
-                    f"{', '.join(HOOKS)}."
+                    f"`{cls.__name__}.{name}` is not a hook, so nothing would ever call it. "
+                    f"The hooks are {', '.join(HOOKS)}."
                 )
 
     def on_train_begin(self, run: Run) -> None: ...
@@ -99,15 +101,15 @@ class Callback:
     def on_exception(self, run: Run) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What this callback must remember for a run to be resumed: plain data."""
+        """What this callback must remember to continue in another process, as plain data."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class Callbacks:
-    """Tells each callback of a list, in order. The user's own list is never changed."""
+    """Calls each callback of a list, in order. The user's own list is never changed."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
@@ -143,13 +145,13 @@ class Callbacks:
                     run.reads = "state"
 
     def listen(self, kind: Kind) -> bool:
-        """Whether anybody is told of the batches of such a pass."""
+        """Whether any callback has hooks for the batches of such a pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
 
     def steps_until_cut(self, kind: Kind, step: int, most: int) -> int:
         """How many steps may be run at once from `step` on, `most` at most.
 
-        A callback that reads the state must be told before and after exactly the steps that it is
+        A callback that reads the state must be called right before and after the steps that it is
         due at.
         """
         begin, end = (

@@ -21,15 +21,15 @@ _CELL_LINES = 30
 
 @final
 class Progress(Callback):
-    """Shows how training goes. `fit` adds one unless `verbose=0`.
+    """Shows how training is going. `fit` adds one unless `verbose=0`.
 
     **Arguments:**
 
-    - `verbose`: 1 for a live bar (in a terminal or notebook), 2 for one line an epoch, `"auto"` for
-        a bar where one can be shown.
+    - `verbose`: 1 or `"auto"` for a live bar (in a terminal or notebook; elsewhere plain lines), 2
+        for one line per epoch.
     """
 
-    reads = "logs"
+    reads: Literal["state", "logs"] = "logs"
 
     def __init__(self, verbose: Literal[1, 2, "auto"] = "auto") -> None:
         self._verbose: Literal[1, 2, "auto"] = verbose

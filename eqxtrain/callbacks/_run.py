@@ -1,26 +1,35 @@
-"""`Run`: what a callback is told."""
+"""`Run`: what a callback sees of a run."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .. import _tree
-from .._engine import Pass
 from .._history import History
+
+if TYPE_CHECKING:
+
+    class Watched(Protocol):
+        """A pass of the engine, as far as a run looks at it."""
+
+        @property
+        def learner(self) -> Any: ...
+        def logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]: ...
+
+else:
+    Watched = Any  # beartype would ask every pass for its `learner`, which is put together anew
 
 
 class Run:
-    """A live view of a run, handed to every hook.
+    """A live view of a run, passed to every hook.
 
-    What `learner` and `state` give are copies that survive the next step.
-
-    **Arguments:**
+    **Attributes:**
 
     - `epoch`: which epoch of this call it is, from 0.
     - `step`: how many training steps the learner has taken in its life.
-    - `history`: the epochs of this run so far.
-    - `params`: `epochs`, `steps` (of one epoch), `batch_size`, `verbose`; those that are not known
-        beforehand are None.
-    - `exception`: in `on_exception`, what was raised.
+    - `history`: the complete epochs of this run.
+    - `params`: a dict of `epochs`, `steps` (of one epoch), `batch_size` and `verbose`. What is not
+        known beforehand is None.
+    - `exception`: in `on_exception`, the exception.
     """
 
     def __init__(
@@ -30,25 +39,25 @@ class Run:
         params: Mapping[str, Any],
         position: Callable[[], Any] = lambda: None,
     ) -> None:
-        self.history = history
+        self.history: History = history
         self.params: dict[str, Any] = dict(params)
-        self.epoch = 0
-        self.step = 0 if learner.state is None else int(learner.state.step)
+        self.epoch: int = 0
+        self.step: int = 0 if learner.state is None else int(learner.state.step)
         self.stopped: str | None = None
         self.exception: BaseException | None = None
         self.replacement: Any = None
         self.reads: Literal["state", "logs"] = "state"
         self._learner = learner
         self._position = position
-        self._training: Pass | None = None
-        self._measuring: Pass | None = None
+        self._training: Watched | None = None
+        self._measuring: Watched | None = None
         self._copy: Any = None
         self._logs: dict[str, Any] | None = {}
         self._after: int | None = None
 
     @property
     def learner(self) -> Any:
-        """The learner as it is after the last step."""
+        """The learner after the last step, as a copy that is yours to keep."""
         self._check_reads()
         if self.replacement is not None:
             return self.replacement
@@ -64,16 +73,17 @@ class Run:
     def _check_reads(self) -> None:
         if self.reads == "logs":
             raise RuntimeError(
-                'This callback declares `reads = "logs"`, so it may be told of several steps after '
-                'they were taken, when their states are gone: declare `reads = "state"`.'
+                'This callback declares `reads = "logs"`, so it may be called only after later '
+                "steps, when the state of this step is gone. To look at the learner or its state, "
+                'declare `reads = "state"`.'
             )
 
     @property
     def position(self) -> dict[str, Any] | None:
-        """Where in its data `fit` is: what `fit(..., position=...)` goes on from, else None.
+        """Where `fit` is in its data, for another `fit(..., position=...)` to continue there.
 
-        Batches that were read ahead do not count. It is plain data, but for what an iterator with
-        a state of its own told.
+        Batches that were read ahead do not count. It is plain data, except for what an iterator
+        that saves its own position put into it. None outside of `fit`.
         """
         self._check_reads()
         return self._position()
@@ -85,10 +95,11 @@ class Run:
 
     @property
     def logs(self) -> dict[str, Any]:
-        """What was measured in the pass under way; reading it waits for the device.
+        """What has been measured in the current pass. Reading it waits for the device.
 
-        Empty at the beginnings, running values after a batch, whole values after a pass. In
-        `on_epoch_end`, those of validation are among them, as `val_...`. A callback may add to it.
+        It is empty at the beginning of a pass. After a batch it has the values so far, and after
+        the pass the final ones. In `on_epoch_end` it includes those of validation, as `val_...`,
+        and what a callback adds goes into the history.
         """
         if self._logs is None:
             assert self._measuring is not None
@@ -96,19 +107,19 @@ class Run:
         return self._logs
 
     def stop(self, reason: str = "stopped") -> None:
-        """End training after the step in hand, with `history.stopped = reason`.
+        """End training after the current step, with `history.stopped = reason`.
 
-        That is the step whose hooks are told, or, for a callback that `reads = "logs"`, the last
-        of its call. The unfinished epoch is validated if it is due, and recorded; one that was
-        stopped in `on_epoch_begin` has no steps, and is not.
+        For a callback with `reads = "logs"`, it ends with the last step of the current call of the
+        device. The unfinished epoch is validated if it is due, and recorded, unless it was stopped
+        in `on_epoch_begin` and so has no steps.
         """
         self._check_trains("stop")
         self.stopped = reason
 
     def replace(self, learner: Any) -> None:
-        """Go on training from `learner`: another model, state, optimizer or hyperparameter.
+        """Go on training with `learner`: another model, state, optimizer or hyperparameter.
 
-        What was measured so far in the pass under way stays measured.
+        What has been measured in the current pass is kept.
         """
         self._check_trains("replace")
         if getattr(learner, "state", None) is None:
@@ -129,7 +140,7 @@ class Run:
         """For the loop: the learner was initialised."""
         self._learner, self.step = learner, int(learner.state.step)
 
-    def enter(self, *, training: Pass | None, measuring: Pass | None) -> None:
+    def enter(self, *, training: Watched | None, measuring: Watched | None) -> None:
         """For the loop: which pass trains, and which one `logs` come from."""
         self._training, self._measuring = training, measuring
         self.forget({})

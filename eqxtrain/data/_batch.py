@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from .._request import FROM_BATCH, OUR_NAMES
+from .._types import PyTree
 
 Batch = PyTree
 """`(x,)`, `(x, y)` or `(x, y, sample_weight)`; or a mapping; or any other tree, which is `x`."""

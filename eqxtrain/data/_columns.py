@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from .._tree import is_typed_key
+from .._types import PyTree
 
 Column = Any
 """A NumPy array, or the rows of a SciPy matrix in its compressed form."""
@@ -93,11 +93,20 @@ def _is_stream(node: Any) -> bool:
     return hasattr(node, "__iter__") and not is_container and not hasattr(node, "__array__")
 
 
+def _is_deleted(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and leaf.is_deleted()
+
+
 def _as_column(leaf: Any, path: str, of: str) -> Column:
     if is_typed_key(leaf):
         raise TypeError(
             f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
             "keys, give `jax.random.key_data(keys)` and wrap it in the step."
+        )
+    if _is_deleted(leaf):
+        raise ValueError(
+            f"`{path}` was deleted, or given away to a computation that its buffer was donated to: "
+            "make it again, or keep a copy, `np.asarray(...)`, before it is donated."
         )
     if isinstance(leaf, Mapping):  # one that JAX does not know, such as a tokenizer's
         return as_columns(dict(leaf), path, of=of)
@@ -137,7 +146,7 @@ def _no_array(leaf: Any, path: str, of: str) -> str:
     kind = type(leaf).__name__
     if isinstance(leaf, str | bytes | bool | int | float | complex):
         return (
-            f"`{path}` is {leaf!r}, a Python `{kind}` and no array: data are arrays with the "
+            f"`{path}` is {leaf!r}, a Python `{kind}`, not an array: data are arrays with the "
             "examples along their first axis; wrap lists in `np.asarray(...)`."
             + _BATCH_THEM
             * (of == "a batch")
@@ -145,8 +154,8 @@ def _no_array(leaf: Any, path: str, of: str) -> str:
     if isinstance(leaf, type):
         return f"`{path}` is the class `{leaf.__name__}`: give an instance of it."
     return (
-        f"`{path}` is a `{kind}`, which is no array: data are arrays, or tuples, lists and dicts "
-        "of them; or one iterable of batches, without `y` and `sample_weight`."
+        f"`{path}` is a `{kind}`, which is not an array: data are arrays, or tuples, lists and "
+        "dicts of them; or one iterable of batches, without `y` and `sample_weight`."
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
+from .._types import PyTree
 from ._batch import Batch, padded
 from ._columns import as_columns
 from ._cursor import Mark

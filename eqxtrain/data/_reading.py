@@ -29,6 +29,15 @@ class Cut(NamedTuple):
     batch_size: int
     remainder: Remainder = "keep"
 
+    def of_rows(self, rows: int) -> "Cut":
+        """The same for so many rows, which are not filled up to more than there are."""
+        return self._replace(batch_size=min(self.batch_size, rows)) if self.pads else self
+
+    @property
+    def pads(self) -> bool:
+        """Whether a batch with fewer rows is filled up."""
+        return self.remainder == "pad"
+
     def for_validation(self) -> "Cut":
         """The same, but dropping nothing: that is for training, what is measured is it whole."""
         return self._replace(remainder="keep") if self.remainder == "drop" else self

@@ -79,7 +79,7 @@ class RowReader(Reader, Generic[S]):
 
     def __init__(self, source: S, cut: Cut, wanted: Callable[[], bool]) -> None:
         self.source = source
-        self.cut = cut
+        self.cut = cut.of_rows(source.length)
         self.wanted = wanted
         self.batches = source.steps(cut)
         self.at = 0

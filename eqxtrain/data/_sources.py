@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
 
+from .._types import PyTree
 from ._arrays import array_source
 from ._columns import is_lazy_column, is_sparse
 from ._cursor import is_indexed
@@ -90,6 +90,8 @@ def named_sets(validation_data: Any) -> dict[str, Source]:
     if isinstance(validation_data, Mapping):
         if not validation_data:
             raise ValueError("`validation_data` is an empty dict: give it sets, or None.")
+        if "" in validation_data:
+            raise ValueError("A set of `validation_data` has the empty name `''`: give it a name.")
         return {
             f"val_{name}_": _validation(data, f"validation_data[{name!r}]")
             for name, data in validation_data.items()

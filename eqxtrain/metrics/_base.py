@@ -1,4 +1,4 @@
-"""`Metric`: what is folded over batches."""
+"""`Metric`: what is measured over batches and merged."""
 
 import dataclasses
 import math
@@ -12,29 +12,29 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from .._tree import with_fields
-from .._types import Self
+from .._types import Self, replaces_fields
 from ._monoid import Monoid
 
 
 class Metric(Monoid):
-    """Something measured over a pass, as a monoid: any split of the data gives the same number.
+    """Something measured over a pass, however its data are split into batches.
 
     A metric has four operations.
 
     - `update(**asked by name) -> Self` takes a batch in. It is called with the arguments that it
       names: `y_pred`, `y_true`, `mask`, `x`, `batch`, `model`, `state`, `loss`, `grads`, ...
-    - `merge(other) -> Self` adds what another one has seen. It is associative, and an update
-      followed by a merge equals one update with all of the data.
-    - `compute()` gives the value: a scalar, an array, or a dict of them. A metric that has seen
-      nothing gives nan.
-    - `reset() -> Self` is the identity of `merge`.
+    - `merge(other) -> Self` adds what another metric has seen. It is associative, and updating two
+      metrics and merging them equals updating one with all of the data.
+    - `compute()` returns the value: a scalar, an array, or a dict of them. The value of a metric
+      that has seen nothing is nan.
+    - `reset() -> Self` returns one that has seen nothing.
 
-    `mask` tells how much each row counts: None for 1 each; false where a row is padding; a number
-    where rows are weighted (see `Weighted`), with further axes where their tokens are. A metric
-    that hands it on to its parts is right for all of these.
+    `mask` says how much each row counts: None for 1 each, false for padding, or a weight (see
+    `Weighted`), with further axes for weights of tokens. A metric that passes it on to its parts
+    is right in all of these cases.
 
-    Subclasses that hold their accumulators in other metrics (the modes `Mean`, `Sum`, ...) write
-    `update` and `compute` alone; `merge` and `reset` go through the parts.
+    A subclass that accumulates in other metrics (the modes `Mean`, `Sum`, ...) needs only `update`
+    and `compute`; `merge` and `reset` go through the parts.
 
     !!! example
 
@@ -54,22 +54,23 @@ class Metric(Monoid):
     update: ClassVar[Callable[..., Any]]
 
     def compute(self) -> Any:
-        """The value of what was seen so far."""
+        """The value of what it has seen so far."""
         raise NotImplementedError(f"`{type(self).__name__}` is a metric without a `compute`.")
 
     def results(self, name: str) -> dict[str, Any]:
-        """What `compute` gives, under the names that it is logged by: `name`, or `name/key`."""
+        """What `compute` returns, by the names that it is logged under: `name`, or `name/key`."""
         return _flat(self.compute(), name)
 
+    @replaces_fields
     def replace(self, **parts: Any) -> Self:
-        """The same metric with other parts, past its constructor."""
+        """The same metric with other parts. Its constructor is not called."""
         unknown = parts.keys() - {field.name for field in dataclasses.fields(self)}
         if unknown:
             raise TypeError(f"`{type(self).__name__}` has no part `{min(unknown)}`.")
         return with_fields(self, **parts)
 
     def warning(self) -> str | None:
-        """What should be said of the value of a pass, in a sentence without its subject."""
+        """What users should know about the value of a pass: a sentence without its subject."""
         return None
 
     def asks(self) -> Callable[..., Any]:
@@ -134,7 +135,7 @@ def combined(weight: Any, mask: Any) -> Float[Array, "..."]:
 
 
 def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
-    """A mask as one bool a row, true where the row is no padding."""
+    """A mask as one bool a row, true where the row is not padding."""
     real = jnp.asarray(mask).astype(bool)
     if real.shape != (rows,):
         raise ValueError(
@@ -149,7 +150,7 @@ def examples(available: Mapping[str, Any]) -> int:
         for leaf in jax.tree.leaves(available.get(name)):
             if np.ndim(leaf) > 0:
                 return np.shape(leaf)[0]
-    raise TypeError("There is no telling how many examples there are: give `y_pred` or `x`.")
+    raise TypeError("The number of examples is unknown: give `y_pred` or `x`.")
 
 
 def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
@@ -178,7 +179,7 @@ def check_number(
     most: int | float = math.inf,
     whole: bool = False,
 ) -> None:
-    """Refuse an option that is no number, or one out of range.
+    """Refuse an option that is not a number, or out of range.
 
     **Arguments:**
 
@@ -189,7 +190,7 @@ def check_number(
         kind = "a whole number" if whole else "a number"
         span = f"from {least} to {most}" if most < math.inf else f"of {least} or more"
         name, _, argument = option.rstrip(")").partition("(")
-        raise ValueError(f"`{name}({argument}={value!r})` is no good: give {kind} {span}.")
+        raise ValueError(f"`{name}({argument}={value!r})` is not valid: give {kind} {span}.")
 
 
 def is_known(*arrays: Any) -> bool:

@@ -17,7 +17,7 @@ from ._modes import Mean
 class Accuracy(Metric):
     """The share of examples whose class is predicted right.
 
-    What is compared follows from the shapes, as in Keras's `"accuracy"`:
+    The shapes decide what is compared, as for Keras's `"accuracy"`:
 
     - `y_pred` `(batch, ..., classes)` and integer `y_true` `(batch, ...)`: the largest score
       against the label (scores may be logits or probabilities);
@@ -27,15 +27,15 @@ class Accuracy(Metric):
     - otherwise both of one shape, `(batch,)` or `(batch, ..., 1)`, or with `multilabel` of any:
       `y_pred > threshold` against `y_true`.
 
-    What stands between batch and classes (tokens, pixels) is counted one by one: with
-    `ignore_index` this is the accuracy of tokens. Several labels are counted one by one too, as in
-    Keras's `BinaryAccuracy` and torchmetrics, where scikit-learn asks that all be right.
+    Axes between batch and classes (tokens, pixels) are counted one by one: with `ignore_index` this
+    is the accuracy of tokens. Several labels are counted one by one too, as in Keras's
+    `BinaryAccuracy` and torchmetrics. (scikit-learn counts an example only if all are right.)
 
     **Arguments:**
 
     - `threshold`: above it, a binary prediction counts as class 1. The default fits
-        probabilities; for logits, give 0.
-    - `multilabel`: whether the last axis holds labels of their own, and not the classes of one.
+        probabilities; for logits, pass 0.
+    - `multilabel`: whether the last axis holds independent labels rather than classes.
     - `ignore_index`: a label that is not counted.
     """
 
@@ -72,7 +72,7 @@ class Accuracy(Metric):
 class TopKAccuracy(Metric):
     """The share of examples whose class is among the `k` with the largest scores.
 
-    A class is among them if fewer than `k` have a larger score, so ties count as right, as in
+    It is among them if fewer than `k` classes have a larger score, so ties count as right, as in
     Keras's `TopKCategoricalAccuracy`. Labels are indices or one-hot.
 
     **Arguments:**

@@ -41,8 +41,8 @@ def check(container: Any) -> None:
             )
         if not callable(member) and not _is_metric(member):
             raise TypeError(
-                f"The metric `{name}` is {member!r}, which is no metric and no function: give "
-                "`eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
+                f"The metric `{name}` is {member!r}, which is neither a metric nor a function: "
+                "give `eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
             )
 
 

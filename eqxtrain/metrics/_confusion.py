@@ -52,12 +52,12 @@ class _MatrixMetric(Metric):
 class ConfusionMatrix(_MatrixMetric):
     """How often each class is taken for each: rows are true, columns predicted classes.
 
-    As scikit-learn's `confusion_matrix`. Of nothing, it is zeros.
+    As scikit-learn's `confusion_matrix`. It is all zeros if it has seen nothing.
 
     **Arguments:**
 
     - `normalize`: None for counts; `"true"`, over rows; `"pred"`, over columns; `"all"`.
-    - `num_classes`: needed where `y_pred` holds the indices of classes.
+    - `num_classes`: needed if `y_pred` holds the indices of classes.
     - `threshold`: above it, a binary score counts as class 1.
     - `ignore_index`: a label that is not counted.
     """
@@ -87,8 +87,8 @@ class CohenKappa(_MatrixMetric):
 
     **Arguments:**
 
-    - `weights`: None, where all mistakes are alike; `"linear"` or `"quadratic"` in the distance of
-        the classes, for ordered ones.
+    - `weights`: None, if all mistakes count alike; for ordered classes, `"linear"` or
+        `"quadratic"` in the distance between them.
     - `num_classes`, `threshold`, `ignore_index`: as for `ConfusionMatrix`.
     """
 

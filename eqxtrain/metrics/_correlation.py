@@ -73,12 +73,12 @@ def _explained(left: Outputs, whole: Outputs) -> Outputs:
 class R2Score(_MomentMetric):
     """The coefficient of determination, `1 - Σ(y - ŷ)² / Σ(y - ȳ)²`, as in scikit-learn.
 
-    Of constant labels (or a single one) it is 1 where they are met, else 0.
+    For constant labels (or a single one) it is 1 if the predictions equal them, else 0.
 
     **Arguments:**
 
-    - `multioutput`: of several outputs, `"uniform_average"`, `"variance_weighted"` (by the variance
-        of the labels), or `"raw_values"`, each by itself.
+    - `multioutput`: for several outputs, `"uniform_average"`, `"variance_weighted"` (by the
+        variance of the labels), or `"raw_values"`, each by itself.
     """
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
@@ -114,7 +114,7 @@ class ExplainedVariance(_MomentMetric):
 class PearsonCorrCoef(_MomentMetric):
     """The linear correlation of predictions and labels, as SciPy's `pearsonr`.
 
-    It is nan where either is constant.
+    It is nan if either is constant.
 
     **Arguments:**
 
@@ -136,9 +136,8 @@ class PearsonCorrCoef(_MomentMetric):
 class SpearmanCorrCoef(Metric):
     """The correlation of the ranks of predictions and labels, as SciPy's `spearmanr`.
 
-    It is exact, over values that are gathered and ranked on the host; ties share their mean rank.
-    Of several outputs, it is their mean. It is nan where either is constant, and has no weighted
-    form.
+    It is exact: values are gathered and ranked on the host, and ties share their mean rank. For
+    several outputs, it is their mean. It is nan if either is constant, and can't be weighted.
     """
 
     seen: Gather = eqx.field(default_factory=Gather, kw_only=True)

@@ -70,15 +70,16 @@ class ClassMetric(Metric):
 
     **Arguments:**
 
-    - `num_classes`: how many classes there are. It follows from the shape of scores; where `y_pred`
-        holds the indices of classes, it must be given.
+    - `num_classes`: how many classes there are. It is needed only if `y_pred` holds the indices of
+        classes; scores show it by their shape.
     - `average`: `"macro"`, the mean over classes; `"micro"`, over all decisions together;
         `"weighted"`, by how often each class is the true one; or `"none"` (or None), each class by
-        itself. `"auto"` is `"macro"`, but of scores of a single class that of the class 1.
+        itself. `"auto"` is `"macro"`, or with a single score per example the value of class 1.
     - `threshold`: above it, a binary score counts as class 1.
-    - `multilabel`: whether the last axis holds labels of their own, and not the classes of one.
+    - `multilabel`: whether the last axis holds independent labels rather than classes.
     - `ignore_index`: a label that is not counted.
-    - `class_names`: under which classes are logged with `average="none"`; else their indices are.
+    - `class_names`: the names of classes in the logs, with `average="none"`; by default their
+        indices.
     """
 
     num_classes: int | None = eqx.field(default=None, static=True, kw_only=True)
@@ -194,7 +195,7 @@ def _count(d: Decisions) -> Float[Array, "4 *classes"]:
 
 @final
 class Precision(_CountMetric):
-    """`TP / (TP + FP)`, how many of those predicted are right, as in scikit-learn.
+    """`TP / (TP + FP)`, the share of positive predictions that are right, as in scikit-learn.
 
     Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
     """
@@ -205,7 +206,7 @@ class Precision(_CountMetric):
 
 @final
 class Recall(_CountMetric):
-    """`TP / (TP + FN)`, how many of the true ones are found, as in scikit-learn.
+    """`TP / (TP + FN)`, the share of positives that are found, as in scikit-learn.
 
     Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
     """
@@ -216,7 +217,7 @@ class Recall(_CountMetric):
 
 @final
 class Specificity(_CountMetric):
-    """`TN / (TN + FP)`, how many of the others are left alone, as in torchmetrics.
+    """`TN / (TN + FP)`, the share of negatives that are found, as in torchmetrics.
 
     Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric].
     """
@@ -272,8 +273,8 @@ class Jaccard(_CountMetric):
 class BalancedAccuracy(_CountMetric):
     """The mean recall of the classes that occur among the labels, as in scikit-learn.
 
-    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric]; scores of a single class are
-    averaged over both.
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric]. With a single score per
+    example, it is the mean over both classes.
     """
 
     mirrors: ClassVar[bool] = True

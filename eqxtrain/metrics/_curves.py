@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from .._types import Self
 from ._base import check_number
 from ._counts import ClassMetric, average_over, by_class
-from ._decisions import probabilities, tally, warn_of
+from ._decisions import probabilities, ranks, tally, warn_of
 from ._ordered import Gather
 from ._sums import CompensatedSum
 
@@ -49,7 +49,8 @@ class _CurveMetric(ClassMetric):
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = self._decide(y_pred, y_true, mask, scored=True)
-        p, true, weight = probabilities(d, from_logits=self.from_logits), d.true, d.weight
+        scores = ranks if self.bins is None else probabilities  # bins are of probabilities
+        p, true, weight = scores(d, from_logits=self.from_logits), d.true, d.weight
         if d.classes:
             true = true[:, None] == jnp.arange(d.classes, dtype=jnp.int32)[None, :]
             weight = jnp.broadcast_to(weight[:, None], p.shape)
@@ -172,8 +173,8 @@ class AUROC(_CurveMetric):
 
     **Arguments:**
 
-    - `bins`: into how many of equal width probabilities are counted. None gathers them all, and
-        gives the exact value.
+    - `bins`: into how many of equal width probabilities are counted. None gathers all scores, and
+        gives the exact value; logits are then ranked as they are, however far from 0.
     - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: with what lies
         outside of [0, 1], the result is nan.
     """

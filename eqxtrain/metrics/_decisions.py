@@ -177,6 +177,36 @@ def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cla
     return jnp.where((scores >= 0) & (scores <= 1), scores, jnp.nan)
 
 
+def ranks(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
+    """What orders the scores as their probabilities are ordered, without the ties of rounding.
+
+    Float32 probabilities of logits above 17 are all 1. The logits themselves are still apart; of
+    several classes, their log-odds `log(p / (1 - p))` are, since softmax compares with the others.
+    """
+    if not from_logits:
+        return probabilities(d, from_logits=False)
+    assert d.scores is not None
+    scores = d.scores if d.scores.dtype == jnp.float64 else d.scores.astype(jnp.float32)
+    real = (d.weight != 0).reshape(d.weight.shape + (1,) * (scores.ndim - d.weight.ndim))
+    scores = jnp.where(real, scores, 0)
+    return _log_odds(scores) if d.classes else scores
+
+
+def _log_odds(logits: Float[Array, "rows classes"]) -> Float[Array, "rows classes"]:
+    """Each logit less the `logsumexp` of the others, to the last digits however near 1 or 0 p is.
+
+    For the largest logit it is summed without it. For any other one that term can be subtracted
+    from the whole sum, of which it is at most half.
+    """
+    first = jnp.max(logits, axis=-1, keepdims=True)
+    index = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, :]
+    is_first = index == jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None]
+    without = jax.nn.logsumexp(jnp.where(is_first, -jnp.inf, logits), axis=-1, keepdims=True)
+    terms = jnp.exp(logits - first)
+    less = jnp.sum(terms, axis=-1, keepdims=True) - terms
+    return logits - jnp.where(is_first, without, first + jnp.log(jnp.where(is_first, 1, less)))
+
+
 def warn_of(who: str, seen: Any, *, from_logits: bool | None = None) -> str | None:
     """What a metric says of accumulators that are nan.
 

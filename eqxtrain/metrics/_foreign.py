@@ -80,7 +80,7 @@ class CluMetric(Metric):
         for name, given in self.arguments:
             if isinstance(given, str) and given not in ours:
                 raise TypeError(
-                    f"`{self.name}` was told that `{name}` is {given!r}, which is not available; "
+                    f"`{self.name}` was given `{name}={given!r}`, which is not available; "
                     f"there are {', '.join(sorted(ours))}."
                 )
             offered[name] = ours[given] if isinstance(given, str) else given
@@ -155,21 +155,21 @@ def _arrays(tree: Any) -> Any:
 def from_clu(
     kind: Any, *, name: str | None = None, **arguments: Any
 ) -> "CluMetric | CluCollection":
-    """A metric of [clu](https://github.com/google/CommonLoopUtils) or metrax, or made like theirs.
+    """A metric of [clu](https://github.com/google/CommonLoopUtils) or metrax, or one like theirs.
 
     **Arguments:**
 
-    - `kind`: a class with `from_model_output(...)`, `merge(other)` and `compute()` that is a
-        pytree of arrays. It is carried in the state of the pass as it is. Or a
-        `clu.metrics.Collection` of them, each of which is logged by its name.
-    - `name`: what it goes by; by default the name of the class.
-    - `arguments`: what is handed to which parameter of `from_model_output`: one of our names
-        (`logits="y_pred"`), or a constant (`from_logits=True`). `logits`, `predictions`, `values`
-        are `y_pred` by themselves, `labels` and `targets` `y_true`, and `weights` and
-        `sample_weights` the mask.
+    - `kind`: a class with `from_model_output(...)`, `merge(other)` and `compute()` whose instances
+        are pytrees of arrays; or a `clu.metrics.Collection` of such classes, each of which is
+        logged under its name.
+    - `name`: its name in the logs; by default that of the class.
+    - `arguments`: for parameters of `from_model_output`, the name of what they receive
+        (`logits="y_pred"`), or a constant (`from_logits=True`). Without being told, `logits`,
+        `predictions` and `values` receive `y_pred`, `labels` and `targets` receive `y_true`, and
+        `weights` and `sample_weights` the mask.
 
-    How far what it gives is free of the split of the data is up to it: metrax's `Perplexity`, for
-    one, weighs batches by their rows, padding and all.
+    Whether the result depends on how the data are split into batches is up to that metric: metrax's
+    `Perplexity`, for one, weighs batches by their number of rows, including padding.
 
     !!! example
 
@@ -186,7 +186,7 @@ def from_clu(
         parts = {n: from_clu(kind, name=n, **mine[n]) for n, kind in members.items()}
         return CluCollection(own, parts)
     if not hasattr(kind, "from_model_output"):
-        raise TypeError(f"{kind!r} has no `from_model_output`, so it is no metric as clu's are.")
+        raise TypeError(f"{kind!r} has no `from_model_output`, so it is not a metric like clu's.")
     asked = request(kind.from_model_output)
     if not asked.everything:
         _check_arguments(arguments, asked.names)
@@ -197,6 +197,6 @@ def _check_arguments(arguments: Collection[str], taken: Collection[str]) -> None
     unknown = [name for name in arguments if name not in taken]
     if unknown:
         raise TypeError(
-            f"`{unknown[0]}` is no parameter of its `from_model_output`, which takes "
+            f"`{unknown[0]}` is not a parameter of its `from_model_output`, which takes "
             f"{', '.join(sorted(taken))}."
         )

@@ -145,9 +145,9 @@ def from_function(
 
     - `fn`: `fn(y_pred, y_true)`, or a function that asks for what it needs by name. It returns
         per-example values, a scalar that stands for the batch, or a dict of these.
-    - `modes`: how what it returns is folded, `Mean()` by default; several are told apart by a
+    - `modes`: how its values are reduced, `Mean()` by default. With several modes, each has its
         suffix, as in `Modes`.
-    - `name`: what it goes by; by default the function's own name.
+    - `name`: its name in the logs; by default that of the function.
 
     !!! example
 
@@ -165,5 +165,5 @@ def as_metric(member: Any) -> Metric:
     if isinstance(member, type) and issubclass(member, Metric):
         raise TypeError(f"`{member.__name__}` is a class: give an instance, `{member.__name__}()`.")
     if not isinstance(member, Metric) and not callable(member):
-        raise TypeError(f"{member!r} is no metric and no function: give `Accuracy()`, say.")
+        raise TypeError(f"{member!r} is neither a metric nor a function: give `Accuracy()`, say.")
     return member if isinstance(member, Metric) else from_function(member)

@@ -1,6 +1,7 @@
 """What a step of training does: the norms of its gradients and updates.
 
-They are of steps, so they are means over the steps of a pass, and depend on the batch size.
+They are of steps, so they are means over the steps of a pass, and depend on the batch size. What
+asks for `grads` sees them as `grad_step` returned them: those of complex leaves are not conjugated.
 """
 
 from typing import Any, final
@@ -8,10 +9,10 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from .._tree import is_inexact
-from .._types import Self
+from .._types import PyTree, Self
 from ._base import Metric
 from ._function import fold, merged, results_of, values_of
 from ._modes import Mean, check_modes
@@ -67,9 +68,9 @@ class GradientNorm(_TreeNorm):
 
     **Arguments:**
 
-    - `per_layer`: one for each layer, logged by its path, `gradient_norm/layers[0]`.
-    - `mode`: how steps are folded, the `Mean()` over them by default. `Modes(Mean(), Max())` gives
-        several.
+    - `per_layer`: whether each layer has its own, logged under its path, `gradient_norm/layers[0]`.
+    - `mode`: how steps are summarised, by default as their `Mean()`. `Modes(Mean(), Max())` gives
+        several values.
     """
 
     def update(self, grads: PyTree) -> Self:
@@ -82,9 +83,9 @@ class UpdateNorm(_TreeNorm):
 
     **Arguments:**
 
-    - `per_layer`: one for each layer, logged by its path, `update_norm/layers[0]`.
-    - `mode`: how steps are folded, the `Mean()` over them by default. `Modes(Mean(), Max())` gives
-        several.
+    - `per_layer`: whether each layer has its own, logged under its path, `update_norm/layers[0]`.
+    - `mode`: how steps are summarised, by default as their `Mean()`. `Modes(Mean(), Max())` gives
+        several values.
     """
 
     def update(self, updates: PyTree) -> Self:

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from .._naming import unique
 from .._tree import differences, is_typed_key, shapes, strong
+from .._types import PyTree
 from .._warn import warn
 from ._base import Metric
 from ._modes import Mean
@@ -26,6 +26,8 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
     for name, value in logs.items():
         if not isinstance(name, str):
             raise TypeError(f"`{who}` logs under the key {name!r}: names are strings.")
+        if not name:
+            raise ValueError(f"`{who}` logs under the empty name `''`: give {value!r} a name.")
         if isinstance(value, Metric):
             continue
         if isinstance(value, Mapping):
@@ -34,7 +36,7 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
                 f"`{{'{name}/...': ...}}`."
             )
         if is_typed_key(value):
-            raise TypeError(f"`{who}` logs `{name}`, which is a random key and no number.")
+            raise TypeError(f"`{who}` logs `{name}`, which is a random key, not a number.")
         if not isinstance(value, jax.Array):
             raise TypeError(
                 f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would "

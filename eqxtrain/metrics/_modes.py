@@ -34,14 +34,14 @@ class Mean(Metric):
 
     @staticmethod
     def of(value: Any, weight: Any = None, *, mask: Any = None) -> "Mean":
-        """A contribution made by hand.
+        """The contribution of one batch.
 
         **Arguments:**
 
         - `value`: a scalar that is itself a mean, or values with a leading batch axis (trailing
             axes are averaged).
-        - `weight`: what it stands for. For a scalar, how many examples (or tokens), 1 by default;
-            for a batch, a weight for each example, or for each value.
+        - `weight`: for a scalar, the number of examples (or tokens) that it is the mean of, 1 by
+            default; for a batch, a weight for each example, or for each value.
         - `mask`: false for rows that are padding, or a weight for each.
         """
         value = jnp.asarray(value)
@@ -85,7 +85,7 @@ class Sum(Metric):
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Sum":
-        """A contribution made by hand: a scalar, or values with a leading batch axis."""
+        """The contribution of one batch: a scalar, or values with a leading batch axis."""
         value = jnp.asarray(value).astype(jnp.float32)
         weight = weights(mask, value.shape)
         return Sum(CompensatedSum.of(jnp.sum(jnp.where(weight == 0, 0, value * weight))))
@@ -114,7 +114,7 @@ class Min(Metric):
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Min":
-        """A contribution made by hand: a scalar, or values with a leading batch axis."""
+        """The contribution of one batch: a scalar, or values with a leading batch axis."""
         return Min(*_extreme(value, mask, np.inf))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -141,7 +141,7 @@ class Max(Metric):
 
     @staticmethod
     def of(value: Any, *, mask: Any = None) -> "Max":
-        """A contribution made by hand: a scalar, or values with a leading batch axis."""
+        """The contribution of one batch: a scalar, or values with a leading batch axis."""
         return Max(*_extreme(value, mask, -np.inf))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -166,8 +166,8 @@ class Std(Metric):
     **Arguments:**
 
     - `over`: `"examples"`, each of which counts once, its trailing axes averaged first; or
-        `"steps"`, where each step's mean counts once. That is how much a measure of a step varies,
-        which depends on how the data are split.
+        `"steps"`, where the mean of each step counts once. The latter depends on how the data are
+        split into batches.
     """
 
     over: Literal["examples", "steps"] = eqx.field(default="examples", static=True)
@@ -181,7 +181,7 @@ class Std(Metric):
     def of(
         value: Any, *, mask: Any = None, over: Literal["examples", "steps"] = "examples"
     ) -> "Std":
-        """A contribution made by hand: a scalar, or values with a leading batch axis."""
+        """The contribution of one batch: a scalar, or values with a leading batch axis."""
         values, weight = counted(jnp.atleast_1d(jnp.asarray(value)), mask)
         values, weight = values.reshape(-1), weight.reshape(-1)
         if over == "steps":
@@ -213,7 +213,7 @@ def check_modes(who: str, modes: tuple[Any, ...]) -> None:
 
 @final
 class Modes(Metric):
-    """Several modes of one value, told apart by a suffix: `norm_mean`, `norm_max`.
+    """Several modes of one value, each with a suffix of its own: `norm_mean`, `norm_max`.
 
     !!! example
 
@@ -237,7 +237,7 @@ class Modes(Metric):
 
     @staticmethod
     def of(value: Any, *modes: Metric, mask: Any = None) -> "Modes":
-        """A contribution made by hand, to each of `modes`."""
+        """The contribution of one batch to each of `modes`."""
         return Modes(*modes).reset().update(value, mask=mask)
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:

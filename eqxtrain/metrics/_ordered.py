@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
-from .._types import Self
+from .._types import PyTree, Self
 from ._base import Metric
 
 
@@ -23,7 +23,7 @@ class Last(Metric):
 
     @staticmethod
     def of(value: Any) -> "Last":
-        """A contribution made by hand: the value itself, an array of any shape."""
+        """The contribution of one batch: the value itself, an array of any shape."""
         return Last(jnp.asarray(value), jnp.ones((), bool))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -52,9 +52,9 @@ class Last(Metric):
 
 @final
 class Gather(Metric):
-    """The values of every example of a pass, in order, padding removed.
+    """The values of every example of a pass, in order, without padding.
 
-    An *emission*: its values leave the device as they come and are joined once, on the host.
+    The values leave the device after each call, and are joined on the host at the end of the pass.
     """
 
     values: PyTree = None
@@ -62,13 +62,13 @@ class Gather(Metric):
 
     @staticmethod
     def of(values: PyTree, *, counts: Any = None, ids: Any = None, mask: Any = None) -> "Gather":
-        """A contribution made by hand.
+        """The contribution of one batch.
 
         **Arguments:**
 
         - `values`: an array, or a tree of them, with a leading batch axis.
-        - `counts`, `ids`: what each value stands for, or which example it is of. Given either, a
-            dict of `values` and of them is gathered.
+        - `counts`, `ids`: how much each value stands for, and which example it belongs to. With
+            either, the result is a dict of them and of `values`.
         - `mask`: false for rows that are padding, which are left out.
         """
         beside = {name: v for name, v in {"counts": counts, "ids": ids}.items() if v is not None}

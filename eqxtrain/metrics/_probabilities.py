@@ -68,8 +68,8 @@ class LogLoss(_LikelihoodMetric):
 
     **Arguments:**
 
-    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: of what lies
-        outside of [0, 1], the log loss is nan.
+    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities; outside of
+        [0, 1] they make the log loss nan.
     - `ignore_index`: a label that is not counted.
     """
 
@@ -84,9 +84,9 @@ class Perplexity(_LikelihoodMetric):
     **Arguments:**
 
     - `from_logits`: whether `y_pred` `(batch, ..., tokens, vocabulary)` are logits. If not, they
-        must be probabilities: of what lies outside of [0, 1], the perplexity is nan.
-    - `ignore_index`: a label that is not counted, that of padding. (Or weigh tokens, by `Weighted`
-        and a `sample_weight` of rank 2.)
+        must be probabilities; outside of [0, 1] they make the perplexity nan.
+    - `ignore_index`: a label that is not counted, such as that of padding. (Alternatively, use
+        `Weighted` and a `sample_weight` of rank 2.)
     """
 
     def compute(self) -> Float[Array, ""]:
@@ -97,15 +97,16 @@ class Perplexity(_LikelihoodMetric):
 class CalibrationError(Metric):
     """How far confidence is from accuracy (ECE), over bins of confidence, as in torchmetrics.
 
-    Guo et al., *On Calibration of Modern Neural Networks*, 2017. Confidence is that of the
-    predicted class; of a single class, its probability against how often it is true.
+    Guo et al., *On Calibration of Modern Neural Networks*, 2017. Confidence is the probability of
+    the predicted class. With a single score per example, that score is compared with how often
+    class 1 is true.
 
     **Arguments:**
 
-    - `bins`: into how many of equal width confidence is divided.
+    - `bins`: how many bins of equal width there are.
     - `norm`: `"l1"`, the mean gap; `"l2"`, the root of the mean square; `"max"`, the largest.
-    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: of what lies
-        outside of [0, 1], the error is nan.
+    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities; outside of
+        [0, 1] they make the error nan.
     - `ignore_index`: a label that is not counted.
     """
 

@@ -50,7 +50,7 @@ class MeanSquaredError(_ErrorMetric):
 class RootMeanSquaredError(_ErrorMetric):
     """The root of the mean of `(y_pred - y_true)²` over examples and outputs.
 
-    As in Keras and torchmetrics; of several outputs, scikit-learn averages their roots.
+    As in Keras and torchmetrics. (For several outputs, scikit-learn averages the roots instead.)
     """
 
     def error(self, y_pred: Values, y_true: Values) -> Values:
@@ -70,7 +70,7 @@ class MeanAbsoluteError(_ErrorMetric):
 
 @final
 class MeanAbsolutePercentageError(_ErrorMetric):
-    """The mean of `|y_pred - y_true| / |y_true|`, a share and no percentage, as in scikit-learn.
+    """The mean of `|y_pred - y_true| / |y_true|`, as a fraction like scikit-learn's: 0.1 for 10 %.
 
     The denominator is kept at float32's `eps` or more.
     """
@@ -83,7 +83,7 @@ class MeanAbsolutePercentageError(_ErrorMetric):
 class MeanSquaredLogError(_ErrorMetric):
     """The mean of `(log(1 + y_pred) - log(1 + y_true))²`, as in scikit-learn.
 
-    It is nan where there are values below -1.
+    Values below -1 make it nan.
     """
 
     def error(self, y_pred: Values, y_true: Values) -> Values:
@@ -98,7 +98,7 @@ class HuberLoss(_ErrorMetric):
 
     **Arguments:**
 
-    - `delta`: δ, from which on the error counts linearly.
+    - `delta`: δ; larger errors count linearly.
     """
 
     delta: float = eqx.field(default=1.0, static=True)
@@ -135,7 +135,7 @@ class PinballLoss(_ErrorMetric):
 class CosineSimilarity(_ErrorMetric):
     """The mean over examples of the cosine between `y_pred` and `y_true` along the last axis.
 
-    As in Keras; that of a vector of zeros is 0.
+    As in Keras. With a vector of zeros, the cosine is 0.
     """
 
     def error(self, y_pred: Values, y_true: Values) -> Float[Array, "batch ..."]:

@@ -41,9 +41,10 @@ class _Wrapper(Metric):
 class Weighted(_Wrapper):
     """A metric that heeds `sample_weight`: `Weighted(Accuracy())` is `Σ(m·w·right) / Σ(m·w)`.
 
-    Metrics see no weights otherwise, as in Keras. The metric inside gets them as its `mask`, so it
-    must take one. Weights of rank 2 weigh each token of an example. Without weights it is what the
-    metric inside is.
+    Other metrics don't see weights, as in Keras; and unlike Keras's `weighted_metrics`, this one
+    does not see `class_weight`. The metric inside gets the weights as its `mask`, so it must take
+    one. Weights of rank 2 weigh each token of an example. Without weights, the result is that of
+    the metric inside.
     """
 
     def __check_init__(self) -> None:
@@ -55,7 +56,7 @@ class Weighted(_Wrapper):
 
     @property
     def name(self) -> str:
-        """What it goes by in a list of metrics."""
+        """Its name in a list of metrics."""
         return f"weighted_{name_of(self.metric) or 'metric'}"
 
     def update(self, **available: Any) -> Self:
@@ -91,15 +92,15 @@ class On(_Wrapper):
 
     - `metric`: a metric or a function.
     - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
-        `sample_weight` where these have parts. Where the labels picked are None, nothing is
-        measured.
+        `sample_weight` where these have parts. If the labels of that part are None, the metric is
+        left out.
     """
 
     on: Key | tuple[Key, ...] = eqx.field(static=True)
 
     @property
     def name(self) -> str:
-        """What it goes by in a list of metrics."""
+        """Its name in a list of metrics."""
         return name_of(self.metric) or "metric"
 
     def picked(self, available: dict[str, Any]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_a_callback_that_reads_logs_alone_is_refused_the_state() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_misspelt_hooks_and_things_that_are_no_callbacks_get_a_sentence() -> None:
-    with pytest.raises(TypeError, match=r"`Typo.on_epoch_ends` is no hook"):
+    with pytest.raises(TypeError, match=r"`Typo.on_epoch_ends` is not a hook"):
         type("Typo", (et.Callback,), {"on_epoch_ends": lambda self, run: None})
     for wrong, message in ((Tape, "the class `Tape`"), (print, "built-in function print")):
         with pytest.raises(TypeError, match=message):

@@ -44,7 +44,7 @@ def test_every_example_comes_once_in_order(
     batches = list(batches_of(source, cut, order))
     assert len(batches) == source.steps(cut)
     if remainder == "pad":
-        assert all(data.size(batch) == batch_size for batch in batches)
+        assert all(data.size(batch) == min(batch_size, length) for batch in batches)
         masks = [batch.mask for batch in batches]
         assert np.concatenate(masks).sum() == length and all(mask.all() for mask in masks[:-1])
         batches = [jax.tree.map(lambda leaf, b=b: leaf[b.mask], b.batch) for b in batches]
@@ -134,7 +134,7 @@ def test_torch_tensors_are_arrays() -> None:
         (("text",), TypeError, r"a Python `str`"),
         ((np.float32(3),), ValueError, r"`x` is a scalar"),
         ((jr.split(jr.key(0), 3),), TypeError, r"`x` holds random keys.*key_data"),
-        (({"a": iter([1])},), TypeError, r"`x\['a'\]` is a `list_iterator`, which is no array"),
+        (({"a": iter([1])},), TypeError, r"`x\['a'\]` is a `list_iterator`, which is not an array"),
     ],
 )
 def test_what_is_no_data_gets_a_sentence(

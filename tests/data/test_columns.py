@@ -94,3 +94,18 @@ def test_arrays_that_no_device_takes_as_they_are() -> None:
         column(np.ma.masked_array(X, X > 0))
     with pytest.raises(TypeError, match=r"dtype \[\('a', '<f4'\)\], which no device computes"):
         column(np.zeros(3, [("a", np.float32)]))
+
+
+def test_an_array_that_was_deleted_is_named_by_its_path() -> None:
+    x, y = arrays(6)
+    gone = jnp.asarray(x)
+    gone.delete()
+    made, remedy = learner(), " was deleted, or given away .* make it again"
+    with pytest.raises(ValueError, match=r"`x\[1\]`" + remedy):
+        made.fit((x, gone), y, verbose=0)
+    with pytest.raises(ValueError, match="`y`" + remedy):
+        made.evaluate(x, gone)
+    with pytest.raises(ValueError, match=r"In `validation_data\['a'\]`: `x`" + remedy):
+        made.fit(x, y, validation_data={"a": (gone, y)}, verbose=0)
+    with pytest.raises(ValueError, match=r"`batch\[0\]`" + remedy):
+        made.fit([(gone, y)], verbose=0)

@@ -89,7 +89,7 @@ def test_a_dataset_with_a_format_keeps_it_and_one_with_texts_is_refused() -> Non
     texts = datasets.Dataset.from_dict({"x": X.tolist(), "name": ["u"] * 21})
     with pytest.raises(TypeError, match=r"`batch\['name'\]` has the dtype <U1"):
         learner().predict(texts)
-    with pytest.raises(TypeError, match=r"`x\['train'\]` is a `Dataset`, which is no array"):
+    with pytest.raises(TypeError, match=r"`x\['train'\]` is a `Dataset`, which is not an array"):
         learner().predict(datasets.DatasetDict({"train": whole}))
 
 

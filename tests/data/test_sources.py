@@ -74,7 +74,7 @@ def test_loaders_of_others_give_batches() -> None:
         (lambda: None, r"returned a `NoneType`; it is called for each pass"),
         (lambda n: n, r"takes arguments, \(n\): it is called without any"),
         (3, "a Python `int`"),
-        (object(), "is a `object`, which is no array"),
+        (object(), "is a `object`, which is not an array"),
     ],
 )
 def test_what_is_none_of_them_gets_a_sentence(given: Any, match: str) -> None:

@@ -74,7 +74,7 @@ def test_each_measurement_is_of_its_batch_alone() -> None:
 
 @pytest.mark.parametrize("wrong", [3, "accuracy", np.ones(2)])
 def test_what_is_no_metric_is_refused_by_its_name(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"`a/b` is .*no metric and no function"):
+    with pytest.raises(TypeError, match=r"`a/b` is .*neither a metric nor a function"):
         check({"a": {"b": wrong}})
 
 

@@ -279,7 +279,7 @@ def test_an_average_of_none_is_each_class_by_itself(rng: np.random.Generator) ->
     ],
 )
 def test_numbers_out_of_range_get_a_sentence(make: Any, option: str) -> None:
-    with pytest.raises(ValueError, match=rf"`{option}\)` is no good: give a"):
+    with pytest.raises(ValueError, match=rf"`{option}\)` is not valid: give a"):
         make()
 
 

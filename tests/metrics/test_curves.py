@@ -124,10 +124,50 @@ def test_tokens_to_ignore_and_padding_are_left_out(
     np.testing.assert_allclose(seen.compute(), expected, rtol=1e-5)
 
 
-def test_logits_are_ranked_as_their_probabilities(rng: np.random.Generator) -> None:
-    t, logits = rng.integers(0, 2, ROWS).astype(np.int32), rng.normal(size=ROWS).astype(np.float32)
-    seen = in_batches(m.AUROC(bins=None, from_logits=True), logits, t)
-    np.testing.assert_allclose(seen.compute(), sk.roc_auc_score(t, logits), rtol=1e-5)
+@pytest.mark.parametrize("shift", [0, 40, -120])
+@every_kind
+def test_exact_curves_rank_logits_though_their_probabilities_are_all_one(
+    name: str, shift: float, rng: np.random.Generator
+) -> None:
+    kind, oracle = KINDS[name]
+    t = rng.integers(0, 2, 600).astype(np.int32)
+    logits = (rng.normal(size=600) * 10 + 5 * t + shift).astype(np.float32)
+    weight = rng.random(600).astype(np.float32)
+    seen = in_batches(kind(bins=None, from_logits=True), logits, t, weight=weight).compute()
+    np.testing.assert_allclose(seen, oracle(t, logits, sample_weight=weight), rtol=1e-6)
+    labels = kind(bins=None, from_logits=True, multilabel=True, average="micro")
+    two, both = logits.reshape(300, 2), t.reshape(300, 2)
+    np.testing.assert_allclose(
+        in_batches(labels, two, both).compute(), oracle(t, logits), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("average", ["macro", "micro"])
+@pytest.mark.parametrize("scale", [1, 10, 100])
+@pytest.mark.parametrize("name", ["auroc", "average_precision"])
+def test_exact_curves_of_classes_rank_what_softmax_would_round(
+    name: str, scale: float, average: Any, rng: np.random.Generator
+) -> None:
+    """Against scikit-learn on log-odds in float64, which have no ties."""
+    t = rng.integers(0, CLASSES, 300).astype(np.int32)
+    logits = ((rng.normal(size=(300, CLASSES)) + np.eye(CLASSES)[t]) * scale).astype(np.float32)
+    odds = np.array(
+        [
+            [z[k] - np.logaddexp.reduce(np.delete(z, k)) for k in range(CLASSES)]
+            for z in logits.astype(np.float64)
+        ]
+    )
+    seen = in_batches(KINDS[name][0](bins=None, average=average, from_logits=True), logits, t)
+    np.testing.assert_allclose(seen.compute(), rest(name, odds, t, None, average), rtol=1e-6)
+
+
+def test_a_logit_of_minus_infinity_is_a_class_that_is_ruled_out(rng: np.random.Generator) -> None:
+    p, t, _ = scores(rng)
+    ruled_out = np.where((p < 0.2) & (np.eye(CLASSES)[t] == 0), -np.inf, np.log(p + 1e-3))
+    logits = ruled_out.astype(np.float32)
+    exact = in_batches(m.AUROC(bins=None, from_logits=True), logits, t).compute()
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(exact, rest("auroc", softmax, t, None, "macro"), rtol=1e-5)
 
 
 pairs = st.tuples(
@@ -218,7 +258,7 @@ def test_wrong_labels_decisions_and_bins_get_a_sentence() -> None:
         assert np.isnan(eqx.filter_jit(m.AUROC().update)(p, np.array([0, 2], np.int32)).compute())
     with pytest.raises(ValueError, match="looks at scores, but `y_pred` holds decisions"):
         m.AveragePrecision().update(p[:, 0] > 0, np.array([0, 1], np.int32))
-    with pytest.raises(ValueError, match=r"`AUROC\(bins=1\)` is no good: give a whole number of 2"):
+    with pytest.raises(ValueError, match=r"`AUROC\(bins=1\)` is not valid: give a whole"):
         m.AUROC(bins=1)
 
 

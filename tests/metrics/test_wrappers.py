@@ -217,7 +217,7 @@ def test_wrapped_metrics_that_saw_nothing_are_nan() -> None:
 def test_what_is_no_metric_is_refused_with_a_sentence(
     wrap: Callable[[Any], Any], wrong: Any
 ) -> None:
-    with pytest.raises(TypeError, match=r"`Accuracy` is a class.*|is no metric and no function"):
+    with pytest.raises(TypeError, match=r"`Accuracy` is a class.*|neither a metric nor a function"):
         wrap(wrong)
 
 

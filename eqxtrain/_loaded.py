@@ -1,0 +1,53 @@
+"""A learner without a state into which the file of one with a state was loaded.
+
+Plain Equinox loads leaf by leaf, in the order of the fields, and leaves what is unread unread. In
+the order of a learner's fields, those that it has without a state come first, with `is_initialised`
+among them. So what is loaded is right, up to where `state` stands, and the file of an initialised
+learner has set `is_initialised`, where there is no state.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ._warn import warn
+
+
+def tell_what_is_missing(learner: Any, *, starts: bool) -> None:
+    """Say what loading without a state has left behind, or read wrongly.
+
+    **Arguments:**
+
+    - `starts`: whether a state is made to train with, or only to look at the model.
+
+    **Raises:** `ValueError` where fields behind `state` were read from leaves that are not theirs.
+    """
+    if learner.state is not None or not getattr(learner, "is_initialised", False):
+        return
+    who = type(learner).__name__
+    like = f"`eqx.tree_deserialise_leaves(path, {who}(...).init())`"
+    if wrong := _behind_state(learner):
+        listed = ", ".join(f"`{name}`" for name in wrong)
+        raise ValueError(
+            f"A file of an initialised `{who}` was loaded into one without a state, so what stands "
+            f"behind its state was read from the optimizer's: {listed}. Load it into an "
+            f"initialised one, {like}."
+        )
+    if starts:
+        warn(
+            f"A file of an initialised `{who}` was loaded into one without a state: the model is "
+            "that of the file, but the optimizer's state, the key and the step were left behind, "
+            f"and begin anew. To go on where it stopped, load into an initialised one, {like}; to "
+            "begin anew without this warning, `learner.replace(state=None)`."
+        )
+
+
+def _behind_state(learner: Any) -> list[str]:
+    """The fields behind `state` with leaves that a file holds."""
+    fields = [f for f in dataclasses.fields(learner) if not f.metadata.get("static", False)]
+    names = [f.name for f in fields]
+    behind = names[names.index("state") + 1 :]
+    is_saved = lambda name: any(map(eqx.is_array_like, jax.tree.leaves(getattr(learner, name))))
+    return [name for name in behind if is_saved(name)]
