@@ -289,11 +289,12 @@ class Pass:
 
     def outputs(self) -> PyTree:
         """Of a `predict` pass: what the step gave, one row an example, as NumPy arrays."""
-        metrics = self._with_emitted(self._metrics_static.merge(self._metrics))
-        return jax.tree.map(np.asarray, metrics[Y_PRED].compute())
+        return jax.tree.map(np.asarray, self.accumulated()[Y_PRED].compute())
+
+    def accumulated(self) -> Any:
+        """The accumulators of the pass so far, with what was gathered; waits for the device."""
+        return self._with_emitted(self._metrics_static.merge(self._metrics))
 
     def _with_emitted(self, metrics: PyTree) -> PyTree:
         self._finish_all()
-        if not self._fetched:
-            return metrics
-        return _logs.put_back(metrics, _logs.joined(self._fetched))
+        return _logs.put_back(metrics, _logs.joined(self._fetched)) if self._fetched else metrics

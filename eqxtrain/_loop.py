@@ -23,6 +23,7 @@ from ._schedule import Schedule
 from ._steps import AbstractLearner
 from ._warn import warn
 from .callbacks import Run
+from .metrics import _logs
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
@@ -98,6 +99,7 @@ class _Fit:
         self._snapshot: Any = (self._run.learner, self._reader.position)
         self._taken = 0
         self._measured: dict[str, Any] = {}
+        self._told_of_nan = False
 
     def _driver(self) -> Driver:
         """One for each epoch: kept, it would be held by what it holds, and so would the data."""
@@ -105,7 +107,7 @@ class _Fit:
         return Driver(
             self._run,
             self._given.callbacks,
-            ran=self._reader.ran,
+            ran=self._count,
             settle=self._settle,
             halted=self._is_halted,
             pause=None if every is None else Pause(every, self._validate),
@@ -171,47 +173,89 @@ class _Fit:
         if epoch > 0:
             self._take_snapshot()
         run.epoch, self._measured = epoch, {}
+        self._ran, self._due = 0, None
         run.enter(training=training, measuring=training)
         self._tell("on_epoch_begin")
         if run.stopped is not None:  # before a step: there is nothing to measure or to record
             run.forget(dict.fromkeys(run.history, math.nan))
             self._tell("on_epoch_end")
             return
-        whole = self._train()
-        if self._interrupt.asked and not whole:
-            return
-        result = training.logs()
+        trained = False
+        try:
+            whole = self._train()
+            if self._interrupt.asked and not whole:
+                return
+            trained = True
+            result = training.logs()
+        except BaseException:
+            if trained or self._ran == self._due:
+                self._record_what_is_left(began)
+            raise
         training.begin()
         try:
+            self._warn_of_nan(result)
             if self._validation and self._schedule.validates(epoch):
                 self._validate()
-        except BaseException:
-            run.history.append(result)  # it was trained whole
-            raise
-        for name, value in self._measured.items():
+            self._add_validation_to(result)
+            if not self._interrupt.asked:
+                run.enter(training=training, measuring=None)
+                run.forget(result)
+                self._tell("on_epoch_end")
+        finally:  # it was trained whole, whatever became of validation and of those who were told
+            self._add_validation_to(result)
+            self._record(result, began)
+
+    def _add_validation_to(self, result: dict[str, Any]) -> None:
+        """Add what was validated last, once."""
+        measured, self._measured = self._measured, {}
+        for name, value in measured.items():
             result[unique(name, result)] = value
-        if not self._interrupt.asked:
-            run.enter(training=training, measuring=None)
-            run.forget(result)
-            self._tell("on_epoch_end")
-        run.history.append(result)  # also if validation was interrupted, and nobody told of it
-        run.history.timing.epochs.append(time.perf_counter() - began)
+
+    def _record(self, result: Mapping[str, Any], began: float) -> None:
+        history = self._run.history
+        history.append(result)
+        history.timing.epochs.append(time.perf_counter() - began)
+
+    def _record_what_is_left(self, began: float) -> None:
+        """Record an epoch after whose last step something failed, perhaps its numbers themselves.
+
+        If it was the device, there is no such epoch: the learner of its beginning is rescued.
+        """
+        with contextlib.suppress(Exception):  # what went wrong first is what people must see
+            if self._training.intact:
+                result = _logs.computable(self._training.accumulated())
+                self._add_validation_to(result)
+                self._record(result, began)
+
+    def _warn_of_nan(self, result: Mapping[str, Any]) -> None:
+        loss = result.get("loss")
+        if not self._told_of_nan and isinstance(loss, float) and math.isnan(loss):
+            self._told_of_nan = True
+            warn(
+                f"The loss of epoch {self._run.epoch + 1} is nan. Look for nan in the data, for a "
+                "learning rate that is too high, and for `log(0)`, `0 / 0` or `sqrt(0)` in model "
+                "and loss; under `jax.debug_nans(True)` the operation that makes one raises."
+            )
 
     def _train(self) -> bool:
         """The steps of an epoch; gives whether these were all that it has."""
         reader, most = self._reader, self._schedule.most(self._taken)
         left = reader.left
+        due = most if self._schedule.steps_per_epoch is not None else left
+        self._due = due = due if due is None or most is None else min(due, most)
         with closing(reader.stacks(self._training.capacity, most, self._order())) as stacks:
             steps = self._driver().over(self._training, stacks)
         self._taken += steps
-        due = most if self._schedule.steps_per_epoch is not None else left
-        due = due if due is None or most is None else min(due, most)
         if due is not None and steps < due and not self._is_halted():
             warn(
                 f"The data ran out after {steps} of the {due} steps of epoch "
                 f"{self._run.epoch + 1}, which ends here; the next one begins a new pass over them."
             )
         return not self._is_halted() if due is None else steps >= due
+
+    def _count(self, steps: int) -> None:
+        self._reader.ran(steps)
+        self._ran += steps
 
     def _order(self) -> data.Order | None:
         """The order of a pass that begins now."""
@@ -224,7 +268,8 @@ class _Fit:
         """Validation, at the end of an epoch or between two of its steps."""
         if self._interrupt.asked:
             return
-        self._measured = self._validation()
+        self._measured = {}
+        self._validation(self._measured)
         self._run.enter(training=self._training, measuring=self._training)
         self._settle()
 

@@ -160,9 +160,12 @@ class Validation:
                 if first is not None:
                     self._testing().prepare(first, 1 if reader.is_short else None)
 
-    def __call__(self) -> dict[str, Any]:
-        """What is measured on each set, under its prefix; incomplete if that is interrupted."""
-        run, result = self._run, dict[str, Any]()
+    def __call__(self, result: dict[str, Any]) -> None:
+        """Add to `result` what is measured on each set, under its prefix.
+
+        It is incomplete if that is interrupted, or fails.
+        """
+        run = self._run
         for prefix, reader in self._readers.items():
             testing = self._testing()
             run.enter(training=self._training, measuring=testing)
@@ -179,9 +182,8 @@ class Validation:
             for name, value in measured.items():
                 result[unique(prefix + name, result)] = value
             if self._interrupt.asked:
-                return result
+                return
         run.history.validations.append({"epoch": run.epoch, "step": run.step, **result})
-        return result
 
     def _testing(self) -> Pass:
         testing = Pass(self._training.learner, "test", options=self._given.options)

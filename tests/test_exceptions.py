@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from helpers import CROSS_ENTROPY, data, learner, linear, same
@@ -187,3 +188,67 @@ def test_everybody_is_told_of_what_goes_wrong_before_the_first_batch() -> None:
         with pytest.raises(LookupError):
             run(breaks, callbacks=Hears())
     assert told == [(LookupError, 0, None)] * 3
+
+
+class Late(et.metrics.Metric):
+    """A metric whose value can't be computed, once there is one."""
+
+    total: Array = eqx.field(default_factory=lambda: jnp.zeros(()))
+
+    def update(self, y_pred: Any) -> "Late":
+        return Late(self.total + 1)
+
+    def merge(self, other: "Late") -> "Late":
+        return Late(self.total + other.total)
+
+    def compute(self) -> Array:
+        if not isinstance(self.total, jax.core.Tracer) and self.total > 0:
+            raise ArithmeticError("late")
+        return self.total
+
+    def reset(self) -> "Late":
+        return Late()
+
+
+def test_an_epoch_keeps_its_other_numbers_though_a_metric_fails() -> None:
+    x, y = data()
+    options: dict[str, Any] = {"batch_size": 7, "verbose": 0, "eager": True}
+    late = learner(metrics={"late": Late(), "rows": et.metrics.Gather()})
+    with pytest.raises(ArithmeticError, match="late") as raised:
+        late.fit(x, y, epochs=2, **options)
+    history: et.History = vars(raised.value)["history"]
+    assert history.epochs == len(history.timing.epochs) == 1
+    assert history["loss"] == learner().fit(x, y, **options).history["loss"]
+    assert list(history) == ["loss", "rows"] and history["rows"][0].shape == (21, 3)
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end", "on_test_batch_begin"])
+def test_an_epoch_that_was_trained_whole_is_recorded_whoever_fails(hook: str) -> None:
+    x, y = data()
+    sets = {"a": (x, y), "b": (x[:14], y[:14])}
+
+    class Fails(et.Callback):
+        reads = "logs"
+
+    last = {"on_epoch_end": 2, "on_train_batch_end": 4, "on_test_batch_begin": 9}[hook]
+    told: list[int] = []
+
+    def fails(self: Any, run: et.Run) -> None:
+        told.append(run.step)
+        if len(told) == last:
+            raise ZeroDivisionError
+
+    setattr(Fails, hook, fails)
+    options: dict[str, Any] = {"batch_size": 7, "verbose": 0, "epochs": 2}
+    options |= {"validation_data": sets, "steps_per_call": 3}
+    with pytest.raises(ZeroDivisionError) as raised:
+        learner().fit(x, y, callbacks=Fails(), **options)
+    carried: Any = raised.value
+    assert int(carried.learner.state.step) == 6
+    assert carried.history.epochs == len(carried.history.timing.epochs) == 2
+    whole = learner().fit(x, y, **options).history
+    assert carried.history["loss"] == whole["loss"]
+    for name, failing in {"val_a_loss": hook == "on_train_batch_end", "val_b_loss": True}.items():
+        kept = 1 if failing and hook != "on_epoch_end" else 2
+        assert carried.history[name][:kept] == whole[name][:kept]
+        assert np.isnan(carried.history[name][kept:]).all()
