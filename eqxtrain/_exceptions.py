@@ -1,9 +1,10 @@
 """How an exception leaves a run: it carries the learner, it is told of, it ends in a sentence."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
+from ._carried import carry
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -23,8 +24,7 @@ def telling_of_exceptions(
             carried["learner"] = rescue()
         except Exception as second:  # what went wrong first is what people must see
             error.add_note(f"The learner could not be rescued: {second!r}")
-        with suppress(TypeError):  # an exception with slots can carry nothing
-            vars(error).update(carried)
+        carry(error, **carried)
         if "filter_jit" in str(error):
             error.add_note("Run again with `eager=True` to see the line of the step that raised.")
         for callback in callbacks:

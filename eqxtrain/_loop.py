@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from . import _tree, data
+from ._carried import carry
 from ._drive import Driver, Pause
 from ._engine import Pass
 from ._exceptions import telling_of_exceptions
@@ -282,5 +283,5 @@ def _report_interruption(
         print(f"{text}: this is the learner of then.")
         return
     error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
-    vars(error).update(learner=learner, history=history)
+    carry(error, learner=learner, history=history)
     raise error

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import CROSS_ENTROPY, data, learner, linear, same
+from jax.core import Tracer
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -202,7 +203,7 @@ class Late(et.metrics.Metric):
         return Late(self.total + other.total)
 
     def compute(self) -> Array:
-        if not isinstance(self.total, jax.core.Tracer) and self.total > 0:
+        if not isinstance(self.total, Tracer) and self.total > 0:
             raise ArithmeticError("late")
         return self.total
 

@@ -16,7 +16,7 @@ ROOMS = [
     "metrics", "_reduction", "_labels", "_loss", "_regularize", "_state",
     "_optimize", "_outputs", "_summary", "_protocol", "_forward", "_steps", "_cost", "_record",
     "_compile", "data", "_fold", "_programs", "_engine", "_initialise", "_history", "_interrupt",
-    "callbacks", "_exceptions", "_drive", "_schedule", "_passes", "_loop", "_arguments",
+    "_carried", "callbacks", "_exceptions", "_drive", "_schedule", "_passes", "_loop", "_arguments",
     "_forecast", "_learner", "__init__",
 ]  # fmt: skip
 """The rooms of the house in order; each may import those above it."""
