@@ -1,8 +1,13 @@
 """How an exception leaves a run: it carries the learner, it is told of, it ends in a sentence."""
 
+import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import equinox as eqx
+import jax
 
 from ._carried import carry
 from .callbacks import Run
@@ -15,7 +20,8 @@ def telling_of_exceptions(
 ) -> Iterator[None]:
     """Let an exception carry the learner and the history, and tell the callbacks of it."""
     try:
-        yield
+        with plainly():
+            yield
     except BaseException as error:
         run.exception = error
         _end_in_our_sentence(error)
@@ -25,8 +31,6 @@ def telling_of_exceptions(
         except Exception as second:  # what went wrong first is what people must see
             error.add_note(f"The learner could not be rescued: {second!r}")
         carry(error, **carried)
-        if "filter_jit" in str(error):
-            error.add_note("Run again with `eager=True` to see the line of the step that raised.")
         for callback in callbacks:
             try:
                 callback.on_exception(run)
@@ -34,6 +38,42 @@ def telling_of_exceptions(
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
         run.exception = None  # its traceback holds the run, and so would the data be held
         raise
+
+
+_OF_ERROR_IF = re.compile(
+    r"EquinoxRuntimeError: (.*?)\n+-{9,}\nAn error occurred during the runtime", re.DOTALL
+)
+"""How the device reports an `eqx.error_if`, in the middle of a traceback."""
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Let an `eqx.error_if` in a compiled step end in its own sentence.
+
+    Programs are called without `eqx.filter_jit`'s wrapper, which does this for its own: the device
+    reports a traceback as a text, with the advice to use `filter_jit`.
+    """
+    logger = logging.getLogger(jax.pure_callback.__module__)
+    logger.addFilter(_is_news)
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        found = _OF_ERROR_IF.search(str(error))
+        if found is None:
+            raise
+        text = (
+            "The check of an `eqx.error_if` in a compiled step failed; `eager=True` shows which "
+            f"line it is in.\n{found[1]}"
+        )
+        raise eqx.EquinoxRuntimeError(text).with_traceback(error.__traceback__) from None
+    finally:
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for JAX's log of the exception behind an `eqx.error_if`, which is raised as well."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not kind.__name__.endswith("EquinoxRuntimeError")
 
 
 @contextmanager

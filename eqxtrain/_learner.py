@@ -247,8 +247,7 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """One training step on one batch. Returns the new learner, and this batch's logs."""
-        done = _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
-        return done.learner, done.logs()
+        return _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
 
     def test_on_batch(
         self,
@@ -260,11 +259,11 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> dict[str, Any]:
         """The logs of one batch."""
-        return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager).logs()
+        return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager)[1]
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` gives for one batch, as NumPy arrays."""
-        return _passes.on_batch(self, "predict", (x, None, None), None, eager).outputs()
+        return _passes.on_batch(self, "predict", (x, None, None), None, eager)[1]
 
     def forecast(
         self,

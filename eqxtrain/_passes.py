@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from . import _reduction, data
 from ._drive import Driver
 from ._engine import Options, Pass
-from ._exceptions import noting, telling_of_exceptions
+from ._exceptions import noting, plainly, telling_of_exceptions
 from ._fold import Kind
 from ._history import History
 from ._initialise import Padding, ready
@@ -82,15 +82,17 @@ def _whole(learner: AbstractLearner[Any], given: Given, kind: Kind, steps: int |
 
 
 def on_batch(
-    learner: Any, kind: Kind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
-) -> Pass:
-    """A pass over a single batch."""
+    learner: L, kind: Kind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
+) -> tuple[L, Any]:
+    """One step on one batch: the learner after it, and what it measured, or predicted."""
     batch = data.array_source(*given).tree
     batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
     table = _reduction.class_weight_table(class_weight, given[1])
-    one = Pass(ready(learner, batch, kind), kind, class_weight=table, options=Options(eager, 1))
-    one(batch)
-    return one
+    with plainly():
+        one = Pass(ready(learner, batch, kind), kind, class_weight=table, options=Options(eager, 1))
+        one(batch)
+        measured = one.outputs() if kind == "predict" else one.logs()
+    return one.learner, measured
 
 
 def _pass_over(

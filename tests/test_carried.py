@@ -31,17 +31,18 @@ def _numbered(text: str, number: int) -> Numbered:
     return Numbered(text, number=number)
 
 
+def sent(error: BaseException, protocol: int | None = None) -> Any:
+    """The exception as it arrives in another process."""
+    return pickle.loads(pickle.dumps(error, protocol))
+
+
 def _made() -> list[BaseException]:
-    try:
-        _ = object().nothing  # pyright: ignore[reportAttributeAccessIssue]
-    except AttributeError as error:
-        missing = error
     return [
         ZeroDivisionError("mine"),
         KeyboardInterrupt("mine"),
         OSError(2, "mine", "file"),
         ImportError("mine", name="module", path="path"),
-        missing,
+        AttributeError("mine", name="nothing", obj=object),
         UnicodeDecodeError("utf-8", b"mine", 0, 1, "why"),
         jax.errors.JaxRuntimeError("mine"),
         eqx.EquinoxRuntimeError("mine"),
@@ -57,11 +58,12 @@ def test_an_exception_arrives_with_its_type_its_text_and_its_notes(error: BaseEx
     history.append({"loss": 0.5})
     carry(error, learner=made, history=history)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        arrived: Any = pickle.loads(pickle.dumps(error, protocol))
-        assert type(arrived) is type(error) and str(arrived) == str(error)
+        arrived = sent(error, protocol)
+        assert (type(arrived), str(arrived)) == (type(error), str(error))
         assert arrived.history["loss"] == [0.5] and arrived.learner is None
         assert arrived.__notes__[0] == "noted"
         assert arrived.__notes__[1].startswith("`.learner` stayed in the process where this was")
+    arrived = sent(error)
     assert getattr(arrived, "number", None) == getattr(error, "number", None)
     for copied in (copy.copy(error), copy.copy(arrived)):
         assert type(copied) is type(error) and vars(copied).keys() == vars(error).keys()
@@ -73,7 +75,7 @@ def test_a_learner_that_can_be_sent_is_sent() -> None:
     made = et.Learner(eqx.nn.Linear(4, 3, key=jax.random.key(0)), None, loss=optax.l2_loss).init()
     error = ValueError("mine")
     carry(error, learner=made, history=et.History())
-    arrived: Any = pickle.loads(pickle.dumps(error))
+    arrived = sent(error)
     assert same(arrived.learner, made) and not hasattr(arrived, "__notes__")
 
 
@@ -81,7 +83,7 @@ def test_exceptions_that_carry_nothing_are_pickled_as_ever() -> None:
     carry(LookupError("other"), learner=learner())
     plain = LookupError("mine", 2)
     plain.add_note("noted")
-    arrived = pickle.loads(pickle.dumps(plain))
+    arrived = sent(plain)
     assert arrived.args == ("mine", 2) and vars(arrived) == {"__notes__": ["noted"]}
 
 

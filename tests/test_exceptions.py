@@ -100,6 +100,41 @@ def test_a_failure_of_the_device_keeps_the_last_snapshot() -> None:
     assert told.position == carried.history.position
 
 
+class Checked(eqx.Module):
+    """A model that refuses what is negative."""
+
+    linear: eqx.nn.Linear
+
+    def __call__(self, x: Array) -> Array:
+        return self.linear(eqx.error_if(x, jnp.any(x < 0), "x is negative: take its square."))
+
+
+@pytest.mark.parametrize("call", ["fit", "fused", "evaluate", "predict", "on_batch"])
+def test_an_error_if_in_a_compiled_step_ends_in_its_own_sentence(
+    call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y = np.abs(data(21)[0]), data(21)[1]
+    x[15] = -1
+    made = learner(Checked(linear()), metrics=None).init()
+    options: dict[str, Any] = {"batch_size": 7, "shuffle": False, "verbose": 0}
+    calls: dict[str, Any] = {
+        "fit": lambda: made.fit(x, y, steps_per_call=1, **options),
+        "fused": lambda: made.fit(x, y, steps_per_call=3, **options),
+        "evaluate": lambda: made.evaluate(x, y, batch_size=7),
+        "predict": lambda: made.predict(x, batch_size=7),
+        "on_batch": lambda: made.train_on_batch(x[14:], y[14:]),
+    }
+    with pytest.raises(eqx.EquinoxRuntimeError) as raised:
+        calls[call]()
+    shown = "".join(traceback.format_exception(raised.value)).rstrip().splitlines()
+    assert shown[-1] == "x is negative: take its square."
+    assert shown[-2].endswith("`eager=True` shows which line it is in.")
+    assert "filter_jit" not in str(raised.value) and caplog.records == []
+    if call != "on_batch":
+        carried: Any = raised.value
+        assert same(carried.learner, made)
+
+
 def test_what_is_wrong_with_validation_costs_no_epoch() -> None:
     class Named(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, image: Array, label: Array) -> Any:
