@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 
 from ._carried import carry
+from ._failing import is_location, is_ours
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -24,7 +25,6 @@ def telling_of_exceptions(
             yield
     except BaseException as error:
         run.exception = error
-        _end_in_our_sentence(error)
         carried: dict[str, Any] = {"history": run.history}
         try:
             carried["learner"] = rescue()
@@ -45,10 +45,12 @@ _OF_ERROR_IF = re.compile(
 )
 """How the device reports an `eqx.error_if`, in the middle of a traceback."""
 
+_FROM_DEVICE = (jax.errors.JaxRuntimeError, ValueError)
+
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Let an `eqx.error_if` in a compiled step end in its own sentence.
+    """Let what goes wrong end in its own sentence, also an `eqx.error_if` in a compiled step.
 
     Programs are called without `eqx.filter_jit`'s wrapper, which does this for its own: the device
     reports a traceback as a text, with the advice to use `filter_jit`.
@@ -57,8 +59,9 @@ def plainly() -> Iterator[None]:
     logger.addFilter(_is_news)
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        found = _OF_ERROR_IF.search(str(error))
+    except BaseException as error:
+        _end_in_our_sentence(error)
+        found = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
         if found is None:
             raise
         text = (
@@ -87,10 +90,9 @@ def noting(note: str) -> Iterator[None]:
 
 
 def _end_in_our_sentence(error: BaseException) -> None:
-    """Drop JAX's note on its frames from an error of ours, whose last line is what people read."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
-    if module.startswith(f"{__package__}.") and hasattr(error, "__notes__"):
-        error.__notes__ = [note for note in error.__notes__ if "JAX has removed" not in note]
+    """Let the last line be ours, which is what people read, and no note of JAX on its frames."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if any(map(is_location, notes)):
+        error.__notes__ = sorted(notes, key=lambda note: "JAX has removed" not in note)
+    elif notes and is_ours(error):
+        error.__notes__ = [note for note in notes if "JAX has removed" not in note]

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import _request
+from . import _failing, _request
 from ._state import LearnerState
 from .metrics import _logs
 
@@ -38,6 +38,9 @@ CONTRACTS = {
     "states_step": Contract(_request.STATES_NAMES, ("state",)),
     "summary_step": Contract(_request.SUMMARY_NAMES, ("rows",)),
 }
+
+
+_ON_BATCHES = ("pred_step", "test_step", "grad_step", "train_step")
 
 
 class WithheldError(AttributeError):
@@ -92,7 +95,13 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         available = _provide(name, given)
         _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
-        out = _CHECKS[name](fn(withhold(self), **arguments), who)
+        try:
+            out = fn(withhold(self), **arguments)
+        except Exception as error:
+            if name in _ON_BATCHES:
+                _failing.locate(error, who, functools.partial(fn, withhold(self)), arguments)
+            raise
+        out = _CHECKS[name](out, who)
         returns = CONTRACTS[name].returns
         lost = len(returns) > 1 and out[returns.index("state")] is None
         if lost and available.get("state") is not None:

@@ -33,11 +33,14 @@ _FOREIGN_STEPS = {
 
 
 def _pred_step(
-    self: Any, model: Any, x: PyTree, state: Any = None, key: Any = None
+    self: Any, model: Any, x: PyTree, state: Any = None, key: Any = None, training: bool = False
 ) -> tuple[PyTree, Any]:
-    if state is None or state.model_state is None:
-        return call_over_batch(model, x, key=key)[0], state
-    y_pred, model_state = call_over_batch(model, x, model_state=state.model_state, key=key)
+    model_state = None if state is None else state.model_state
+    y_pred, model_state = call_over_batch(
+        model, x, model_state=model_state, key=key, training=training
+    )
+    if state is None or model_state is None:
+        return y_pred, state
     return y_pred, state.update(model_state=model_state)
 
 

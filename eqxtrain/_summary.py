@@ -11,9 +11,10 @@ import jax
 from jaxtyping import PyTree
 
 from ._optimize import trainable_mask
-from ._outputs import shapes_of, trace
+from ._outputs import trace
 from ._tree import describe, is_array, size
 from ._types import FilterSpec
+from ._watched import shapes_of
 
 
 class Row(NamedTuple):
