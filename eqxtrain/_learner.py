@@ -161,7 +161,7 @@ class Learner(AbstractLearner[M]):
         """
         length = (epochs, steps, steps_per_epoch)
         schedule = _schedule.schedule(*length, validation_freq, validation_steps)
-        given = _arguments.passed(
+        given = lambda: _arguments.passed(
             (x, y, sample_weight),
             class_weight,
             cut=_arguments.cut(batch_size, remainder),
@@ -170,13 +170,11 @@ class Learner(AbstractLearner[M]):
             verbose=verbose,
         )
         split = (validation_data, validation_split)
-        given, validation = _arguments.training_data(given, *split, schedule)
         return _loop.fit(
             self,
-            given,
+            lambda: _arguments.training_data(given(), *split, schedule),
             schedule,
             shuffle=shuffle,
-            validation=validation,
             position=position,
             on_interrupt=_arguments.on_interrupt(on_interrupt),
             donate=donate,

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any, Literal, TypeVar
 
@@ -31,19 +31,29 @@ L = TypeVar("L", bound=AbstractLearner[Any])
 
 def fit(
     learner: L,
-    given: Given,
+    checked: Callable[[], tuple[Given, Mapping[str, data.Source]]],
     schedule: Schedule,
     *,
     shuffle: bool,
-    validation: Mapping[str, data.Source],
     position: data.Position | None,
     on_interrupt: Literal["return", "raise"] | None,
     donate: bool,
 ) -> Fitted[L]:
-    """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
+    """Train for some epochs. The arguments are those of `Learner.fit`, checked.
+
+    **Arguments:**
+
+    - `checked`: gives what is trained on, and what is validated on; it may read of the data.
+    """
+    history, where, training_data = History(), "before the first step", None
+    with contextlib.suppress(KeyboardInterrupt):
+        training_data = checked()
+    if training_data is None:
+        return _interrupted(on_interrupt, learner, history, where)
+    given, validation = training_data
     batches = given.source.steps(given.cut)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
-    history, where, reader = History(), "before the first step", None
+    reader = None
     position_of = lambda: None if reader is None else reader.position
     run = Run(learner, history, {**shape, **given.params}, position_of)
     rescue = lambda: learner
@@ -77,8 +87,7 @@ def fit(
             loop()
             learner, where = training.learner, f"in epoch {run.epoch + 1}, after step {run.step}"
     if interrupt.asked:  # asked for once the handler is gone, so that none is missed
-        history.stopped = "interrupted"
-        _report_interruption(on_interrupt, learner, history, where)
+        return _interrupted(on_interrupt, learner, history, where)
     return Fitted(learner, history)
 
 
@@ -275,13 +284,15 @@ class _Fit:
         self._settle()
 
 
-def _report_interruption(
-    on_interrupt: Literal["return", "raise"] | None, learner: Any, history: History, where: str
-) -> None:
+def _interrupted(
+    on_interrupt: Literal["return", "raise"] | None, learner: L, history: History, where: str
+) -> Fitted[L]:
+    """What `fit` ends in after Ctrl-C."""
+    history.stopped = "interrupted"
     text = f"Interrupted {where}"
     if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
         print(f"{text}: this is the learner of then.")
-        return
+        return Fitted(learner, history)
     error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
     carry(error, learner=learner, history=history)
     raise error
