@@ -13,7 +13,7 @@ from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, replaced
 from ._schedule import Frequency
-from ._state import LearnerState
+from ._state import LearnerState, check_states
 from ._steps import AbstractLearner
 from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, Self, Transformation
@@ -69,11 +69,7 @@ class Learner(AbstractLearner[M]):
     def __check_init__(self) -> None:
         _loss.check(self.loss)
         _collection.check(self.metrics)
-        if self.state is not None and not isinstance(self.state, LearnerState):
-            raise TypeError(
-                f"`state` is a `{type(self.state).__name__}`, not a `LearnerState`; the state of "
-                "BatchNorm and the like goes to `model_state`."
-            )
+        check_states(self.model, self.model_state, self.state)
 
     def init(self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None) -> Self:
         """Make the state, and whatever else `init_step` makes.

@@ -114,6 +114,22 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
     return _mark(held_to_contract)
 
 
+def jit(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Hold a `jit_step` to what it must return."""
+
+    @functools.wraps(fn)
+    def returns_a_function(self: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        made = fn(self, function)
+        if not callable(made):
+            raise TypeError(
+                f"`{type(self).__name__}.jit_step` returned a `{type(made).__name__}`; it returns "
+                "the function that it was given, compiled: `return eqx.filter_jit(fn)`."
+            )
+        return made
+
+    return _mark(returns_a_function)
+
+
 def _mark(fn: Any) -> Callable[..., Any]:
     fn.is_held_to_contract = True
     return fn

@@ -8,14 +8,16 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from . import _loss, _optimize, _summary
+from . import _loss, _optimize, _request, _summary
 from ._forward import call_over_batch
+from ._misnamed import refuse_misnamed
 from ._naming import unique
 from ._protocol import (
     CONTRACTS,
     WITHHELD,
     WithheldError,
     is_held_to_contract,
+    jit,
     step,
     withheld_message,
 )
@@ -23,13 +25,6 @@ from ._request import UPDATE_NAMES
 from ._state import LearnerState, Stream, key_data
 from ._types import FilterSpec, Logs, M, Measures, Transformation
 from .metrics import _collection
-
-_FOREIGN_STEPS = {
-    "predict_step": "pred_step",
-    "training_step": "train_step",
-    "validation_step": "test_step",
-    "eval_step": "test_step",
-}
 
 
 def _pred_step(
@@ -86,12 +81,15 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
     return _summary.rows(self.pred_step, self.trainable, model, state, available)
 
 
-def hold_steps(kind: type) -> None:
+def hold_steps(kind: Any) -> None:
     """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
     for name in CONTRACTS:
         fn = inspect.getattr_static(kind, name)
         if not is_held_to_contract(fn):
             setattr(kind, name, step(name, fn))
+    fn = inspect.getattr_static(kind, "jit_step")
+    if fn is not AbstractLearner.jit_step and not is_held_to_contract(fn):
+        kind.jit_step = jit(fn)
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
@@ -150,13 +148,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         hold_steps(cls)
-        for name in _FOREIGN_STEPS.keys() & cls.__dict__.keys():
-            if callable(cls.__dict__[name]):
-                raise TypeError(
-                    f"`{cls.__name__}.{name}` would never be called: the step is named "
-                    f"`{_FOREIGN_STEPS[name]}` here. The steps are {', '.join(CONTRACTS)} and "
-                    "jit_step."
-                )
+        names = _request.OUR_NAMES | {"fn"}
+        refuse_misnamed(cls, AbstractLearner, (*CONTRACTS, "jit_step"), names)
 
     if not TYPE_CHECKING:
 

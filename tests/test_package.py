@@ -14,10 +14,10 @@ ROOT = Path(et.__file__).parent
 ROOMS = [
     "_types", "_warn", "_promotion", "_identity", "_tree", "_request", "_naming", "_predictions",
     "metrics", "_reduction", "_labels", "_loss", "_regularize", "_state",
-    "_optimize", "_watched", "_outputs", "_summary", "_failing", "_protocol", "_forward", "_steps",
-    "_cost", "_record", "_compile", "data", "_fold", "_programs", "_engine", "_initialise",
-    "_history", "_interrupt", "_carried", "callbacks", "_exceptions", "_drive", "_schedule",
-    "_passes", "_loop", "_arguments", "_forecast", "_learner", "__init__",
+    "_optimize", "_watched", "_outputs", "_summary", "_failing", "_protocol", "_forward",
+    "_misnamed", "_steps", "_cost", "_record", "_compile", "data", "_fold", "_programs", "_engine",
+    "_initialise", "_history", "_interrupt", "_carried", "callbacks", "_exceptions", "_drive",
+    "_schedule", "_passes", "_loop", "_arguments", "_forecast", "_learner", "__init__",
 ]  # fmt: skip
 """The rooms of the house in order; each may import those above it."""
 
