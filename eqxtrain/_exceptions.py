@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 
 from ._carried import carry
-from ._failing import is_location, is_ours
+from ._failing import is_ours
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -68,7 +68,10 @@ def plainly() -> Iterator[None]:
             "The check of an `eqx.error_if` in a compiled step failed; `eager=True` shows which "
             f"line it is in.\n{found[1]}"
         )
-        raise eqx.EquinoxRuntimeError(text).with_traceback(error.__traceback__) from None
+        plain = eqx.EquinoxRuntimeError(text).with_traceback(error.__traceback__)
+        for note in getattr(error, "__notes__", ()):  # of which validation it was in
+            plain.add_note(note)
+        raise plain from None
     finally:
         logger.removeFilter(_is_news)
 
@@ -92,7 +95,7 @@ def noting(note: str) -> Iterator[None]:
 def _end_in_our_sentence(error: BaseException) -> None:
     """Let the last line be ours, which is what people read, and no note of JAX on its frames."""
     notes: list[str] = getattr(error, "__notes__", [])
-    if any(map(is_location, notes)):
-        error.__notes__ = sorted(notes, key=lambda note: "JAX has removed" not in note)
-    elif notes and is_ours(error):
-        error.__notes__ = [note for note in notes if "JAX has removed" not in note]
+    if notes:
+        of_jax = [note for note in notes if "JAX has removed" in note]
+        others = [note for note in notes if note not in of_jax]
+        error.__notes__ = others if is_ours(error) else of_jax + others

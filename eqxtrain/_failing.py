@@ -24,7 +24,7 @@ _NOT_BATCH = ("model", "state", "key", "training", "initializing", "class_weight
 class _Call(NamedTuple):
     """A call that raised: of which part of the model, and with what, in shapes."""
 
-    error: Exception
+    error: Exception | None
     path: str
     part: Any
     args: tuple[Any, ...]
@@ -51,18 +51,13 @@ def locate(
     batch = {name: value for name, value in arguments.items() if name not in hidden}
     text = f"`{who}`" + (f" with {met}." if (met := _listed(batch.items())) else ".")
     if calls:
-        text = f"{_told(calls[0])}, in {text}{_remedy(calls[0], calls[-1], batch)}"
+        text = f"{_told(calls[0])}, in {text}{_remedy(error, calls[0], calls[-1], batch)}"
     error.__notes__ = [_START + text, *notes]
 
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error was raised in this package, and so is a sentence already."""
     return (_origin(error)[0] or "").startswith(f"{__package__}.")
-
-
-def is_location(note: str) -> bool:
-    """Whether a note is one of `locate`."""
-    return note.startswith(_START)
 
 
 def _origin(error: BaseException) -> tuple[str | None, int]:
@@ -99,7 +94,9 @@ def _failing_calls(
     except Exception as met:
         alike = str(met) == str(error) or _origin(met) == _origin(error)
         if type(met) is type(error) and alike:
-            return [call for call in failed if call.error is met]
+            return [call._replace(error=None) for call in failed if call.error is met]
+    finally:
+        failed.clear()  # their tracebacks hold this frame, and so would the data be held
     return None
 
 
@@ -144,11 +141,16 @@ def _described(value: Any) -> str:
     return describe(value)
 
 
-def _remedy(inner: _Call, outer: _Call, batch: Mapping[str, Any]) -> str:
+def _remedy(error: Exception, inner: _Call, outer: _Call, batch: Mapping[str, Any]) -> str:
     """What to do about the commonest mistakes; empty for others."""
     part = inner.part
     name = getattr(part, "axis_name", None)
-    if isinstance(inner.error, NameError) and name is not None:
+    if _fits_mapped(outer, batch):
+        return (
+            f" `{outer.path}` takes one example, and was given the batch: map it over the batch, "
+            f"`jax.vmap({outer.path}, ...)`."
+        )
+    if isinstance(error, NameError) and name is not None:
         return (
             f" Its `axis_name` is {name!r}, and the default `pred_step` maps the model over the "
             'axis "batch": build it with `axis_name="batch"`, or map the model over that name in '
@@ -162,11 +164,6 @@ def _remedy(inner: _Call, outer: _Call, batch: Mapping[str, Any]) -> str:
                 " Equinox's convolutions take the channels first, and here they come last: move "
                 f"them, `jnp.moveaxis(x, -1, {-len(shape)})`."
             )
-    if _fits_mapped(outer, batch):
-        return (
-            f" `{outer.path}` takes one example, and was given the batch: map it over the batch, "
-            f"`jax.vmap({outer.path})(...)`."
-        )
     return ""
 
 

@@ -135,6 +135,16 @@ def test_an_error_if_in_a_compiled_step_ends_in_its_own_sentence(
         assert same(carried.learner, made)
 
 
+def test_an_error_if_in_validation_says_that_it_was_there() -> None:
+    x, y = np.abs(data()[0]), data()[1]
+    made = learner(Checked(linear()), metrics=None)
+    with pytest.raises(eqx.EquinoxRuntimeError, match="take its square") as raised:
+        made.fit(x, y, validation_data={"odd": (-x, y)}, verbose=0)
+    assert "This was in validation, for the logs `val_odd_...`" in raised.value.__notes__[-1]
+    carried: Any = raised.value
+    assert carried.history.epochs == 1 and int(carried.learner.state.step) == 1
+
+
 def test_what_is_wrong_with_validation_costs_no_epoch() -> None:
     class Named(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, image: Array, label: Array) -> Any:

@@ -1,6 +1,9 @@
 """Where in a model a step failed: the path of the module, and the shapes that met."""
 
+import contextlib
+import gc
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +56,7 @@ def test_a_model_called_on_the_batch_is_to_be_mapped() -> None:
     assert "`model.layers[0]`, a `Linear`" in read and "`x` float32[21,4], in `Unmapped" in read
     assert read.endswith(
         "`model` takes one example, and was given the batch: map it over the batch, "
-        "`jax.vmap(model)(...)`."
+        "`jax.vmap(model, ...)`."
     )
     read = last_line(lambda: Unmapped(mlp(5), optax.sgd(0.1)).test_on_batch(x, y), TypeError)
     assert read.endswith("`x` float32[21,4] and `y_true` int32[21].")  # mapping is not enough
@@ -78,6 +81,20 @@ def test_another_axis_name_is_told_ours() -> None:
         read = last_line(lambda: made.train_on_batch(*data()), NameError)
     assert "`model.layers[1]`, a `BatchNorm`" in read and "Its `axis_name` is 'devices'" in read
     assert 'build it with `axis_name="batch"`' in read
+
+
+def test_a_model_with_a_state_called_on_the_batch_is_to_be_mapped() -> None:
+    class Unmapped(et.Learner[Any]):
+        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
+            y_pred, model_state = model(x, state.model_state)
+            return y_pred, state.update(model_state=model_state)
+
+    make = lambda: eqx.nn.Sequential([eqx.nn.BatchNorm(4, axis_name="batch", mode="batch")])
+    model, state = eqx.nn.make_with_state(make)()
+    with jax.numpy_dtype_promotion("standard"):
+        made = Unmapped(model, optax.sgd(0.1), model_state=state, loss=CROSS_ENTROPY)
+        read = last_line(lambda: made.train_on_batch(*data()), Exception)
+    assert read.endswith("map it over the batch, `jax.vmap(model, ...)`.")
 
 
 def test_a_failure_outside_of_the_model_tells_the_shapes_of_the_step() -> None:
@@ -121,3 +138,20 @@ def test_nothing_is_noted_on_what_shapes_do_not_explain() -> None:
     assert read == "ValueError: of this time alone" and len(ran) == 2
     read = last_line(lambda: learner().fit(data()[0], verbose=0), TypeError)
     assert not read.startswith("Where it failed")  # a sentence of ours
+
+
+def test_what_was_found_out_holds_neither_data_nor_model() -> None:
+    class Batches(list[Any]):
+        """A list that weak references can point at."""
+
+    batches, made = Batches([data()]), learner(mlp(5))
+    gone = weakref.ref(batches), weakref.ref(made.model.layers[0].weight)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(TypeError):  # `pytest.raises` would keep it
+            made.fit(batches, verbose=0, eager=True)
+        del batches, made
+        assert [ref() for ref in gone] == [None, None]
+    finally:
+        gc.enable()
