@@ -50,36 +50,47 @@ _FROM_DEVICE = (jax.errors.JaxRuntimeError, ValueError)
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Let what goes wrong end in its own sentence, also an `eqx.error_if` in a compiled step.
-
-    Programs are called without `eqx.filter_jit`'s wrapper, which does this for its own: the device
-    reports a traceback as a text, with the advice to use `filter_jit`.
-    """
+    """Let what goes wrong end in its own sentence, whatever the device makes of it."""
+    is_news = lambda record: not _is_of_error_if(record)  # a new one, since calls nest
     logger = logging.getLogger(jax.pure_callback.__module__)
-    logger.addFilter(_is_news)
+    logger.addFilter(is_news)
     try:
         yield
     except BaseException as error:
         _end_in_our_sentence(error)
-        found = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
-        if found is None:
+        plain = _in_plain_words(error)
+        if plain is None:
             raise
-        text = (
+        for note in getattr(error, "__notes__", ()):  # of which validation it was in
+            plain.add_note(note)
+        raise plain.with_traceback(error.__traceback__) from None
+    finally:
+        logger.removeFilter(is_news)
+
+
+def _in_plain_words(error: BaseException) -> Exception | None:
+    """What to raise for an error that compiled programs report in words of their own.
+
+    They are called without the wrappers of `eqx.filter_jit` and `jax.jit`, which would translate.
+    """
+    found = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
+    if found is not None:
+        return eqx.EquinoxRuntimeError(
             "The check of an `eqx.error_if` in a compiled step failed; `eager=True` shows which "
             f"line it is in.\n{found[1]}"
         )
-        plain = eqx.EquinoxRuntimeError(text).with_traceback(error.__traceback__)
-        for note in getattr(error, "__notes__", ()):  # of which validation it was in
-            plain.add_note(note)
-        raise plain from None
-    finally:
-        logger.removeFilter(_is_news)
+    if type(error).__name__ == "InternalFloatingPointError":  # it has no public name
+        return FloatingPointError(
+            "A compiled step gave nan or inf, which `jax_debug_nans` or `jax_debug_infs` refuses; "
+            "`eager=True` shows the operation that made it."
+        )
+    return None
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for JAX's log of the exception behind an `eqx.error_if`, which is raised as well."""
+def _is_of_error_if(record: logging.LogRecord) -> bool:
+    """Whether JAX logs the exception behind an `eqx.error_if`, which is raised as well."""
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not kind.__name__.endswith("EquinoxRuntimeError")
+    return kind is not None and kind.__name__.endswith("EquinoxRuntimeError")
 
 
 @contextmanager

@@ -244,7 +244,8 @@ class _Fit:
             warn(
                 f"The loss of epoch {self._run.epoch + 1} is nan. Look for nan in the data, for a "
                 "learning rate that is too high, and for `log(0)`, `0 / 0` or `sqrt(0)` in model "
-                "and loss; under `jax.debug_nans(True)` the operation that makes one raises."
+                "and loss. `with jax.debug_nans(True): learner.fit(..., eager=True)` raises at the "
+                "operation that makes the first."
             )
 
     def _train(self) -> bool:

@@ -135,6 +135,18 @@ def test_an_error_if_in_a_compiled_step_ends_in_its_own_sentence(
         assert same(carried.learner, made)
 
 
+def test_a_nan_that_jax_is_told_to_refuse_gets_a_sentence() -> None:
+    x, y = data()
+    x[15] = np.nan
+    made = learner(metrics=None).init()
+    with jax.debug_nans(True), pytest.raises(FloatingPointError) as raised:
+        made.fit(x, y, batch_size=7, shuffle=False, verbose=0)
+    assert str(raised.value).endswith("`eager=True` shows the operation that made it.")
+    assert same(vars(raised.value)["learner"], made)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan. encountered in"):
+        made.test_on_batch(x, y, eager=True)
+
+
 def test_an_error_if_in_validation_says_that_it_was_there() -> None:
     x, y = np.abs(data()[0]), data()[1]
     made = learner(Checked(linear()), metrics=None)
