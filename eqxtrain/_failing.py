@@ -106,9 +106,9 @@ def _shapes(tree: PyTree) -> PyTree:
 
 
 def _told(call: _Call) -> str:
-    own = _listed(vars(call.part).items())
-    of = f" with {own}" if own else ""
-    return f"`{call.path}`, a `{type(call.part).__name__}`{of}, was called with {_given(call)}"
+    own = _listed((name, value) for name, value in vars(call.part).items() if is_array(value))
+    of = f", with {own}," if own else ""
+    return f"`{call.path}: {type(call.part).__name__}`{of} was called with {_given(call)}"
 
 
 def _given(call: _Call) -> str:
@@ -128,7 +128,7 @@ def _listed(named: Iterable[tuple[str, Any]]) -> str:
 def _has_shape(value: Any) -> bool:
     """Whether it is an array, or a plain container of a few."""
     if isinstance(value, tuple | list | dict):
-        leaves = jax.tree.leaves(value)
+        leaves = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, eqx.Module))
         return 0 < len(leaves) <= 4 and all(map(is_array, leaves))
     return is_array(value)
 

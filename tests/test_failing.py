@@ -40,7 +40,7 @@ def test_an_input_of_the_wrong_width_names_the_layer_and_the_shapes(eager: bool)
         lambda: made.test_on_batch(x, y, eager=eager),
     ):
         assert last_line(call, TypeError) == (
-            "Where it failed: `model.layers[0]`, a `Linear` with `weight` float32[8,5] and `bias` "
+            "Where it failed: `model.layers[0]: Linear`, with `weight` float32[8,5] and `bias` "
             "float32[8], was called with `x` float32[4], in `Learner.pred_step` with `x` "
             "float32[21,4]."
         )
@@ -53,7 +53,7 @@ def test_a_model_called_on_the_batch_is_to_be_mapped() -> None:
 
     x, y = data()
     read = last_line(lambda: Unmapped(mlp(), optax.sgd(0.1)).test_on_batch(x, y), TypeError)
-    assert "`model.layers[0]`, a `Linear`" in read and "`x` float32[21,4], in `Unmapped" in read
+    assert "`model.layers[0]: Linear`" in read and "`x` float32[21,4], in `Unmapped" in read
     assert read.endswith(
         "`model` takes one example, and was given the batch: map it over the batch, "
         "`jax.vmap(model, ...)`."
@@ -66,7 +66,7 @@ def test_images_whose_channels_come_last_are_told_so() -> None:
     layers = [eqx.nn.Conv2d(3, 2, 3, key=jr.key(0)), eqx.nn.Lambda(jnp.ravel)]
     made = learner(eqx.nn.Sequential(layers))
     read = last_line(lambda: made.predict(np.zeros((2, 6, 6, 3), np.float32)), ValueError)
-    assert "`model.layers[0]`, a `Conv2d` with `weight` float32[2,3,3,3]" in read
+    assert "`model.layers[0]: Conv2d`, with `weight` float32[2,3,3,3]" in read
     assert read.endswith("here they come last: move them, `jnp.moveaxis(x, -1, -3)`.")
 
 
@@ -79,7 +79,7 @@ def test_another_axis_name_is_told_ours() -> None:
     with jax.numpy_dtype_promotion("standard"):
         made = learner(model, model_state=state)
         read = last_line(lambda: made.train_on_batch(*data()), NameError)
-    assert "`model.layers[1]`, a `BatchNorm`" in read and "Its `axis_name` is 'devices'" in read
+    assert "`model.layers[1]: BatchNorm`" in read and "Its `axis_name` is 'devices'" in read
     assert 'build it with `axis_name="batch"`' in read
 
 
@@ -120,7 +120,7 @@ def test_a_caught_error_of_another_part_is_not_blamed() -> None:
 
     model = Tries(eqx.nn.Linear(7, 3, key=jr.key(0)), eqx.nn.Linear(5, 3, key=jr.key(0)))
     read = last_line(lambda: learner(model).predict_on_batch(data()[0]), TypeError)
-    assert "`model.second`, a `Linear`" in read
+    assert "`model.second: Linear`" in read
 
 
 def test_nothing_is_noted_on_what_shapes_do_not_explain() -> None:

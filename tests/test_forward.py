@@ -160,5 +160,5 @@ def test_a_model_that_can_not_hand_its_key_on_is_told_how() -> None:
     with pytest.raises(RuntimeError, match="Dropout requires a key") as raised:
         learner(Never(linear(), eqx.nn.Dropout())).train_on_batch(*data(), eager=True)
     notes = raised.value.__notes__
-    assert "`model.dropout`, a `Dropout`, was called with `x` float32[3]" in "".join(notes)
+    assert "`model.dropout: Dropout` was called with `x` float32[3]" in "".join(notes)
     assert notes[-1].startswith("`Never.__call__` has no parameter `key`")
