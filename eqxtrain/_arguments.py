@@ -1,6 +1,6 @@
 """What `fit`, `evaluate` and `predict` are given, checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 from . import _reduction, data
@@ -110,5 +110,6 @@ def callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> 
     """The user's callbacks, and the progress that they want to see."""
     if verbose not in (0, 1, 2, "auto"):
         raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')
-    listed = [given] if isinstance(given, Callback) else list(given or ())
-    return Callbacks(listed if verbose == 0 else [*listed, Progress(verbose)])
+    one = isinstance(given, type | Callback) or not isinstance(given, Iterable | None)
+    listed: Any = [given] if one else given or ()  # a wrong one is refused there, in a sentence
+    return Callbacks([*listed, *([Progress(verbose)] if verbose != 0 else [])])

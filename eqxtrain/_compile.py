@@ -246,6 +246,8 @@ def cache_on_disk(folder: str | os.PathLike[str] | None) -> None:
     - `folder`: made if it is not there; None switches the cache off.
     """
     if folder is not None:
+        if not isinstance(folder, str | os.PathLike):
+            raise TypeError(f"`cache_on_disk` takes a folder, or None; got {folder!r}.")
         folder = Path(folder).expanduser().resolve()
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"`{folder}` is a file: `cache_on_disk` takes a folder.")

@@ -123,7 +123,7 @@ class Pass:
         self._kept_leaves, kept_static = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(carry)
         if not self._eager:
-            state = threaded.update(opt_state=_code_in(state.opt_state))
+            state = threaded.update(opt_state=_tree.not_arrays(state.opt_state))
             self._survey = Survey(learner=config, model=model, state=state)
             own = self._has_own_jit
             self._jit = Jit(config.jit_step, self._survey.key) if own else Jit()
@@ -338,16 +338,12 @@ class Pass:
 
     def outputs(self) -> PyTree:
         """Of a `predict` pass: what the step gave, one row an example, as NumPy arrays."""
-        metrics = self._with_emitted(self._metrics_static.merge(self._metrics))
-        return jax.tree.map(np.asarray, metrics[Y_PRED].compute())
+        return jax.tree.map(np.asarray, self.accumulated()[Y_PRED].compute())
+
+    def accumulated(self) -> Any:
+        """The accumulators of the pass so far, with what was gathered; waits for the device."""
+        return self._with_emitted(self._metrics_static.merge(self._metrics))
 
     def _with_emitted(self, metrics: PyTree) -> PyTree:
         self._finish_all()
-        if not self._fetched:
-            return metrics
-        return _logs.put_back(metrics, _logs.joined(self._fetched))
-
-
-def _code_in(tree: PyTree) -> list[Any]:
-    """The leaves of a tree that are not arrays."""
-    return [leaf for leaf in jax.tree.leaves(tree) if not _tree.is_array(leaf)]
+        return _logs.put_back(metrics, _logs.joined(self._fetched)) if self._fetched else metrics

@@ -1,9 +1,16 @@
 """How an exception leaves a run: it carries the learner, it is told of, it ends in a sentence."""
 
+import logging
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
+import equinox as eqx
+import jax
+
+from ._carried import carry
+from ._failing import is_ours
 from .callbacks import Run
 from .callbacks._base import Callbacks
 
@@ -14,19 +21,16 @@ def telling_of_exceptions(
 ) -> Iterator[None]:
     """Let an exception carry the learner and the history, and tell the callbacks of it."""
     try:
-        yield
+        with plainly():
+            yield
     except BaseException as error:
         run.exception = error
-        _end_in_our_sentence(error)
         carried: dict[str, Any] = {"history": run.history}
         try:
             carried["learner"] = rescue()
         except Exception as second:  # what went wrong first is what people must see
             error.add_note(f"The learner could not be rescued: {second!r}")
-        with suppress(TypeError):  # an exception with slots can carry nothing
-            vars(error).update(carried)
-        if "filter_jit" in str(error):
-            error.add_note("Run again with `eager=True` to see the line of the step that raised.")
+        carry(error, **carried)
         for callback in callbacks:
             try:
                 callback.on_exception(run)
@@ -34,6 +38,59 @@ def telling_of_exceptions(
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
         run.exception = None  # its traceback holds the run, and so would the data be held
         raise
+
+
+_OF_ERROR_IF = re.compile(
+    r"EquinoxRuntimeError: (.*?)\n+-{9,}\nAn error occurred during the runtime", re.DOTALL
+)
+"""How the device reports an `eqx.error_if`, in the middle of a traceback."""
+
+_FROM_DEVICE = (jax.errors.JaxRuntimeError, ValueError)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Let what goes wrong end in its own sentence, whatever the device makes of it."""
+    is_news = lambda record: not _is_of_error_if(record)  # a new one, since calls nest
+    logger = logging.getLogger(jax.pure_callback.__module__)
+    logger.addFilter(is_news)
+    try:
+        yield
+    except BaseException as error:
+        _end_in_our_sentence(error)
+        plain = _in_plain_words(error)
+        if plain is None:
+            raise
+        for note in getattr(error, "__notes__", ()):  # of which validation it was in
+            plain.add_note(note)
+        raise plain.with_traceback(error.__traceback__) from None
+    finally:
+        logger.removeFilter(is_news)
+
+
+def _in_plain_words(error: BaseException) -> Exception | None:
+    """What to raise for an error that compiled programs report in words of their own.
+
+    They are called without the wrappers of `eqx.filter_jit` and `jax.jit`, which would translate.
+    """
+    found = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
+    if found is not None:
+        return eqx.EquinoxRuntimeError(
+            "The check of an `eqx.error_if` in a compiled step failed; `eager=True` shows which "
+            f"line it is in.\n{found[1]}"
+        )
+    if type(error).__name__ == "InternalFloatingPointError":  # it has no public name
+        return FloatingPointError(
+            "A compiled step gave nan or inf, which `jax_debug_nans` or `jax_debug_infs` refuses; "
+            "`eager=True` shows the operation that made it."
+        )
+    return None
+
+
+def _is_of_error_if(record: logging.LogRecord) -> bool:
+    """Whether JAX logs the exception behind an `eqx.error_if`, which is raised as well."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is not None and kind.__name__.endswith("EquinoxRuntimeError")
 
 
 @contextmanager
@@ -47,10 +104,9 @@ def noting(note: str) -> Iterator[None]:
 
 
 def _end_in_our_sentence(error: BaseException) -> None:
-    """Drop JAX's note on its frames from an error of ours, whose last line is what people read."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
-    if module.startswith(f"{__package__}.") and hasattr(error, "__notes__"):
-        error.__notes__ = [note for note in error.__notes__ if "JAX has removed" not in note]
+    """Let the last line be ours, which is what people read, and no note of JAX on its frames."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if notes:
+        of_jax = [note for note in notes if "JAX has removed" in note]
+        others = [note for note in notes if note not in of_jax]
+        error.__notes__ = others if is_ours(error) else of_jax + others

@@ -1,7 +1,8 @@
 """Calling a model over a batch: the Equinox convention, an unbatched model under `vmap`."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ._types import PyTree
+from ._warn import warn
 
 AXIS_NAME = "batch"
 """The name of the mapped axis, which BatchNorm reduces over."""
@@ -21,6 +23,7 @@ def call_over_batch(
     *,
     model_state: eqx.nn.State | None = None,
     key: PRNGKeyArray | None = None,
+    training: bool = False,
 ) -> tuple[PyTree, eqx.nn.State | None]:
     """Call an unbatched model on every example of `x`.
 
@@ -30,6 +33,7 @@ def call_over_batch(
         arguments, all else (a named tuple, too) one argument.
     - `model_state`: threaded as `model(x, state) -> (y, state)`, with `axis_name="batch"`.
     - `key`: split into one key an example, if the model has a parameter `key`.
+    - `training`: whether a model that waits for a key under another name is worth a warning.
 
     **Returns:** the outputs, batch axis first, and the model's new state.
     """
@@ -39,6 +43,7 @@ def call_over_batch(
             "`__call__`, or override `pred_step`."
         )
     names = _parameters(model)
+    _look_for_other_keys(model, x, names, training)
     keys = jax.random.split(key, _batch_size(x)) if key is not None and "key" in names else None
 
     def one_example(x: PyTree, key: PRNGKeyArray | None, state: Any) -> tuple[PyTree, Any]:
@@ -61,9 +66,54 @@ def call_over_batch(
                 "        return model(x), state\n\n"
                 "(Or was this a single example, where a batch was due?)"
             ) from error
-        if isinstance(error, TypeError) and (hint := _hint_at_inputs(x)):
+        hint = _hint_at_key(model, names, error) if keys is None else None
+        if isinstance(error, TypeError):
+            hint = hint or _hint_at_inputs(x)
+        if hint is not None:
             error.add_note(hint)
         raise
+
+
+_OTHER_KEYS = (
+    "rng", "rngs", "rng_key", "prng", "prng_key", "random_key", "dropout_key", "dropout_rng",
+)  # fmt: skip
+"""What models of other libraries call their random key."""
+
+
+def _look_for_other_keys(
+    model: Callable[..., Any], x: PyTree, names: Mapping[str, inspect.Parameter], training: bool
+) -> None:
+    """Refuse a model that must have a key under another name, and tell of one that may have it."""
+    positional = len(x) if type(x) in (tuple, list) else 1
+    given = x if isinstance(x, Mapping) else list(names)[:positional]
+    for name in () if "key" in names else _OTHER_KEYS:
+        if name in names and name not in given:
+            text = (
+                f"`{_called(model)}` names its random key `{name}`, and the default `pred_step` "
+                "hands over what is named `key`"
+            )
+            remedy = f"rename it, or call `model(x, {name}=key)` in a `pred_step` of yours."
+            if names[name].default is inspect.Parameter.empty:
+                raise TypeError(f"{text}: {remedy}")
+            if training:
+                warn(f"{text}, so it gets none: {remedy}")
+
+
+def _hint_at_key(
+    model: Callable[..., Any], names: Mapping[str, inspect.Parameter], error: Exception
+) -> str | None:
+    """For a model of whose layers one lacks its key."""
+    lacks = isinstance(error, RuntimeError | TypeError) and re.search(r"\bkey\b", str(error))
+    if not lacks or any(name in names for name in _OTHER_KEYS):
+        return None
+    return (
+        f"`{_called(model)}` has no parameter `key`, so it is given none: write "
+        "`def __call__(self, x, *, key=None)`, and hand it on to the layers that ask for one."
+    )
+
+
+def _called(model: Callable[..., Any]) -> str:
+    return getattr(model, "__name__", f"{type(model).__name__}.__call__")
 
 
 def _hint_at_inputs(x: PyTree) -> str | None:
@@ -82,11 +132,11 @@ def _hint_at_inputs(x: PyTree) -> str | None:
     return None
 
 
-def _parameters(model: Callable[..., Any]) -> frozenset[str]:
+def _parameters(model: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        return frozenset(inspect.signature(model).parameters)
+        return inspect.signature(model).parameters
     except (TypeError, ValueError):
-        return frozenset()
+        return {}
 
 
 def _batch_size(x: PyTree) -> int:
@@ -94,7 +144,7 @@ def _batch_size(x: PyTree) -> int:
 
 
 def _call(
-    model: Callable[..., Any], names: frozenset[str], x: PyTree, key: Any, state: Any
+    model: Callable[..., Any], names: Collection[str], x: PyTree, key: Any, state: Any
 ) -> tuple[PyTree, Any]:
     inputs = tuple(x) if type(x) in (tuple, list) else () if isinstance(x, Mapping) else (x,)
     by_name = dict(x) if isinstance(x, Mapping) else {}
@@ -108,7 +158,7 @@ def _call(
 
 
 def _fits_unmapped(
-    model: Callable[..., Any], names: frozenset[str], x: PyTree, key: Any, state: Any
+    model: Callable[..., Any], names: Collection[str], x: PyTree, key: Any, state: Any
 ) -> bool:
     """Whether the model takes the batch as it is, on shapes alone."""
     try:

@@ -131,6 +131,16 @@ class Fitted(_Fields[L]):
 
     __slots__ = ()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            has = [field for field in self._fields if hasattr(getattr(self, field), name)]
+            remedy = f", then `{has[0]}.{name}`" if has else ""
+            raise AttributeError(
+                f"`fit` returns `(learner, history)`, which has no `{name}`: unpack it, "
+                f"`learner, history = learner.fit(...)`{remedy}."
+            )
+
     def __repr__(self) -> str:
         return f"Fitted(learner={type(self.learner).__name__}(...), history={self.history!r})"
 

@@ -13,7 +13,7 @@ from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, replaced
 from ._schedule import Frequency
-from ._state import LearnerState
+from ._state import LearnerState, check_states
 from ._steps import AbstractLearner
 from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, PyTree, Self, Transformation, replaces_fields
@@ -74,11 +74,7 @@ class Learner(AbstractLearner[M]):
         _loss.check(self.loss)
         _collection.check(self.metrics)
         object.__setattr__(self, "is_initialised", self.state is not None)
-        if self.state is not None and not isinstance(self.state, LearnerState):
-            raise TypeError(
-                f"`state` is a `{type(self.state).__name__}`, not a `LearnerState`; the state of "
-                "BatchNorm and the like goes to `model_state`."
-            )
+        check_states(self.model, self.model_state, self.state)
 
     def init(self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None) -> Self:
         """A learner with a fresh state, and with whatever else `init_step` makes.
@@ -173,7 +169,7 @@ class Learner(AbstractLearner[M]):
         """
         length = (epochs, steps, steps_per_epoch)
         schedule = _schedule.schedule(*length, validation_freq, validation_steps)
-        given = _arguments.passed(
+        given = lambda: _arguments.passed(
             (x, y, sample_weight),
             class_weight,
             cut=_arguments.cut(batch_size, remainder),
@@ -182,13 +178,11 @@ class Learner(AbstractLearner[M]):
             verbose=verbose,
         )
         split = (validation_data, validation_split)
-        given, validation = _arguments.training_data(given, *split, schedule)
         return _loop.fit(
             self,
-            given,
+            lambda: _arguments.training_data(given(), *split, schedule),
             schedule,
             shuffle=shuffle,
-            validation=validation,
             position=position,
             on_interrupt=_arguments.on_interrupt(on_interrupt),
             donate=donate,
@@ -260,8 +254,7 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """Take one training step on one batch. Returns the new learner and this batch's logs."""
-        done = _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
-        return done.learner, done.logs()
+        return _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
 
     def test_on_batch(
         self,
@@ -273,11 +266,11 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> dict[str, Any]:
         """The loss and metrics of one batch."""
-        return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager).logs()
+        return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager)[1]
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` returns for one batch, as NumPy arrays."""
-        return _passes.on_batch(self, "predict", (x, None, None), None, eager).outputs()
+        return _passes.on_batch(self, "predict", (x, None, None), None, eager)[1]
 
     def forecast(
         self,

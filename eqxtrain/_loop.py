@@ -4,14 +4,16 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any, Literal, TypeVar
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from . import _frozen, _tree, data
+from ._carried import carry
 from ._drive import Driver, Pause
 from ._engine import Pass
 from ._exceptions import telling_of_exceptions
@@ -24,26 +26,37 @@ from ._schedule import Schedule
 from ._steps import AbstractLearner
 from ._warn import warn
 from .callbacks import Run
+from .metrics import _logs
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
 
 def fit(
     learner: L,
-    given: Given,
+    checked: Callable[[], tuple[Given, Mapping[str, data.Source]]],
     schedule: Schedule,
     *,
     shuffle: bool,
-    validation: Mapping[str, data.Source],
     position: data.Position | None,
     on_interrupt: Literal["return", "raise"] | None,
     donate: bool,
     snapshots: bool,
 ) -> Fitted[L]:
-    """Train for some epochs. The arguments are those of `Learner.fit`, checked."""
+    """Train for some epochs. The arguments are those of `Learner.fit`, checked.
+
+    **Arguments:**
+
+    - `checked`: gives what is trained on, and what is validated on; it may read of the data.
+    """
+    history, where, training_data = History(), "before the first step", None
+    with contextlib.suppress(KeyboardInterrupt):
+        training_data = checked()
+    if training_data is None:
+        return _interrupted(on_interrupt, learner, history, where)
+    given, validation = training_data
     batches = given.source.steps(given.cut)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
-    history, where, reader = History(), "before the first step", None
+    reader = None
     position_of = lambda: None if reader is None else reader.position
     run = Run(learner, history, {**shape, **given.params}, position_of)
     rescue = lambda: learner
@@ -77,8 +90,7 @@ def fit(
             loop()
             learner, where = training.learner, f"in epoch {run.epoch + 1}, after step {run.step}"
     if interrupt.asked:  # asked for once the handler is gone, so that none is missed
-        history.stopped = "interrupted"
-        _report_interruption(on_interrupt, learner, history, where)
+        return _interrupted(on_interrupt, learner, history, where)
     return Fitted(learner, history)
 
 
@@ -102,6 +114,7 @@ class _Fit:
         self._has_run = False
         self._taken = 0
         self._measured: dict[str, Any] = {}
+        self._told_of_nan = False
 
     def _driver(self) -> Driver:
         """One for each epoch: kept, it would be held by what it holds, and so would the data."""
@@ -109,18 +122,11 @@ class _Fit:
         return Driver(
             self._run,
             self._given.callbacks,
-            ran=self._ran,
+            ran=self._count,
             settle=self._settle,
             halted=self._is_halted,
             pause=None if every is None else Pause(every, self._validate),
         )
-
-    def _ran(self, steps: int) -> None:
-        self._reader.ran(steps)
-        if not self._has_run:
-            self._has_run = True
-            self._validation.check_names(self._training.names)
-            self._look_at_frozen()
 
     def _look_at_frozen(self) -> None:
         """Tell of frozen leaves that the steps so far have changed."""
@@ -165,10 +171,12 @@ class _Fit:
         if not self._keep_snapshots:
             origin = "before this `fit`, which was told to keep no `snapshots`"
         assert run.exception is not None
-        run.exception.add_note(
-            f"The device failed, and lost the learner of the last step: `.learner` is the one of "
-            f"{origin}, after step {step}, and `.history.position` is where it stood in the data."
-        )
+        if not isinstance(run.exception, eqx.EquinoxRuntimeError):  # which ends in its own sentence
+            run.exception.add_note(
+                "The device failed, and lost the learner of the last step: `.learner` is the one "
+                f"of {origin}, after step {step}, and `.history.position` is where it stood in the "
+                "data."
+            )
         run.history.position = position
         run.fall_back(learner, position)
         return learner
@@ -205,49 +213,96 @@ class _Fit:
         if epoch > 0:
             self._take_snapshot()
         run.epoch, self._measured = epoch, {}
+        self._ran, self._due = 0, None
         run.enter(training=training, measuring=training)
         self._tell("on_epoch_begin")
         if run.stopped is not None:  # before a step: there is nothing to measure or to record
             run.forget(dict.fromkeys(run.history, math.nan))
             self._tell("on_epoch_end")
             return
-        whole = self._train()
-        self._look_at_frozen()
-        self._given_learner = None
-        if self._interrupt.asked and not whole:
-            return
-        result = training.logs()
+        trained = False
+        try:
+            whole = self._train()
+            self._look_at_frozen()
+            self._given_learner = None
+            if self._interrupt.asked and not whole:
+                return
+            trained = True
+            result = training.logs()
+        except BaseException:
+            if trained or self._ran == self._due:
+                self._record_what_is_left(began)
+            raise
         training.begin()
         try:
+            self._warn_of_nan(result)
             if self._validation and self._schedule.validates(epoch):
                 self._validate()
-        except BaseException:
-            run.history.append(result)  # it was trained whole
-            raise
-        for name, value in self._measured.items():
+            self._add_validation_to(result)
+            if not self._interrupt.asked:
+                run.enter(training=training, measuring=None)
+                run.forget(result)
+                self._tell("on_epoch_end")
+        finally:  # it was trained whole, whatever became of validation and of those who were told
+            self._add_validation_to(result)
+            self._record(result, began)
+
+    def _add_validation_to(self, result: dict[str, Any]) -> None:
+        """Add what was validated last, once."""
+        measured, self._measured = self._measured, {}
+        for name, value in measured.items():
             result[unique(name, result)] = value
-        if not self._interrupt.asked:
-            run.enter(training=training, measuring=None)
-            run.forget(result)
-            self._tell("on_epoch_end")
-        run.history.append(result)  # also if validation was interrupted, and nobody told of it
-        run.history.timing.epochs.append(time.perf_counter() - began)
+
+    def _record(self, result: Mapping[str, Any], began: float) -> None:
+        history = self._run.history
+        history.append(result)
+        history.timing.epochs.append(time.perf_counter() - began)
+
+    def _record_what_is_left(self, began: float) -> None:
+        """Record an epoch after whose last step something failed, perhaps its numbers themselves.
+
+        If it was the device, there is no such epoch: the learner of its beginning is rescued.
+        """
+        with contextlib.suppress(Exception):  # what went wrong first is what people must see
+            if self._training.intact:
+                result = _logs.computable(self._training.accumulated())
+                self._add_validation_to(result)
+                self._record(result, began)
+
+    def _warn_of_nan(self, result: Mapping[str, Any]) -> None:
+        loss = result.get("loss")
+        if not self._told_of_nan and isinstance(loss, float) and math.isnan(loss):
+            self._told_of_nan = True
+            warn(
+                f"The loss of epoch {self._run.epoch + 1} is nan. Look for nan in the data, for a "
+                "learning rate that is too high, and for `log(0)`, `0 / 0` or `sqrt(0)` in model "
+                "and loss. `with jax.debug_nans(True): learner.fit(..., eager=True)` raises at the "
+                "operation that makes the first."
+            )
 
     def _train(self) -> bool:
         """The steps of an epoch; gives whether these were all that it has."""
         reader, most = self._reader, self._schedule.most(self._taken)
         left = reader.left
+        due = most if self._schedule.steps_per_epoch is not None else left
+        self._due = due = due if due is None or most is None else min(due, most)
         with closing(reader.stacks(self._training.capacity, most, self._order())) as stacks:
             steps = self._driver().over(self._training, stacks)
         self._taken += steps
-        due = most if self._schedule.steps_per_epoch is not None else left
-        due = due if due is None or most is None else min(due, most)
         if due is not None and steps < due and not self._is_halted():
             warn(
                 f"The data ran out after {steps} of the {due} steps of epoch "
                 f"{self._run.epoch + 1}, which ends here; the next one begins a new pass over them."
             )
         return not self._is_halted() if due is None else steps >= due
+
+    def _count(self, steps: int) -> None:
+        self._reader.ran(steps)
+        self._ran += steps
+        if not self._has_run:
+            self._has_run = True
+            self._validation.check_names(self._training.names)
+            self._look_at_frozen()
 
     def _order(self) -> data.Order | None:
         """The order of a pass that begins now."""
@@ -260,7 +315,8 @@ class _Fit:
         """Validation, at the end of an epoch or between two of its steps."""
         if self._interrupt.asked:
             return
-        self._measured = self._validation()
+        self._measured = {}
+        self._validation(self._measured)
         self._run.enter(training=self._training, measuring=self._training)
         self._settle()
 
@@ -269,13 +325,15 @@ def _is_there(leaf: Any) -> bool:
     return not (isinstance(leaf, jax.Array) and leaf.is_deleted())
 
 
-def _report_interruption(
-    on_interrupt: Literal["return", "raise"] | None, learner: Any, history: History, where: str
-) -> None:
+def _interrupted(
+    on_interrupt: Literal["return", "raise"] | None, learner: L, history: History, where: str
+) -> Fitted[L]:
+    """What `fit` ends in after Ctrl-C."""
+    history.stopped = "interrupted"
     text = f"Interrupted {where}"
     if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
         print(f"{text}: this is the learner of then.")
-        return
+        return Fitted(learner, history)
     error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
-    vars(error).update(learner=learner, history=history)
+    carry(error, learner=learner, history=history)
     raise error

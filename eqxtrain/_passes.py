@@ -11,7 +11,7 @@ import jax
 from . import _reduction, data
 from ._drive import Driver
 from ._engine import Options, Pass
-from ._exceptions import noting, telling_of_exceptions
+from ._exceptions import noting, plainly, telling_of_exceptions
 from ._fold import Kind
 from ._history import History
 from ._initialise import Padding, ready
@@ -84,15 +84,17 @@ def _whole(learner: AbstractLearner[Any], given: Given, kind: Kind, steps: int |
 
 
 def on_batch(
-    learner: Any, kind: Kind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
-) -> Pass:
-    """A pass over a single batch."""
+    learner: L, kind: Kind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
+) -> tuple[L, Any]:
+    """One step on one batch: the learner after it, and what it measured, or predicted."""
     batch = data.array_source(*given).tree
     batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
     table = _reduction.class_weight_table(class_weight, given[1])
-    one = Pass(ready(learner, batch, kind), kind, class_weight=table, options=Options(eager, 1))
-    one(batch)
-    return one
+    with plainly():
+        one = Pass(ready(learner, batch, kind), kind, class_weight=table, options=Options(eager, 1))
+        one(batch)
+        measured = one.outputs() if kind == "predict" else one.logs()
+    return one.learner, measured
 
 
 def _pass_over(
@@ -177,9 +179,12 @@ class Validation:
             with noting(_where(prefix)):
                 self._testing().prepare_for(reader, self._steps, shapes=shapes)
 
-    def __call__(self) -> dict[str, Any]:
-        """What is measured on each set, under its prefix; incomplete if that is interrupted."""
-        run, result = self._run, dict[str, Any]()
+    def __call__(self, result: dict[str, Any]) -> None:
+        """Add to `result` what is measured on each set, under its prefix.
+
+        It is incomplete if that is interrupted, or fails.
+        """
+        run = self._run
         for prefix, reader in self._readers.items():
             testing = self._testing()
             run.enter(training=self._training, measuring=testing)
@@ -196,9 +201,8 @@ class Validation:
             for name, value in measured.items():
                 result[unique(prefix + name, result)] = value
             if self._interrupt.asked:
-                return result
+                return
         run.history.validations.append({"epoch": run.epoch, "step": run.step, **result})
-        return result
 
     def _testing(self) -> Pass:
         testing = Pass(self._training.learner, "test", options=self._given.options)

@@ -4,6 +4,7 @@ Every step of a learner, default or overridden, is called through `step`: by nam
 without its model and state, with what it returns checked in the terms of whoever wrote it.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import _frozen, _request
+from . import _failing, _frozen, _request
 from ._state import LearnerState
 from .metrics import _logs
 
@@ -38,6 +39,9 @@ CONTRACTS = {
     "states_step": Contract(_request.STATES_NAMES, ("state",)),
     "summary_step": Contract(_request.SUMMARY_NAMES, ("rows",)),
 }
+
+
+_ON_BATCHES = ("pred_step", "test_step", "grad_step", "train_step")
 
 
 class WithheldError(AttributeError):
@@ -92,12 +96,20 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         available = _provide(name, given)
         _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
-        if name == "train_step" and not default and self.trainable is not None:
-            with _frozen.watching(self, available.get("model")) as watch:
-                out = _CHECKS[name](fn(withhold(self), **arguments), who)
+        heeds = name == "train_step" and not default and self.trainable is not None
+        watching = (
+            _frozen.watching(self, available.get("model")) if heeds else contextlib.nullcontext()
+        )
+        with watching as watch:
+            try:
+                out = fn(withhold(self), **arguments)
+            except Exception as error:
+                if name in _ON_BATCHES:
+                    _failing.locate(error, who, functools.partial(fn, withhold(self)), arguments)
+                raise
+            out = _CHECKS[name](out, who)
+            if watch is not None:
                 watch.returned = out[1]
-        else:
-            out = _CHECKS[name](fn(withhold(self), **arguments), who)
         if name == "test_step" and default and self.loss is None:
             out[1].pop("loss", None)  # there is none to report
         returns = CONTRACTS[name].returns
@@ -110,6 +122,22 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         return out
 
     return _mark(held_to_contract)
+
+
+def jit(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Hold a `jit_step` to what it must return."""
+
+    @functools.wraps(fn)
+    def returns_a_function(self: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        made = fn(self, function)
+        if not callable(made):
+            raise TypeError(
+                f"`{type(self).__name__}.jit_step` returned a `{type(made).__name__}`; it returns "
+                "the function that it was given, compiled: `return eqx.filter_jit(fn)`."
+            )
+        return made
+
+    return _mark(returns_a_function)
 
 
 def _mark(fn: Any) -> Callable[..., Any]:

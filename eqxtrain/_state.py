@@ -142,3 +142,29 @@ class LearnerState(eqx.Module):
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
         metrics = self.metrics or _logs.begin(new)
         return self.update(metrics=_logs.merge(metrics, new), step=self.step + 1)
+
+
+def check_states(model: Any, model_state: Any, state: Any) -> None:
+    """Refuse states of a wrong kind, and a model that still has its state beside it."""
+    pair = isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State)
+    if pair and type(model) is tuple:
+        raise TypeError(
+            "`model` is the pair that `eqx.nn.make_with_state(...)` makes: unpack it, "
+            "`model, model_state = ...`, and give both, "
+            "`Learner(model, optimizer, model_state=model_state)`."
+        )
+    if state is not None and not isinstance(state, LearnerState):
+        raise TypeError(
+            f"`state` is a `{type(state).__name__}`, not a `LearnerState`; the state of BatchNorm "
+            "and the like goes to `model_state`."
+        )
+    if model_state is not None and not isinstance(model_state, eqx.nn.State):
+        remedy = (
+            "a learner's goes to `state`"
+            if isinstance(model_state, LearnerState)
+            else "give what `model, model_state = eqx.nn.make_with_state(Model)(...)` makes; a "
+            "state of your own is a field of a `LearnerState` that your `states_step` makes"
+        )
+        raise TypeError(
+            f"`model_state` is a `{type(model_state).__name__}`, not an `eqx.nn.State`: {remedy}."
+        )

@@ -10,14 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from . import _frozen, _loss, _optimize, _summary
+from . import _frozen, _loss, _optimize, _request, _summary
 from ._forward import call_over_batch
+from ._misnamed import refuse_misnamed
 from ._naming import unique
 from ._protocol import (
     CONTRACTS,
     WITHHELD,
     WithheldError,
     is_held_to_contract,
+    jit,
     step,
     withheld_message,
 )
@@ -29,20 +31,16 @@ from .metrics import _collection
 if TYPE_CHECKING:
     from ._types import called_by_name
 
-_FOREIGN_STEPS = {
-    "predict_step": "pred_step",
-    "training_step": "train_step",
-    "validation_step": "test_step",
-    "eval_step": "test_step",
-}
-
 
 def _pred_step(
-    self: Any, model: Any, x: PyTree, state: Any = None, key: Any = None
+    self: Any, model: Any, x: PyTree, state: Any = None, key: Any = None, training: bool = False
 ) -> tuple[PyTree, Any]:
-    if state is None or state.model_state is None:
-        return call_over_batch(model, x, key=key)[0], state
-    y_pred, model_state = call_over_batch(model, x, model_state=state.model_state, key=key)
+    model_state = None if state is None else state.model_state
+    y_pred, model_state = call_over_batch(
+        model, x, model_state=model_state, key=key, training=training
+    )
+    if state is None or model_state is None:
+        return y_pred, state
     return y_pred, state.update(model_state=model_state)
 
 
@@ -110,12 +108,15 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
     return _summary.rows(self.pred_step, self.trainable, model, state, available)
 
 
-def hold_steps(kind: type) -> None:
+def hold_steps(kind: Any) -> None:
     """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
     for name in CONTRACTS:
         fn = inspect.getattr_static(kind, name)
         if not is_held_to_contract(fn):
             setattr(kind, name, step(name, fn))
+    fn = inspect.getattr_static(kind, "jit_step")
+    if fn is not AbstractLearner.jit_step and not is_held_to_contract(fn):
+        kind.jit_step = jit(fn)
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
@@ -181,13 +182,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         hold_steps(cls)
-        for name in _FOREIGN_STEPS.keys() & cls.__dict__.keys():
-            if callable(cls.__dict__[name]):
-                raise TypeError(
-                    f"`{cls.__name__}.{name}` would never be called: the step is named "
-                    f"`{_FOREIGN_STEPS[name]}` here. The steps are {', '.join(CONTRACTS)} and "
-                    "jit_step."
-                )
+        names = _request.OUR_NAMES | {"fn"}
+        refuse_misnamed(cls, AbstractLearner, (*CONTRACTS, "jit_step"), names)
 
     if not TYPE_CHECKING:
 

@@ -10,9 +10,10 @@ import equinox as eqx
 import jax
 
 from ._optimize import trainable_mask
-from ._outputs import shapes_of, trace
+from ._outputs import trace
 from ._tree import describe, is_array, size
 from ._types import FilterSpec, PyTree
+from ._watched import shapes_of
 
 
 class Row(NamedTuple):

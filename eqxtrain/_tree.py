@@ -54,6 +54,11 @@ def split(tree: PyTree) -> tuple[list[Any], Static]:
     return arrays, Static(treedef, tuple(None if is_array(leaf) else leaf for leaf in leaves))
 
 
+def not_arrays(tree: PyTree) -> list[Any]:
+    """The other leaves of a tree."""
+    return [leaf for leaf in jax.tree.leaves(tree) if not is_array(leaf)]
+
+
 def paths(tree: PyTree, root: str = "") -> list[tuple[str, Any]]:
     """Each leaf with its path in Python's notation: `model.layers[0].weight`."""
     return [

@@ -151,7 +151,11 @@ def test_programs_kept_on_disk_serve_the_next_process(tmp_path: Path) -> None:
     assert after == written  # nothing was compiled that was not there
 
 
-def test_a_file_is_no_folder_for_programs(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_folder_for_programs_gets_a_sentence(tmp_path: Path) -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="takes a folder, or None; got 5"):
+        et.cache_on_disk(wrong)
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="takes a folder"):
         et.cache_on_disk(tmp_path / "file")

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import CROSS_ENTROPY, data, learner, linear, same
+from jax.core import Tracer
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -133,6 +134,63 @@ def test_a_failure_of_the_device_keeps_the_last_snapshot() -> None:
     assert told.position == carried.history.position
 
 
+class Checked(eqx.Module):
+    """A model that refuses what is negative."""
+
+    linear: eqx.nn.Linear
+
+    def __call__(self, x: Array) -> Array:
+        return self.linear(eqx.error_if(x, jnp.any(x < 0), "x is negative: take its square."))
+
+
+@pytest.mark.parametrize("call", ["fit", "fused", "evaluate", "predict", "on_batch"])
+def test_an_error_if_in_a_compiled_step_ends_in_its_own_sentence(
+    call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y = np.abs(data(21)[0]), data(21)[1]
+    x[15] = -1
+    made = learner(Checked(linear()), metrics=None).init()
+    options: dict[str, Any] = {"batch_size": 7, "shuffle": False, "verbose": 0}
+    calls: dict[str, Any] = {
+        "fit": lambda: made.fit(x, y, steps_per_call=1, **options),
+        "fused": lambda: made.fit(x, y, steps_per_call=3, **options),
+        "evaluate": lambda: made.evaluate(x, y, batch_size=7),
+        "predict": lambda: made.predict(x, batch_size=7),
+        "on_batch": lambda: made.train_on_batch(x[14:], y[14:]),
+    }
+    with pytest.raises(eqx.EquinoxRuntimeError) as raised:
+        calls[call]()
+    shown = "".join(traceback.format_exception(raised.value)).rstrip().splitlines()
+    assert shown[-1] == "x is negative: take its square."
+    assert shown[-2].endswith("`eager=True` shows which line it is in.")
+    assert "filter_jit" not in str(raised.value) and caplog.records == []
+    if call != "on_batch":
+        carried: Any = raised.value
+        assert same(carried.learner, made)
+
+
+def test_a_nan_that_jax_is_told_to_refuse_gets_a_sentence() -> None:
+    x, y = data()
+    x[15] = np.nan
+    made = learner(metrics=None).init()
+    with jax.debug_nans(True), pytest.raises(FloatingPointError) as raised:
+        made.fit(x, y, batch_size=7, shuffle=False, verbose=0)
+    assert str(raised.value).endswith("`eager=True` shows the operation that made it.")
+    assert same(vars(raised.value)["learner"], made)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"nan. encountered in"):
+        made.test_on_batch(x, y, eager=True)
+
+
+def test_an_error_if_in_validation_says_that_it_was_there() -> None:
+    x, y = np.abs(data()[0]), data()[1]
+    made = learner(Checked(linear()), metrics=None)
+    with pytest.raises(eqx.EquinoxRuntimeError, match="take its square") as raised:
+        made.fit(x, y, validation_data={"odd": (-x, y)}, verbose=0)
+    assert "This was in validation, for the logs `val_odd_...`" in raised.value.__notes__[-1]
+    carried: Any = raised.value
+    assert carried.history.epochs == 1 and int(carried.learner.state.step) == 1
+
+
 def test_what_is_wrong_with_validation_costs_no_epoch() -> None:
     class Named(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, image: Array, label: Array) -> Any:
@@ -222,3 +280,67 @@ def test_everybody_is_told_of_what_goes_wrong_before_the_first_batch() -> None:
         with pytest.raises(LookupError):
             run(breaks, callbacks=Hears())
     assert told == [(LookupError, 0, None)] * 3
+
+
+class Late(et.metrics.Metric):
+    """A metric whose value can't be computed, once there is one."""
+
+    total: Array = eqx.field(default_factory=lambda: jnp.zeros(()))
+
+    def update(self, y_pred: Any) -> "Late":
+        return Late(self.total + 1)
+
+    def merge(self, other: "Late") -> "Late":
+        return Late(self.total + other.total)
+
+    def compute(self) -> Array:
+        if not isinstance(self.total, Tracer) and self.total > 0:
+            raise ArithmeticError("late")
+        return self.total
+
+    def reset(self) -> "Late":
+        return Late()
+
+
+def test_an_epoch_keeps_its_other_numbers_though_a_metric_fails() -> None:
+    x, y = data()
+    options: dict[str, Any] = {"batch_size": 7, "verbose": 0, "eager": True}
+    late = learner(metrics={"late": Late(), "rows": et.metrics.Gather()})
+    with pytest.raises(ArithmeticError, match="late") as raised:
+        late.fit(x, y, epochs=2, **options)
+    history: et.History = vars(raised.value)["history"]
+    assert history.epochs == len(history.timing.epochs) == 1
+    assert history["loss"] == learner().fit(x, y, **options).history["loss"]
+    assert list(history) == ["loss", "rows"] and history["rows"][0].shape == (21, 3)
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end", "on_test_batch_begin"])
+def test_an_epoch_that_was_trained_whole_is_recorded_whoever_fails(hook: str) -> None:
+    x, y = data()
+    sets = {"a": (x, y), "b": (x[:14], y[:14])}
+
+    class Fails(et.Callback):
+        reads = "logs"
+
+    last = {"on_epoch_end": 2, "on_train_batch_end": 4, "on_test_batch_begin": 9}[hook]
+    told: list[int] = []
+
+    def fails(self: Any, run: et.Run) -> None:
+        told.append(run.step)
+        if len(told) == last:
+            raise ZeroDivisionError
+
+    setattr(Fails, hook, fails)
+    options: dict[str, Any] = {"batch_size": 7, "verbose": 0, "epochs": 2}
+    options |= {"validation_data": sets, "steps_per_call": 3}
+    with pytest.raises(ZeroDivisionError) as raised:
+        learner().fit(x, y, callbacks=Fails(), **options)
+    carried: Any = raised.value
+    assert int(carried.learner.state.step) == 6
+    assert carried.history.epochs == len(carried.history.timing.epochs) == 2
+    whole = learner().fit(x, y, **options).history
+    assert carried.history["loss"] == whole["loss"]
+    for name, failing in {"val_a_loss": hook == "on_train_batch_end", "val_b_loss": True}.items():
+        kept = 1 if failing and hook != "on_epoch_end" else 2
+        assert carried.history[name][:kept] == whole[name][:kept]
+        assert np.isnan(carried.history[name][kept:]).all()

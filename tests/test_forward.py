@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, Dropped, Normed, data, learner, same
+from helpers import CROSS_ENTROPY, Dropped, Normed, data, learner, linear, same
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -120,3 +120,45 @@ def test_what_is_given_in_one_where_it_should_be_apart_gets_a_hint(given: Any, h
     with pytest.raises(TypeError) as raised:
         learner().fit(given(*data()), verbose=0)
     assert any(re.search(hint, note) for note in raised.value.__notes__)
+
+
+class Keyed(eqx.Module):
+    """A model that takes its random key under another name, or not at all."""
+
+    linear: eqx.nn.Linear
+    dropout: eqx.nn.Dropout
+
+
+def test_a_key_under_another_name_is_told_of() -> None:
+    class Must(Keyed):
+        def __call__(self, x: Array, rng: Array) -> Array:
+            return self.dropout(self.linear(x), key=rng)
+
+    class May(Keyed):
+        def __call__(self, x: Array, *, dropout_rng: Any = None) -> Array:
+            random = dropout_rng is not None
+            return self.dropout(self.linear(x), key=dropout_rng, inference=not random)
+
+    class Own(et.Learner[Any]):
+        def pred_step(self, model: Any, state: Any, x: Array, key: Array) -> Any:
+            return jax.vmap(lambda x: model(x, dropout_rng=key))(x), state
+
+    (x, y), parts = data(), (linear(), eqx.nn.Dropout())
+    with pytest.raises(TypeError, match=r"`Must.__call__` names its random key `rng`.*: rename it"):
+        learner(Must(*parts)).fit(x, y, verbose=0)
+    with pytest.warns(UserWarning, match=r"key `dropout_rng`.*, so it gets none: rename it, or"):
+        learner(May(*parts)).train_on_batch(x, y, eager=True)
+    learner(May(*parts)).test_on_batch(x, y, eager=True)  # nothing is random there
+    Own(May(*parts), optax.sgd(0.1), loss=CROSS_ENTROPY).train_on_batch(x, y, eager=True)
+
+
+def test_a_model_that_can_not_hand_its_key_on_is_told_how() -> None:
+    class Never(Keyed):
+        def __call__(self, x: Array) -> Array:
+            return self.dropout(self.linear(x))
+
+    with pytest.raises(RuntimeError, match="Dropout requires a key") as raised:
+        learner(Never(linear(), eqx.nn.Dropout())).train_on_batch(*data(), eager=True)
+    notes = raised.value.__notes__
+    assert "`model.dropout: Dropout` was called with `x` float32[3]" in "".join(notes)
+    assert notes[-1].startswith("`Never.__call__` has no parameter `key`")

@@ -1,9 +1,11 @@
 """The record of a run."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers import data, learner
 
 from eqxtrain import History
 from eqxtrain._history import Fitted
@@ -43,3 +45,14 @@ def test_reprs_are_short_and_say_how_the_run_ended() -> None:
     assert repr(history).startswith("History(epochs=3, stopped='interrupted', last: loss=0.2500")
     assert repr(Fitted(3, history)) == f"Fitted(learner=int(...), history={history!r})"
     assert "<td>0.2500</td>" in history._repr_html_()
+
+
+def test_what_is_asked_of_both_at_once_is_told_where_it_is() -> None:
+    both: Any = Fitted(learner(), recorded())
+    with pytest.raises(AttributeError, match=r"unpack it, .*, then `learner\.evaluate`\."):
+        both.evaluate(*data())
+    with pytest.raises(AttributeError, match=r"unpack it, .*, then `history\.epochs`\."):
+        _ = both.epochs
+    with pytest.raises(AttributeError, match=r"has no `nothing`: unpack it, `[^`]*`\.$"):
+        _ = both.nothing
+    assert not hasattr(both, "predict") and both.learner is both[0]

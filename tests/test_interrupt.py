@@ -171,6 +171,25 @@ def test_an_interrupt_while_the_first_batch_is_awaited_is_one_like_any_other() -
     assert [t.name for t in threading.enumerate() if t.name.startswith("eqxtrain")] == []
 
 
+def test_an_interrupt_while_the_data_are_looked_at_is_one_like_any_other() -> None:
+    class Slow:
+        """Examples of which the first takes long, as where a file is opened for it."""
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: Any) -> Any:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            time.sleep(5)
+
+    made = learner()
+    fitted, history = made.fit(Slow(), verbose=0, on_interrupt="return")
+    assert fitted is made and (history.stopped, history.epochs) == ("interrupted", 0)
+    with pytest.raises(KeyboardInterrupt, match="before the first step; this") as raised:
+        made.fit(*data(), validation_data=Slow(), verbose=0)
+    assert vars(raised.value)["learner"] is made and raised.value.__context__ is None
+
+
 def test_a_second_interrupt_carries_the_learner_wherever_it_comes() -> None:
     def slow() -> Iterator[Any]:
         for delay in (0.2, 0.5):

@@ -108,6 +108,22 @@ def test_a_file_written_before_unfreezing_loads_and_trains_on(tmp_path: Path) ->
     assert not same(thawed.model.hidden, frozen.model.hidden)
 
 
+def test_the_file_of_another_optimizer_is_loaded_as_it_was_saved_and_then_changed(
+    tmp_path: Path,
+) -> None:
+    x, y = data()
+    saved, _ = learner().fit(x, y, verbose=0)
+    eqx.tree_serialise_leaves(tmp_path / "l.eqx", saved)
+    with pytest.raises(Exception, match="state"):  # Equinox's own, of whichever leaf is met first
+        other = learner(optimizer=optax.sgd(0.1, momentum=0.9)).init()
+        eqx.tree_deserialise_leaves(tmp_path / "l.eqx", other)
+    loaded = eqx.tree_deserialise_leaves(tmp_path / "l.eqx", learner().init())
+    changed = loaded.replace(optimizer=optax.sgd(0.1, momentum=0.9))
+    assert changed.state is not None and int(changed.state.step) == 1
+    assert same(changed.model, saved.model)
+    changed.fit(x, y, verbose=0)
+
+
 def test_replace_changes_hyperparameters_and_names_unknown_fields() -> None:
     made = Tempered(linear(), optax.sgd(0.1), 2.0)
     assert made.replace(temperature=3.0).temperature == 3.0

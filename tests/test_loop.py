@@ -151,9 +151,26 @@ def test_history_has_nan_where_nothing_was_measured() -> None:
 
 def test_nan_in_the_inputs_is_not_an_error() -> None:
     x, y = data()
-    with pytest.warns(UserWarning, match="`accuracy` is nan: .* a score was nan"):
+    with (
+        pytest.warns(UserWarning, match="The loss of epoch 1 is nan. Look for nan in the data"),
+        pytest.warns(UserWarning, match="`accuracy` is nan: .* a score was nan"),
+    ):
         _, history = learner().fit(np.full_like(x, np.nan), y, verbose=0)
     assert np.isnan(history["loss"][0]) and np.isnan(history["accuracy"][0])
+
+
+def test_a_loss_that_becomes_nan_is_told_of_once() -> None:
+    def loss(y_pred: Array, y_true: Array, x: Array) -> Array:
+        return CROSS_ENTROPY(y_pred, y_true) + jnp.log(x[:, 0])  # of rows that are left out first
+
+    x, y = data(8)
+    x[:, 0] = [*range(1, 5), *[-1.0] * 4]
+    made = learner(loss=loss, metrics=None)
+    options: dict[str, Any] = {"batch_size": 4, "steps_per_epoch": 1, "shuffle": False}
+    with pytest.warns(UserWarning) as said:
+        _, history = made.fit(x, y, epochs=4, verbose=0, **options)
+    assert [np.isnan(v) for v in history["loss"]] == [False, True, False, True]
+    assert ["epoch 2 is nan" in str(w.message) for w in said] == [True]
 
 
 def test_eager_runs_plain_python_with_the_same_numbers() -> None:

@@ -165,11 +165,19 @@ def test_a_step_still_sees_hyperparameters_losses_and_its_own_methods() -> None:
     assert made.evaluate(x, y)["loss"] == pytest.approx(2 * learner().evaluate(x, y)["loss"])
 
 
-def test_a_static_method_or_a_foreign_name_is_no_step() -> None:
+def test_a_static_method_is_no_step() -> None:
     with pytest.raises(TypeError, match="must be a plain method"):
         type("Static", (et.Learner,), {"pred_step": staticmethod(lambda x: x)})
-    with pytest.raises(TypeError, match="the step is named `pred_step` here"):
-        type("Keras", (et.Learner,), {"predict_step": lambda self, x: x})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_jit_step_that_returns_nothing_gets_a_sentence() -> None:
+    class Forgets(et.Learner[Any]):
+        def jit_step(self, fn: Any) -> Any:
+            super().jit_step(fn)
+
+    with pytest.raises(TypeError, match=r"`Forgets.jit_step` returned a `NoneType`.*filter_jit"):
+        Forgets(linear(), None).predict(data()[0])
 
 
 def test_positional_only_parameters_get_a_sentence() -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import same
+from helpers import learner, same
 
 import eqxtrain as et
 from eqxtrain._state import Stream, key_data, step_key
@@ -182,3 +182,19 @@ def test_the_stored_key_and_its_first_draws_differ_from_those_a_model_is_built_f
     split = {draws(key) for key in jr.split(root, 100)}
     assert draws(stored) not in split
     assert not {draws(step_key(stored, stream, 0)) for stream in Stream} & split
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_states_of_a_wrong_kind_get_a_sentence_each() -> None:
+    made = eqx.nn.make_with_state(eqx.nn.BatchNorm)(4, "batch", mode="batch")
+    wrong: Any = {"mean": jnp.zeros(3)}
+    with pytest.raises(TypeError, match=r"`model_state` is a `dict`, not .*make_with_state"):
+        learner(model_state=wrong)
+    wrong = learner().init().state
+    with pytest.raises(TypeError, match=r"`model_state` is a `LearnerState`.*goes to `state`"):
+        learner(model_state=wrong)
+    with pytest.raises(TypeError, match=r"`state` is a `State`.*goes to `model_state`"):
+        learner(state=made[1])
+    with pytest.raises(TypeError, match=r"`model` is the pair .*unpack it"):
+        learner(made)
+    assert learner(made[0], model_state=made[1]).model_state is made[1]

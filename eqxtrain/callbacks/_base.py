@@ -25,6 +25,9 @@ HOOKS = (
     "on_exception",
 )
 
+_OF_KERAS = ("epoch", "batch", "logs")
+"""What the first argument of a hook is called in Keras, where it is no run."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Every:
@@ -114,11 +117,7 @@ class Callbacks:
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
             if not isinstance(callback, Callback):
-                is_class = isinstance(callback, type)
-                what = f"the class `{callback.__name__}`" if is_class else repr(callback)
-                raise TypeError(
-                    f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`."
-                )
+                raise TypeError(_not_one(callback))
             _check_declared(callback)
         self._callbacks = tuple(callbacks)
         self._for_hook = {
@@ -168,6 +167,16 @@ class Callbacks:
         return most
 
 
+def _not_one(given: Any) -> str:
+    """What to say of something that is no callback."""
+    is_class = isinstance(given, type)
+    what = f"the class `{given.__name__}`" if is_class else repr(given)
+    remedy = "derive a class from it, with the hooks that you need"
+    if is_class and issubclass(given, Callback):
+        remedy = f"make one, `{given.__name__}(...)`"
+    return f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`: {remedy}."
+
+
 def _check_declared(callback: Callback) -> None:
     name = type(callback).__name__
     if callback.reads not in ("state", "logs"):
@@ -175,13 +184,17 @@ def _check_declared(callback: Callback) -> None:
     if not isinstance(callback.every, Every | None):
         raise TypeError(f"`{name}.every` is `Every(steps=...)` or None; got {callback.every!r}.")
     for hook in HOOKS:
+        signature = inspect.signature(getattr(callback, hook))
         try:
-            inspect.signature(getattr(callback, hook)).bind(None)
+            signature.bind(None)
+            wrong = next(iter(signature.parameters), "run") in _OF_KERAS
         except TypeError:
+            wrong = True
+        if wrong:
             raise TypeError(
-                f"`{name}.{hook}` must take one argument, the run: `def {hook}(self, run)`; "
-                "`run.epoch` and `run.logs` are on it."
-            ) from None
+                f"`{name}.{hook}` must take one argument, the run: `def {hook}(self, run)`, not "
+                f"{signature}; `run.epoch`, `run.step` and `run.logs` are on it."
+            )
 
 
 def _has(callback: Callback, hook: str) -> bool:

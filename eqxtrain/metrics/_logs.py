@@ -1,5 +1,6 @@
 """Logs as a monoid: what a step reports, begun, merged and computed."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -171,6 +172,15 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
         for path, value in metric.results(name).items():
             values[path if path == name else unique(path, {*values, *metrics})] = value
     return values
+
+
+def computable(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """The values for people of those accumulators whose `compute` does not fail."""
+    result: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        with contextlib.suppress(Exception):
+            result |= as_result(compute({name: metric}))
+    return result
 
 
 def as_result(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,6 +170,12 @@ def test_misspelt_hooks_and_things_that_are_no_callbacks_get_a_sentence() -> Non
     for wrong, message in ((Tape, "the class `Tape`"), (print, "built-in function print")):
         with pytest.raises(TypeError, match=message):
             learner().fit(*data(), callbacks=[wrong], verbose=0)  # pyright: ignore[reportArgumentType]
+    given: Any = Tape
+    with pytest.raises(TypeError, match=r"the class `Tape`; .* make one, `Tape\(\.\.\.\)`\."):
+        learner().fit(*data(), callbacks=given, verbose=0)
+    given = lambda run: None
+    with pytest.raises(TypeError, match=r"holds <function .*: derive a class from it"):
+        learner().fit(*data(), callbacks=given, verbose=0)
 
 
 def test_params_and_counters_say_where_the_run_is() -> None:
@@ -267,10 +273,14 @@ def test_what_is_declared_wrong_gets_a_sentence() -> None:
         return type("Wrong", (et.Callback,), body)()
 
     keras = lambda self, epoch, logs: None
+    optional = lambda self, epoch, logs=None: None
+    alone = lambda self, logs=None: None
     for callback, message in (
         (told(reads="log"), '"state" or "logs"'),
         (told(every=3), r"`Every\(steps=\.\.\.\)`"),
         (told(on_epoch_end=keras), r"must take one argument, the run"),
+        (told(on_epoch_end=optional), r"the run: .*, not \(epoch, logs=None\); `run.epoch`"),
+        (told(on_train_end=alone), r"the run: .*, not \(logs=None\); `run.epoch`"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             learner().fit(*data(), callbacks=callback, verbose=0)

@@ -1,0 +1,72 @@
+"""Methods of a learner that look like steps and would never be called."""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+_FOREIGN = {
+    "predict_step": "pred_step",
+    "training_step": "train_step",
+    "validation_step": "test_step",
+    "eval_step": "test_step",
+}
+"""What other libraries call our steps."""
+
+_CLOSE = 0.85
+
+
+def refuse_misnamed(kind: type, base: type, steps: Collection[str], names: Collection[str]) -> None:
+    """Refuse what a class defines under the name of another library's step, or of a mistyped one.
+
+    **Arguments:**
+
+    - `kind`, `base`: the class, and the one that has the steps.
+    - `names`: what steps may ask for.
+    """
+    listed = f"The steps are {', '.join(steps)}."
+    for name, value in list(vars(kind).items()):
+        if name in _FOREIGN and callable(value):
+            raise TypeError(
+                f"`{kind.__name__}.{name}` would never be called: the step is named "
+                f"`{_FOREIGN[name]}` here. {listed}"
+            )
+        meant = _mistyped(name, steps)
+        if meant is not None and _is_stray(kind, base, name, names):
+            raise TypeError(
+                f"`{kind.__name__}.{name}` would never be called: is `{meant}` meant? {listed} A "
+                "method of your own has a name that is less like theirs, or is called by a step."
+            )
+
+
+def _mistyped(name: str, steps: Collection[str]) -> str | None:
+    """The step whose name this nearly is; not one with something before or behind it."""
+    if name.startswith("_") or any(step in name for step in steps):
+        return None
+    return next(iter(difflib.get_close_matches(name, steps, n=1, cutoff=_CLOSE)), None)
+
+
+def _is_stray(kind: type, base: type, name: str, names: Collection[str]) -> bool:
+    """Whether a method asks for what steps ask for, is new, and no other method calls it."""
+    fn = getattr(kind, name)
+    own = [cls for cls in kind.__mro__ if cls not in base.__mro__]
+    if not inspect.isfunction(fn) or any(name in vars(cls) for cls in own if cls is not kind):
+        return False
+    asked = inspect.signature(fn).parameters.values()
+    everything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in asked)
+    if not everything and not any(p.name in names for p in asked):
+        return False
+    return not any(
+        name in used for cls in own for value in vars(cls).values() for used in _names_in(value)
+    )
+
+
+def _names_in(value: Any) -> Iterator[tuple[str, ...]]:
+    """The names that the code of a method uses, also that of functions within it."""
+    fn: Callable[..., Any] = inspect.unwrap(value) if callable(value) else value
+    codes = [fn.__code__] if isinstance(fn, types.FunctionType) else []
+    while codes:
+        code = codes.pop()
+        yield code.co_names
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]

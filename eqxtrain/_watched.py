@@ -1,0 +1,79 @@
+"""A model whose parts tell of their calls, and steps run on shapes alone."""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ._tree import is_array
+
+Watcher = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Makes a call of a part of a model: its path, itself, its function, and what it is called with."""
+
+_watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
+
+
+def shapes_of(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
+    """The shapes of what `fn` returns; `args` may hold shapes instead of arrays."""
+    dynamic, static = eqx.partition(args, is_array)
+    return eqx.filter_eval_shape(lambda dynamic: fn(*eqx.combine(dynamic, static)), dynamic)
+
+
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within it, the parts of a `watched` model are called by `watcher`."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def watched(node: PyTree, path: str) -> PyTree:
+    """`node` with every module inside it replaced by one whose calls are watched."""
+    is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
+    inside = jax.tree_util.tree_map_with_path(
+        lambda keys, child: (
+            watched(child, path + jax.tree_util.keystr(keys))
+            if isinstance(child, eqx.Module) and child is not node
+            else child
+        ),
+        node,
+        is_leaf=is_leaf,
+    )
+    if not isinstance(node, eqx.Module) or not callable(node):
+        return inside
+    try:
+        twin = object.__new__(_watched_type(type(node)))
+    except Exception:  # a class that can't be subclassed can't be watched
+        return inside
+    for name, value in vars(inside).items():
+        object.__setattr__(twin, name, value)
+    object.__setattr__(twin, "_watched_path", path)
+    return twin
+
+
+@functools.lru_cache(maxsize=256)
+def _watched_type(kind: type[eqx.Module]) -> type[eqx.Module]:
+    call: Callable[..., Any] = kind.__call__
+
+    @functools.wraps(call)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        watcher = _watcher.get()
+        if watcher is None:
+            return call(self, *args, **kwargs)
+        return watcher(self._watched_path, self, functools.partial(call, self), args, kwargs)
+
+    body = {
+        "__call__": __call__,
+        "__annotations__": {"_watched_path": str},
+        "_watched_path": eqx.field(static=True, default="", kw_only=True),
+        "__module__": kind.__module__,
+    }
+    metaclass: Any = type(kind)
+    return metaclass(kind.__name__, (kind,), body)
