@@ -1,6 +1,8 @@
 """Tiny data, models and learners that the tests share."""
 
 import functools
+import importlib
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -92,6 +94,17 @@ def same(a: Any, b: Any) -> bool:
         x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
         for x, y in zip(left, right, strict=True)
     )
+
+
+def library(name: str) -> Any:
+    """A library to compare with, imported only when a test wants it: some take seconds.
+
+    `[test]` has them all, so one that is missing fails; only what needs torch is skipped without
+    it (`pytest.importorskip`). What they warn of while they are imported is their own affair.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
 
 
 def forget_programs() -> None:

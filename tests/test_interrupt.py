@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import data, learner, same
+from helpers import data, learner, library, same
 
 import eqxtrain as et
 
@@ -234,8 +234,7 @@ tell = Tell()
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_real_notebook_kernel_returns_the_learner() -> None:
-    manager = pytest.importorskip("jupyter_client.manager")
-    pytest.importorskip("ipykernel")
+    manager = library("jupyter_client.manager")
     kernel, client = manager.start_new_kernel(kernel_name="python3")
     try:
         said: list[str] = []

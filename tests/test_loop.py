@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, Dropped, data, learner, linear, normed, same
+from helpers import CROSS_ENTROPY, Dropped, data, learner, library, linear, normed, same
 from hypothesis import assume, given, settings, strategies as st
 from jax.core import Tracer
 from jaxtyping import Array
@@ -599,7 +599,7 @@ def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
 
 
 def test_an_iterator_of_grain_is_the_users_own() -> None:
-    grain = pytest.importorskip("grain")
+    grain = library("grain")
     x = np.arange(40, dtype=np.float32)
     for make in (
         lambda: iter(grain.MapDataset.source(x).batch(2)),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, learner, linear, normed, same
+from helpers import CROSS_ENTROPY, data, learner, library, linear, normed, same
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -154,7 +154,7 @@ def test_so_many_steps_of_data_with_or_without_an_end() -> None:
 
 
 def test_data_that_say_that_they_never_end_need_a_number_of_steps() -> None:
-    grain = pytest.importorskip("grain")
+    grain = library("grain")
     forever = grain.MapDataset.source(list(zip(X, Y, strict=True))).batch(3).repeat()
     made = learner().init()
     with pytest.raises(ValueError, match=r"`x` never ends.*: give `steps`"):

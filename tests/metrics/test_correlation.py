@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
+from helpers import library
 
 from eqxtrain.metrics import (
     ExplainedVariance,
@@ -278,13 +279,8 @@ def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(over_batches(ours, p, t), expected, rtol=1e-4)
 
 
-def test_keras_agrees_with_weights(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        keras = pytest.importorskip("keras")
+def test_keras_agrees_with_weights(rng: np.random.Generator) -> None:
+    keras = library("keras")
     (p, t), w = values(rng, 32, 3), fractions(rng, 32)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         theirs = keras.metrics.R2Score()

@@ -1,6 +1,5 @@
 """Metrics of clu as they are, next to scikit-learn's and NumPy's in float64."""
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from helpers import data, learner
+from helpers import data, learner, library
 
 from eqxtrain.metrics import Metric, Weighted, from_clu
 
@@ -17,9 +16,7 @@ from eqxtrain.metrics import Metric, Weighted, from_clu
 @pytest.fixture
 def clu() -> Iterator[Any]:
     """clu's metrics, and JAX as most people run it: they promote dtypes and ranks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        metrics = pytest.importorskip("clu.metrics")
+    metrics = library("clu.metrics")
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield metrics
 
