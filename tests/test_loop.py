@@ -1,6 +1,7 @@
 """`fit`: its laws, its numbers against loops by hand, interruption and failure."""
 
 import contextlib
+import functools
 import gc
 import itertools
 import time
@@ -659,6 +660,20 @@ STREAMS: dict[str, Any] = {
 }
 
 
+class Reports(Tracks):
+    """Logs the first row of each batch."""
+
+    def test_step(self, model: Any, state: Any, x: Array, mask: Any = None) -> Any:
+        loss, _, state = super().test_step(model=model, state=state, x=x, mask=mask)
+        return loss, {"first": et.metrics.Last.of(x[0])}, state
+
+
+@functools.cache
+def reports() -> et.Learner[Any]:
+    """One learner for all examples of a test, so that they share its programs."""
+    return Reports({"w": jnp.zeros(())}, optax.sgd(0.0))
+
+
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
@@ -677,12 +692,7 @@ def test_no_batch_of_a_stream_is_lost_repeated_or_moved(kind: str, pieces: Any) 
         def on_train_batch_end(self, run: et.Run) -> None:
             seen.append(run.logs["first"])
 
-    class Reports(Tracks):
-        def test_step(self, model: Any, state: Any, x: Array, mask: Any = None) -> Any:
-            loss, _, state = super().test_step(model=model, state=state, x=x, mask=mask)
-            return loss, {"first": et.metrics.Last.of(x[0])}, state
-
-    made: Any = Reports({"w": jnp.zeros(())}, optax.sgd(0.0)).init()
+    made: Any = reports().init()
     position: Any = None
     for way, count, told in pieces:
         options: dict[str, Any] = {"steps": count} if way == "steps" else {}

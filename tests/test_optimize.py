@@ -83,12 +83,17 @@ def test_an_update_is_the_one_of_optax_by_hand(name: str) -> None:
         params, static = eqx.partition(model, eqx.is_inexact_array)
         state = optimizer.init(params)
         value_fn = lambda p: loss_of(eqx.combine(p, static))
-        for _ in range(3):
+
+        @jax.jit
+        def step(params: Any, state: Any) -> Any:
             value, grads = jax.value_and_grad(value_fn)(params)
             updates, state = optimizer.update(
                 grads, state, params, value=value, grad=grads, value_fn=value_fn
             )
-            params = optax.apply_updates(params, updates)
+            return optax.apply_updates(params, updates), state
+
+        for _ in range(3):
+            params, state = step(params, state)
     for ours, theirs in zip(arrays(fitted.model), arrays(params), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
