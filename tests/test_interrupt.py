@@ -1,5 +1,6 @@
 """Ctrl-C: once to end a run cleanly, twice to end it at once."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,6 +59,15 @@ def test_a_second_interrupt_raises_at_once_and_still_carries_the_learner() -> No
     assert int(carried.learner.state.step) == 2 and not told.ended
 
 
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever becomes of the test, nothing goes on running: some of these would for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_script_ends_it_with_the_learner(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -82,10 +92,11 @@ def test_ctrl_c_on_a_real_script_ends_it_with_the_learner(tmp_path: Path) -> Non
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "running"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with ended(process):
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "running"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "kept interrupted" in out and "Stopping after the steps under way" in err
 
@@ -121,11 +132,12 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "waiting"
-    time.sleep(1)  # until the main thread waits too
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with ended(process):
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "waiting"
+        time.sleep(1)  # until the main thread waits too
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "kept 2 interrupted" in out and "`eqxtrain-data` is left behind" in out
 

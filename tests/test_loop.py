@@ -256,6 +256,7 @@ def cut(x: np.ndarray, size: int) -> Any:
     return lambda: (x[i : i + size] for i in range(0, len(x), size))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     n=st.integers(2, 13),

@@ -22,7 +22,7 @@ from eqxtrain.metrics import (
     Weighted,
 )
 
-SIZES, ROWS = (7, 16, 9), 16  # the last batch is padded to 16 rows
+SIZES, ROWS = (19, 13), 19  # the last batch is padded to 19 rows
 MULTIOUTPUT = ("uniform_average", "variance_weighted", "raw_values")
 Kind = Callable[..., Metric]
 stats: Any = scipy.stats
@@ -65,7 +65,7 @@ def padded(values: np.ndarray) -> np.ndarray:
 
 
 def over_batches(metric: Metric, p: np.ndarray, t: np.ndarray, w: np.ndarray | None = None) -> Any:
-    """Batches of three sizes, the last one with rows of nan under the mask."""
+    """Batches of two sizes, the last one with rows of nan under the mask."""
     total: Metric = Weighted(metric)
     for rows in np.split(np.arange(len(p)), np.cumsum(SIZES)[:-1]):
         parts: list[Any] = [None if a is None else a[rows] for a in (p, t, w)]

@@ -100,6 +100,12 @@ CASES = VALUES | SCORES
 
 every_metric = pytest.mark.parametrize("name", CASES)
 
+OF_EACH_KIND = {
+    "through_its_parts", "mean", "std", "gather", "modes", "mean_squared_error", "r2_score",
+    "spearman_corr_coef", "f1", "confusion_matrix", "calibration_error", "auroc", "auroc_exact",
+}  # fmt: skip
+"""One metric of each way of keeping what was seen; the law of all others is among the slow."""
+
 Data = dict[str, np.ndarray]
 
 
@@ -212,7 +218,10 @@ WAYS: dict[str, Callable[[Metric, Data, Any], Metric]] = {
 @pytest.mark.parametrize(
     "weighted", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "weighted"]
 )
-@every_metric
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in OF_EACH_KIND else pytest.mark.slow) for n in CASES],
+)
 @settings(max_examples=6)
 @given(draw=st.data())
 def test_no_way_of_splitting_changes_a_number(name: str, weighted: bool, draw: Any) -> None:
