@@ -62,6 +62,22 @@ def _processor() -> str:
     return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 
+_RESIDENT = 3 * 2**29
+"""How many bytes a worker keeps before it forgets its programs: two of them on 4 GB do not swap."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_no_other_file_needs() -> Iterator[None]:
+    """Thousands of programs take gigabytes; what is needed again comes back from the disk."""
+    yield
+    told = Path("/proc/self/statm")  # on Linux
+    pages = int(told.read_text().split()[1]) if told.exists() else 0
+    if pages and pages * os.sysconf("SC_PAGE_SIZE") > _RESIDENT:
+        import eqxtrain as et  # not above: it must come after jaxtyping's import hook
+
+        et.clear_caches()
+
+
 @pytest.fixture
 def getkey(request: pytest.FixtureRequest) -> Callable[[], jax.Array]:
     """A function that gives another random key on each call, the same ones on every run."""
