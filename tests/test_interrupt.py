@@ -116,14 +116,18 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
         def waits_forever():
             yield x, y
             yield x, y
-            print("waiting", flush=True)
             threading.Event().wait()
+
+        class Tell(et.Callback):
+            def on_train_batch_end(self, run):
+                if run.step == 2:
+                    print("waiting", flush=True)
 
         learner = et.Learner(eqx.nn.Linear(4, 1, key=jr.key(0)), optax.sgd(0.1), loss=optax.l2_loss)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                learner.fit(waits_forever, epochs=3, verbose=0)
+                learner.fit(waits_forever, epochs=3, verbose=0, callbacks=Tell())
             except KeyboardInterrupt as error:
                 print("kept", int(error.learner.state.step), error.history.stopped, flush=True)
         print(*[str(w.message) for w in said], flush=True)
@@ -135,7 +139,7 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
     with ended(process):
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "waiting"
-        time.sleep(1)  # until the main thread waits too
+        time.sleep(1)  # until the main thread waits
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
