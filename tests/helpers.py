@@ -1,6 +1,8 @@
 """Tiny data, models and learners that the tests share."""
 
 import functools
+import importlib
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -86,7 +88,7 @@ def arrays(tree: Any) -> list[np.ndarray]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two trees have the same arrays, bit for bit."""
+    """Whether two trees have the same arrays, bit for bit: what the same programs give."""
     left, right = arrays(a), arrays(b)
     return len(left) == len(right) and all(
         x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
@@ -94,10 +96,40 @@ def same(a: Any, b: Any) -> bool:
     )
 
 
+def library(name: str) -> Any:
+    """A library to compare with, imported only when a test wants it: some take seconds.
+
+    `[test]` has them all, so one that is missing fails; only what needs torch is skipped without
+    it (`pytest.importorskip`). What they warn of while they are imported is their own affair.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
 def forget_programs() -> None:
     """Forget the programs of steps, as `et.clear_caches` does, but keep what JAX has compiled."""
     _compile._programs.clear()
     _record.forget()
+
+
+def close(a: Any, b: Any, *, rtol: float, atol: float = 0.0) -> bool:
+    """Whether two trees have the same arrays to a tolerance: what different programs give.
+
+    XLA orders and fuses the same sums in another way in another program, and so rounds them
+    differently, on some processors and not on others. Arrays of no floats are the same.
+    """
+    left, right = arrays(a), arrays(b)
+    return len(left) == len(right) and all(
+        x.dtype == y.dtype
+        and x.shape == y.shape
+        and (
+            np.allclose(x, y, rtol=rtol, atol=atol, equal_nan=True)
+            if x.dtype.kind == "f"
+            else x.tobytes() == y.tobytes()
+        )
+        for x, y in zip(left, right, strict=True)
+    )
 
 
 class Quadratic(eqx.Module):
@@ -112,8 +144,12 @@ class Quadratic(eqx.Module):
         return jnp.dot(self.w, x)
 
 
-def in_batches(metric: Any, *arrays: Any, weight: Any = None, sizes: Any = (1, 7)) -> Any:
-    """A metric that has seen `y_pred`, `y_true` and maybe a mask, in batches of unequal sizes."""
+def in_batches(metric: Any, *arrays: Any, weight: Any = None, sizes: Any = (1,)) -> Any:
+    """A metric that has seen `y_pred`, `y_true` and maybe a mask, in two batches of unequal size.
+
+    Each length of a batch compiles all that a metric does: that more of them change nothing is
+    tested once, of every metric, in `test_law.py`.
+    """
     metric = metric if weight is None else et.metrics.Weighted(metric)
     names = ("y_pred", "y_true", "mask")[: len(arrays)]
     data = {"mask": None, "sample_weight": weight, **dict(zip(names, arrays, strict=True))}

@@ -1,5 +1,6 @@
 """Ctrl-C: once to end a run cleanly, twice to end it at once."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import data, learner, same
+from helpers import data, learner, library, same
 
 import eqxtrain as et
 
@@ -58,6 +59,15 @@ def test_a_second_interrupt_raises_at_once_and_still_carries_the_learner() -> No
     assert int(carried.learner.state.step) == 2 and not told.ended
 
 
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever becomes of the test, nothing goes on running: some of these would for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_script_ends_it_with_the_learner(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -82,10 +92,11 @@ def test_ctrl_c_on_a_real_script_ends_it_with_the_learner(tmp_path: Path) -> Non
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "running"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with ended(process):
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "running"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "kept interrupted" in out and "Stopping after the steps under way" in err
 
@@ -105,14 +116,18 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
         def waits_forever():
             yield x, y
             yield x, y
-            print("waiting", flush=True)
             threading.Event().wait()
+
+        class Tell(et.Callback):
+            def on_train_batch_end(self, run):
+                if run.step == 2:
+                    print("waiting", flush=True)
 
         learner = et.Learner(eqx.nn.Linear(4, 1, key=jr.key(0)), optax.sgd(0.1), loss=optax.l2_loss)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                learner.fit(waits_forever, epochs=3, verbose=0)
+                learner.fit(waits_forever, epochs=3, verbose=0, callbacks=Tell())
             except KeyboardInterrupt as error:
                 print("kept", int(error.learner.state.step), error.history.stopped, flush=True)
         print(*[str(w.message) for w in said], flush=True)
@@ -121,11 +136,12 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "waiting"
-    time.sleep(1)  # until the main thread waits too
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with ended(process):
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "waiting"
+        time.sleep(1)  # until the main thread waits
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "kept 2 interrupted" in out and "`eqxtrain-data` is left behind" in out
 
@@ -253,8 +269,7 @@ tell = Tell()
 
 @pytest.mark.slow
 def test_ctrl_c_in_a_real_notebook_kernel_returns_the_learner() -> None:
-    manager = pytest.importorskip("jupyter_client.manager")
-    pytest.importorskip("ipykernel")
+    manager = library("jupyter_client.manager")
     kernel, client = manager.start_new_kernel(kernel_name="python3")
     try:
         said: list[str] = []

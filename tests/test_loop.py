@@ -1,6 +1,7 @@
 """`fit`: its laws, its numbers against loops by hand, interruption and failure."""
 
 import contextlib
+import functools
 import gc
 import itertools
 import time
@@ -14,7 +15,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, Dropped, data, learner, linear, normed, same
+from helpers import CROSS_ENTROPY, Dropped, data, learner, library, linear, normed, same
 from hypothesis import assume, given, settings, strategies as st
 from jax.core import Tracer
 from jaxtyping import Array
@@ -272,6 +273,7 @@ def cut(x: np.ndarray, size: int) -> Any:
     return lambda: (x[i : i + size] for i in range(0, len(x), size))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     n=st.integers(2, 13),
@@ -616,7 +618,7 @@ def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
 
 
 def test_an_iterator_of_grain_is_the_users_own() -> None:
-    grain = pytest.importorskip("grain")
+    grain = library("grain")
     x = np.arange(40, dtype=np.float32)
     for make in (
         lambda: iter(grain.MapDataset.source(x).batch(2)),
@@ -676,6 +678,20 @@ STREAMS: dict[str, Any] = {
 }
 
 
+class Reports(Tracks):
+    """Logs the first row of each batch."""
+
+    def test_step(self, model: Any, state: Any, x: Array, mask: Any = None) -> Any:
+        loss, _, state = super().test_step(model=model, state=state, x=x, mask=mask)
+        return loss, {"first": et.metrics.Last.of(x[0])}, state
+
+
+@functools.cache
+def reports() -> et.Learner[Any]:
+    """One learner for all examples of a test, so that they share its programs."""
+    return Reports({"w": jnp.zeros(())}, optax.sgd(0.0))
+
+
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
@@ -694,12 +710,7 @@ def test_no_batch_of_a_stream_is_lost_repeated_or_moved(kind: str, pieces: Any) 
         def on_train_batch_end(self, run: et.Run) -> None:
             seen.append(run.logs["first"])
 
-    class Reports(Tracks):
-        def test_step(self, model: Any, state: Any, x: Array, mask: Any = None) -> Any:
-            loss, _, state = super().test_step(model=model, state=state, x=x, mask=mask)
-            return loss, {"first": et.metrics.Last.of(x[0])}, state
-
-    made: Any = Reports({"w": jnp.zeros(())}, optax.sgd(0.0)).init()
+    made: Any = reports().init()
     position: Any = None
     for way, count, told in pieces:
         options: dict[str, Any] = {"steps": count} if way == "steps" else {}

@@ -1,6 +1,7 @@
 """The package as a whole: its rooms, its imports, its public face."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,14 @@ def test_importing_adds_little_to_importing_equinox_and_optax() -> None:
 
 def test_torch_is_no_dependency() -> None:
     assert "torch" not in (ROOT.parent / "pyproject.toml").read_text()
+
+
+def test_nothing_is_skipped_but_what_needs_torch() -> None:
+    tests = Path(__file__).parent
+    asked = [
+        name
+        for path in tests.rglob("test_*.py")
+        for name in re.findall(r"importorskip\(\s*\"([^\"]+)\"", path.read_text())
+    ]
+    names = {name.split(".")[0] for name in asked}
+    assert names == {"torch", "torchdata", "torchmetrics"}

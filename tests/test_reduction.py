@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import library
 from hypothesis import given, settings, strategies as st
 
 import eqxtrain as et
@@ -195,10 +196,9 @@ def test_the_epoch_loss_of_every_reduction_is_that_of_one_batch_in_a_real_pass(
     [("mean", "sum_over_batch_size"), ("sum", "sum"), ("mean_with_sample_weight",) * 2],
 )
 def test_reductions_agree_with_those_of_keras(
-    reduction: Any, keras_name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    reduction: Any, keras_name: str, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras: Any = pytest.importorskip("keras")
+    keras: Any = library("keras")
     y_pred, y_true = rng.normal(size=(2, 6, 1)).astype(np.float32)
     weight = rng.random(6).astype(np.float32)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

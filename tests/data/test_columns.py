@@ -1,13 +1,14 @@
 """What people give as an array, of every library, and what is refused."""
 
 import collections
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from helpers import data as arrays, learner, same
+from helpers import data as arrays, learner, library, same
 
 from eqxtrain import data
 from eqxtrain.data import _columns
@@ -29,7 +30,7 @@ def test_tensors_of_torch_whatever_they_are_of() -> None:
 
 
 def test_frames_and_series_of_pandas() -> None:
-    pd = pytest.importorskip("pandas")
+    pd = library("pandas")
     frame = pd.DataFrame(X, columns=list("abcd"))
     assert np.array_equal(column(frame), X) and np.array_equal(column(frame["b"]), X[:, 1])
     mixed = pd.DataFrame({"a": [1.5, 2.0], "b": [True, False], "c": [3, 4]})
@@ -54,28 +55,28 @@ def test_sparse_matrices_of_scipy_are_made_dense_by_the_batch(kind: Any) -> None
     assert np.array_equal(source.take(np.array([3, 1]))[0], thin[[3, 1]].astype(np.float32))
 
 
-def test_training_on_any_of_them_is_training_on_the_array() -> None:
-    torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
-    made = learner().init()
+GIVEN: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "torch": lambda: tuple(map(pytest.importorskip("torch").tensor, (X, Y))),
+    "pandas": lambda: (library("pandas").DataFrame(X), library("pandas").Series(Y)),
+    "scipy": lambda: (sp.csr_array(X), Y),
+    "jax": lambda: (jnp.asarray(X), jnp.asarray(Y)),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_training_on_any_of_them_is_training_on_the_array(kind: str) -> None:
+    made, pair = learner().init(), GIVEN[kind]()
     options: dict[str, Any] = {"batch_size": 4, "verbose": 0, "validation_split": 0.2}
     expected, history = made.fit(X, Y, **options)
-    given = {
-        "torch": (torch.tensor(X), torch.tensor(Y)),
-        "pandas": (pd.DataFrame(X), pd.Series(Y)),
-        "scipy": (sp.csr_array(X), Y),
-        "jax": (jnp.asarray(X), jnp.asarray(Y)),
-    }
-    for pair in given.values():
-        fitted, seen = made.fit(*pair, **options)
-        assert same(fitted, expected) and dict(seen) == dict(history)
-        result = made.evaluate(*pair, batch_size=4)
-        assert result == made.evaluate(X, Y, batch_size=4)
-        assert np.array_equal(made.predict(pair[0]), made.predict(X))
-        assert made.test_on_batch(*pair) == made.test_on_batch(X, Y)
+    fitted, seen = made.fit(*pair, **options)
+    assert same(fitted, expected) and dict(seen) == dict(history)
+    assert made.evaluate(*pair, batch_size=4) == made.evaluate(X, Y, batch_size=4)
+    assert np.array_equal(made.predict(pair[0]), made.predict(X))
+    assert made.test_on_batch(*pair) == made.test_on_batch(X, Y)
 
 
 def test_a_column_of_a_huggingface_dataset() -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
     dataset = datasets.Dataset.from_dict({"x": X.tolist(), "y": Y.tolist()})
     source = data.as_source(dataset["x"], dataset["y"])
     assert isinstance(source, data.ArraySource)

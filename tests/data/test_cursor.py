@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from helpers import library
 
 from eqxtrain import data
 
@@ -160,7 +161,7 @@ def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
 
 
 def test_grain_map_dataset() -> None:
-    grain = pytest.importorskip("grain")
+    grain = library("grain")
     make = lambda: grain.MapDataset.source(EXAMPLES).shuffle(seed=3).batch(SIZE)
     check(make)
     with data.as_source(make()).read(data.Cut(1)) as reader:
@@ -174,12 +175,12 @@ def test_grain_map_dataset() -> None:
 
 
 def test_grain_iter_dataset() -> None:
-    grain = pytest.importorskip("grain")
+    grain = library("grain")
     check(lambda: grain.MapDataset.source(EXAMPLES).shuffle(seed=3).to_iter_dataset().batch(SIZE))
 
 
 def test_grain_data_loader() -> None:
-    grain = pytest.importorskip("grain.python")
+    grain = library("grain.python")
 
     def make() -> Any:
         sampler = grain.IndexSampler(ROWS, grain.NoSharding(), shuffle=True, num_epochs=1, seed=5)
@@ -211,7 +212,7 @@ def test_torch_data_loader() -> None:
 
 
 def test_huggingface_iterable_dataset() -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
 
     def make() -> Any:
         whole = datasets.Dataset.from_dict({"x": X.tolist(), "i": list(range(ROWS))})

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CROSS_ENTROPY, data as arrays, learner, linear, same
+from helpers import CROSS_ENTROPY, data as arrays, learner, library, linear, same
 
 import eqxtrain as et
 from eqxtrain import data
@@ -44,7 +44,7 @@ def of_torch() -> Any:
 
 
 def of_huggingface() -> Any:
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
     return datasets.Dataset.from_dict({"x": X.tolist(), "y_true": Y.tolist()})
 
 
@@ -80,7 +80,7 @@ def test_a_position_is_found_without_reading_what_is_before_it() -> None:
 
 
 def test_a_dataset_with_a_format_keeps_it_and_one_with_texts_is_refused() -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
     whole = of_huggingface()
     for kind in ("numpy", "jax", None):
         source = data.as_source(whole.with_format(kind))
@@ -94,7 +94,7 @@ def test_a_dataset_with_a_format_keeps_it_and_one_with_texts_is_refused() -> Non
 
 
 def test_columns_are_asked_for_by_name() -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = library("datasets")
     dataset = datasets.Dataset.from_dict({"image": X.tolist(), "label": Y.tolist()})
 
     class Named(et.Learner[Any]):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from helpers import library
 from jaxtyping import Array
 
 from eqxtrain import data
@@ -55,16 +56,16 @@ def test_each_kind_of_data_is_known(given: Any, kind: type) -> None:
     assert isinstance(data.as_source(given), kind)
 
 
-def test_loaders_of_others_give_batches() -> None:
-    torch, grain = pytest.importorskip("torch"), pytest.importorskip("grain")
-    examples = [(row, 1) for row in ONES]
-    mapped = grain.MapDataset.source(examples)
-    for given in (
-        mapped.batch(2),
-        mapped.batch(2).to_iter_dataset(),
-        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(3))),
-    ):
+def test_loaders_of_grain_give_batches() -> None:
+    batches = library("grain").MapDataset.source([(row, 1) for row in ONES]).batch(2)
+    for given in (batches, batches.to_iter_dataset()):
         assert isinstance(data.as_source(given), data.IterableSource)
+
+
+def test_a_loader_of_torch_gives_batches() -> None:
+    torch = pytest.importorskip("torch")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(3)))
+    assert isinstance(data.as_source(loader), data.IterableSource)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_examples_where_batches_are_due_get_the_remedy(given: Any) -> None:
 
 
 def test_lengths_that_others_tell() -> None:
-    grain = pytest.importorskip("grain")
+    grain = library("grain")
     cut, mapped = data.Cut(2), grain.MapDataset.source([ONES]).batch(1)
     assert data.as_source([(ONES,), (ONES,)]).steps(cut) == 2
     assert data.as_source(mapped).steps(cut) == 1

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import in_batches
+from helpers import in_batches, library
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from eqxtrain.metrics import Accuracy, TopKAccuracy
@@ -119,9 +119,8 @@ def test_top_k_accuracy_is_that_of_scikit_learn(
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
-def test_ties_are_among_the_top_k_as_in_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras: Any = pytest.importorskip("keras")
+def test_ties_are_among_the_top_k_as_in_keras() -> None:
+    keras: Any = library("keras")
     scores = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0.5]], np.float32)
     labels = np.array([1, 0, 1], np.int32)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

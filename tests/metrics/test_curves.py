@@ -236,6 +236,7 @@ def test_what_is_no_probability_is_nan_and_not_left_out(average: Any, bins: int 
     assert np.isnan(seen["1"] if average == "none" else seen)
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_exact_value_in_a_pass_does_not_depend_on_its_batches(
     name: str, rng: np.random.Generator

@@ -23,6 +23,9 @@ m = et.metrics
 
 ROWS, SIZE, CLASSES = 12, 4, 3
 """Examples with their padding, how many of them are in a batch, and of how many classes."""
+COUNTS = [1, 9]
+"""How many examples are real: few numbers, and a last batch that is as long as the smallest, since
+each length is a program of its own for each metric."""
 
 
 def peak(y_pred: Any) -> Any:
@@ -97,6 +100,12 @@ CASES = VALUES | SCORES
 
 every_metric = pytest.mark.parametrize("name", CASES)
 
+OF_EACH_KIND = {
+    "through_its_parts", "mean", "std", "gather", "modes", "mean_squared_error", "r2_score",
+    "spearman_corr_coef", "f1", "confusion_matrix", "calibration_error", "auroc", "auroc_exact",
+}  # fmt: skip
+"""One metric of each way of keeping what was seen; the law of all others is among the slow."""
+
 Data = dict[str, np.ndarray]
 
 
@@ -111,7 +120,7 @@ def examples(draw: st.DrawFn, name: str) -> Data:
         / np.float32(4)
     )
     seed = draw(st.integers(0, 99))
-    real = np.arange(ROWS) < draw(st.sampled_from([1, 5, ROWS]))
+    real = np.arange(ROWS) < draw(st.sampled_from(COUNTS))
     mask = np.random.default_rng(seed).permutation(real)
     if name in VALUES:
         y_pred, y_true = numbers((ROWS, 1))[:, 0], numbers((ROWS, 1))[:, 0]
@@ -156,7 +165,8 @@ def batches(metric: Metric, data: Data, draw: Any) -> Metric:
     real = rows(data, data["mask"])
     del real["mask"]
     count = len(real["y_pred"])
-    parts = [contribution(metric, rows(real, slice(i, i + 5))) for i in range(0, count, 5)]
+    starts = range(0, count, SIZE)
+    parts = [contribution(metric, rows(real, slice(i, i + SIZE))) for i in starts]
     return functools.reduce(merged, parts)
 
 
@@ -208,7 +218,10 @@ WAYS: dict[str, Callable[[Metric, Data, Any], Metric]] = {
 @pytest.mark.parametrize(
     "weighted", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "weighted"]
 )
-@every_metric
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in OF_EACH_KIND else pytest.mark.slow) for n in CASES],
+)
 @settings(max_examples=6)
 @given(draw=st.data())
 def test_no_way_of_splitting_changes_a_number(name: str, weighted: bool, draw: Any) -> None:
@@ -259,8 +272,9 @@ NOTHING: dict[str, Any] = {"sum": 0, "gather": [], "modes_gather": [], "confusio
 def test_what_saw_nothing_is_nan_and_counts_are_0(name: str) -> None:
     shape = (SIZE,) if name in VALUES else (SIZE, CLASSES)
     y_true = np.zeros(SIZE, np.float32 if name in VALUES else np.int32)
-    batch = {"y_pred": np.ones(shape, np.float32), "y_true": y_true, "mask": np.zeros(SIZE, bool)}
-    padding = contribution(CASES[name], batch)
+    weight, mask = np.ones(SIZE, np.float32), np.zeros(SIZE, bool)
+    batch = {"y_pred": np.ones(shape, np.float32), "y_true": y_true, "sample_weight": weight}
+    padding = contribution(CASES[name], batch | {"mask": mask})
     for empty in (CASES[name], CASES[name].reset(), padding, padding.reset()):
         for path, value in empty.results(name).items():
             np.testing.assert_array_equal(value, NOTHING.get(path, np.nan), err_msg=path)
@@ -290,7 +304,7 @@ def test_evaluate_gives_the_same_of_every_metric_for_every_batch_size(
         x, y = x[:, 0], x[:, 1]
     learner = et.Learner(eqx.nn.Identity(), None, loss=lambda y_pred: y_pred, metrics=metrics)
     whole = learner.evaluate(x, y, sample_weight=weight, batch_size=ROWS)
-    split = learner.evaluate(x, y, sample_weight=weight, batch_size=5)
+    split = learner.evaluate(x, y, sample_weight=weight, batch_size=SIZE)
     assert list(split) == list(whole) and len(whole) > len(metrics)
     for name, value in whole.items():
         np.testing.assert_allclose(split[name], value, rtol=2e-5, atol=2e-5, err_msg=name)
@@ -301,10 +315,10 @@ def test_evaluate_gives_the_same_of_every_metric_for_every_batch_size(
 def test_with_64_bits_switched_on_numbers_and_dtypes_are_the_same(
     name: str, rng: np.random.Generator
 ) -> None:
-    scores = rng.normal(size=(ROWS, CLASSES))
-    data = {"y_pred": scores, "y_true": rng.integers(0, CLASSES, ROWS)}
+    scores, labels = rng.normal(size=(COUNTS[-1], CLASSES)), rng.integers(0, CLASSES, COUNTS[-1])
+    data = {"y_pred": scores, "y_true": labels, "sample_weight": np.ones(COUNTS[-1])}
     if name in VALUES:
-        data = {"y_pred": scores[:, 0], "y_true": scores[:, 1]}
+        data |= {"y_pred": scores[:, 0], "y_true": scores[:, 1]}
     small = {n: v.astype(np.float32 if v.dtype == float else np.int32) for n, v in data.items()}
     expected = contribution(CASES[name], small).results(name)
     with jax.enable_x64(True):

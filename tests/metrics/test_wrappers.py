@@ -254,6 +254,7 @@ class TwoHeads(eqx.Module):
         return {"scores": scores, "total": jnp.sum(scores)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [5])
 def test_wrapped_metrics_in_a_fit_agree_with_scikit_learn(batch_size: int) -> None:
     x, y = data(21)
