@@ -170,13 +170,14 @@ class _Fit:
         step, origin = int(learner.state.step), "the beginning of the epoch"
         if not self._keep_snapshots:
             origin = "before this `fit`, which was told to keep no `snapshots`"
-        assert run.exception is not None
-        if not isinstance(run.exception, eqx.EquinoxRuntimeError):  # which ends in its own sentence
-            run.exception.add_note(
-                "The device failed, and lost the learner of the last step: `.learner` is the one "
-                f"of {origin}, after step {step}, and `.history.position` is where it stood in the "
-                "data."
-            )
+        text = (
+            "The device lost the learner of the last step: `.learner` is the one of "
+            f"{origin}, after step {step}, and `.history.position` is where it stood in the data."
+        )
+        if isinstance(run.exception, eqx.EquinoxRuntimeError):  # which ends in its own sentence
+            run.exception.args = (f"{text}\n{run.exception}",)
+        elif run.exception is not None:
+            run.exception.add_note(text)
         run.history.position = position
         run.fall_back(learner, position)
         return learner
