@@ -3,7 +3,6 @@
 `fit`, `evaluate` and `predict` all stand on `Pass`. It knows no epochs and no callbacks.
 """
 
-import collections
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,10 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _cost, _record, _tree, data
-from ._fold import Y_PRED, Called, Carry, Kept, Kind, fold
+from . import _compile, _cost, _padding, _record, _tree, data
+from ._calls import Calls
+from ._fold import STEPS, Y_PRED, Called, Carry, Kept, Kind
 from ._identity import Survey
-from ._programs import Call, Jit, Made, StepProgram, StepPrograms, batch_of, one_of
+from ._programs import (
+    Call,
+    Jit,
+    Made,
+    StepProgram,
+    StepPrograms,
+    batch_of,
+    one_of,
+    run_eagerly,
+)
 from ._protocol import withhold
 from ._steps import AbstractLearner, hold_steps
 from .metrics import _logs
@@ -24,18 +33,6 @@ from .metrics import _logs
 _IN_FLIGHT = 2
 """How many calls may be under way before the next one waits: one where memory is short, since each
 has temporaries of its own."""
-
-
-def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
-    """What some steps emitted, one row an example; a copy where it is a part of what was."""
-    part = leaf[steps] if len(leaf[steps]) == len(leaf) else leaf[steps].copy()
-    return part.reshape(part.shape[0] * part.shape[1], *part.shape[2:])
-
-
-class _InFlight(NamedTuple):
-    called: Called
-    emitted_static: _tree.Static
-    span: tuple[int, int]
 
 
 class Options(NamedTuple):
@@ -74,25 +71,21 @@ class Pass:
         self.compilations: list[_record.Compilation] = []
         self.steps_per_call = 1
         self._options = options
-        self._most_in_flight = 1 if donate else _IN_FLIGHT
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-        own = type(learner).jit_step is not AbstractLearner.jit_step
-        self._has_own_jit = own
+        own = self._has_own_jit = type(learner).jit_step is not AbstractLearner.jit_step
         jit = _compile.kind_of_jit(learner.jit_step) if own else _compile.Jit(True, True)
         self._eager = options.eager or disabled or not jit.compiles
         if not jit.lowers:  # it may be plain Python, and a loop in it would be compiled each time
             self._options = options._replace(steps_per_call=1)
         self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
-        self._in_flight: collections.deque[_InFlight] = collections.deque()
-        self._fetched: list[PyTree] = []
+        self._calls = Calls(1 if donate else _IN_FLIGHT)
         self._metrics, self._metrics_static = _tree.split({})
         self._programs: dict[Any, StepPrograms] = {}
         self._earlier: list[Any] = []  # whose programs serve those that took their place, too
         self._spans: dict[tuple[int, int], jax.Array] = {}
-        self._last: Any = None
         self._found: StepPrograms | None = None
         self._program: StepProgram | None = None
-        self._loaded = False
+        self._loaded = self._will_pad = False
         self._put: list[Any] = []
         self.adopt(learner, donate=donate)
 
@@ -125,8 +118,8 @@ class Pass:
         if not self._eager:
             state = threaded.update(opt_state=_tree.not_arrays(state.opt_state))
             self._survey = Survey(learner=config, model=model, state=state)
-            own = self._has_own_jit
-            self._jit = Jit(config.jit_step, self._survey.key) if own else Jit()
+            jit = (config.jit_step, self._survey.key) if self._has_own_jit else ()
+            self._jit = Jit(*jit)
             structures = (kept_static.treedef, self._carry_static.treedef)
             arrays = _compile.key_of([*self._kept_leaves, *self._carry], *structures)
             self._key = (self.kind, self._survey.key, arrays)
@@ -154,6 +147,8 @@ class Pass:
             self._program, self.steps_per_call = made.program, made.call.steps
             assert self._found is not None
             self._read = self._found.select(self._kept_leaves)
+        if isinstance(stack.batch, data.Masked) and self.kind != "predict":
+            self._check_padding(np.asarray(stack.batch.mask))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,8 +166,7 @@ class Pass:
         Returns while the device still works. At most two calls are in flight; the third waits for
         the first.
         """
-        while len(self._in_flight) >= self._most_in_flight:
-            self._finish_one()
+        self._calls.make_room()
         if self._eager:
             self._run_eagerly(start)
             return
@@ -189,20 +183,18 @@ class Pass:
         out = program(self._read, batches, span, self._carry, self._metrics)
         self._carry, self._metrics, leaves = out
         self._carry_static = self._found.carry_static
-        self._last = _InFlight(program.called(leaves), self._found.emitted_static, (start, stop))
-        self._in_flight.append(self._last)
+        self._calls.add(program.called(leaves), self._found.emitted_static, (start, stop))
 
     def _run_eagerly(self, index: int) -> None:
         """One step as plain Python."""
-        folded = fold(self.kind, *self._arguments(one_of(self._stack, index)))
-        metrics = self._metrics_static.merge(self._metrics) or _logs.begin(folded.logs)
-        metrics = _tree.canonical(_logs.merge(metrics, folded.logs))
-        self._carry, self._carry_static = _tree.split(_tree.canonical(folded.carry))
-        self._metrics, self._metrics_static = _tree.split(metrics)
-        emitted, static = _tree.split(folded.emitted)
+        arguments = self._arguments(one_of(self._stack.batch, index))
+        metrics = self._metrics_static.merge(self._metrics)
+        carry, metrics, emitted = map(_tree.split, run_eagerly(self.kind, *arguments, metrics))
+        self._carry, self._carry_static = carry
+        self._metrics, self._metrics_static = metrics
+        emitted, static = emitted
         called = Called(self._carry[-1], [leaf[None] for leaf in emitted])
-        self._last = _InFlight(called, static, (index, index + 1))
-        self._in_flight.append(self._last)
+        self._calls.add(called, static, (index, index + 1))
 
     def prepare(self, batch: data.Batch) -> Made | None:
         """Begin to compile the program for batches like this one, without running it."""
@@ -222,10 +214,39 @@ class Pass:
         - `most`: how many batches will be run.
         - `shapes`: for how many of their shapes; None for all.
         """
+        self._will_pad = reader.will_pad
         for batch in reader.upcoming(most)[:shapes]:
             self.prepare(batch)
         if self._found is not None and self.kind != "predict":
             self._found.prepare_to_compute()
+
+    def _check_padding(self, mask: np.ndarray) -> None:
+        """Refuse a step that padding changes the numbers of, before there is any."""
+        found, state = self._found, self._carry_static.merge(self._carry).state
+        if found is not None and found.is_padding_checked:
+            return
+        if self.kind == "train" and state.model_state is not None:
+            return  # batch statistics take it in, of which people were warned
+        padded = self._will_pad or not mask[: self._stack.steps].all()
+        stacks = _padding.filled_twice(self._stack) if padded else None
+        if stacks is not None:
+            first, second = map(self._values_of_first, stacks)
+            step = f"{type(self._learner).__name__}.{STEPS[self.kind]}"
+            _padding.check(first, second, who=step)
+            if found is not None:
+                found.is_padding_checked = True
+
+    def _values_of_first(self, batch: data.Batch) -> dict[str, Any]:
+        """What a step would measure on the first batch of a stack."""
+        if self._eager:
+            arguments = self._arguments(one_of(batch, 0))
+            _, metrics, _ = run_eagerly(self.kind, *arguments, {})
+            return _logs.compute(_logs.not_gathered(metrics))
+        assert self._program is not None and self._found is not None
+        span, carry = np.asarray((0, 1), np.uint32), _tree.copy(self._carry)
+        begun = _tree.copy(self._found.metrics)
+        _, metrics, _ = self._program(self._read, jax.tree.leaves(batch), span, carry, begun)
+        return self._found.compute(self._found.metrics_static.merge(metrics))
 
     def _call(self, found: StepPrograms) -> Call:
         return found.call(self._options.steps_per_call, self._platform)
@@ -268,22 +289,9 @@ class Pass:
         """What a step is called with on a batch, or on one of these shapes."""
         return self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
 
-    def _finish_one(self) -> None:
-        called, static, (start, stop) = self._in_flight.popleft()
-        jax.block_until_ready(called.done)
-        if not called.emitted:
-            return
-        fetched = static.merge(jax.device_get(called.emitted))
-        ran = slice(start, stop) if called.trail is not None else slice(None)
-        self._fetched.append(jax.tree.map(lambda leaf: _rows(leaf, ran), fetched))
-
-    def _finish_all(self) -> None:
-        while self._in_flight:
-            self._finish_one()
-
     def wait(self) -> None:
         """Wait for the calls in flight, and for what went wrong in them."""
-        self._finish_all()
+        self._calls.wait()
         jax.block_until_ready(self._carry)
 
     @property
@@ -297,9 +305,8 @@ class Pass:
 
     def begin(self) -> None:
         """Empty the accumulators, for another pass over data."""
-        self._finish_all()
+        self._calls.forget()
         self._metrics, self._metrics_static = _tree.split({})
-        self._fetched.clear()
 
     @property
     def learner(self) -> Any:
@@ -320,14 +327,12 @@ class Pass:
         - `after`: which batch of the stack, of the last call's, the numbers are those after; None
             for the last one.
         """
-        leaves = self._metrics
-        if after is not None and (trail := self._last.called.trail):
-            leaves = _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[after], trail), leaves)
+        leaves = self._metrics if after is None else self._calls.trail(after, self._metrics)
         metrics: Mapping[str, Any] = self._metrics_static.merge(leaves)
         if not whole:
-            metrics = {n: m for n, m in metrics.items() if not _logs.has_gather(m)}
+            metrics = _logs.not_gathered(metrics)
         if self._eager or self._found is None or any(map(_logs.has_gather, metrics.values())):
-            metrics = self._with_emitted(metrics)
+            metrics = self._calls.with_emitted(metrics)
             values = _logs.compute(metrics)
         else:
             values = self._found.compute(metrics)
@@ -341,9 +346,5 @@ class Pass:
         return jax.tree.map(np.asarray, self.accumulated()[Y_PRED].compute())
 
     def accumulated(self) -> Any:
-        """The accumulators of the pass so far, with what was gathered; waits for the device."""
-        return self._with_emitted(self._metrics_static.merge(self._metrics))
-
-    def _with_emitted(self, metrics: PyTree) -> PyTree:
-        self._finish_all()
-        return _logs.put_back(metrics, _logs.joined(self._fetched)) if self._fetched else metrics
+        """The accumulators so far, with what was gathered; waits for the device."""
+        return self._calls.with_emitted(self._metrics_static.merge(self._metrics))

@@ -167,6 +167,7 @@ class StepPrograms:
         self.form = (kind, jit.key, self._step.form(used), self._merge.form())
         """What it does, however it was written."""
         self._made: dict[tuple[int, bool], StepProgram] = {}
+        self.is_padding_checked = False
         self._compute: tuple[_compile.Program, _tree.Static] | None = None
         held = jax.tree.leaves((kept.batch, shapes.emitted, self.empty))
         self._bytes = _cost.nbytes(filter(_tree.is_array, held))
@@ -253,7 +254,7 @@ class StepPrograms:
         Those are computed on the host.
         """
         if self._compute is None:
-            computed = {n: m for n, m in self.empty.items() if not _logs.has_gather(m)}
+            computed = _logs.not_gathered(self.empty)
             traced = _compile.Traced(lambda metrics: (_logs.compute(metrics),), computed)
             leaves = _tree.split(computed)[0]
             build = lambda: _compile.Program(lambda leaves: traced(leaves), (leaves,))
@@ -286,6 +287,20 @@ def batch_of(stack: data.Stack) -> data.Batch:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack.batch)
 
 
-def one_of(stack: data.Stack, index: int) -> data.Batch:
-    """One batch of a stack."""
-    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], stack.batch))
+def one_of(batches: data.Batch, index: int) -> data.Batch:
+    """One batch of a stack's."""
+    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], batches))
+
+
+def run_eagerly(
+    kind: Kind, kept: Kept, carry: Carry, metrics: Mapping[str, Any]
+) -> tuple[Carry, dict[str, Any], list[PyTree]]:
+    """One step as plain Python: what it threads, the accumulators, and what it emitted.
+
+    **Arguments:**
+
+    - `metrics`: the accumulators, empty before the first step.
+    """
+    folded = fold(kind, kept, carry)
+    merged = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
+    return _tree.canonical(folded.carry), _tree.canonical(merged), folded.emitted

@@ -168,7 +168,7 @@ def test_at_most_two_calls_are_in_flight() -> None:
     running = Pass(learner().init(), "train")
     for _ in range(10):
         running((x, y))
-        assert len(running._in_flight) <= 2
+        assert len(running._calls) <= 2
 
 
 def test_donate_gives_the_learners_own_arrays_away() -> None:

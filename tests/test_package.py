@@ -17,9 +17,9 @@ ROOMS = [
     "_request", "_naming", "_predictions", "metrics", "_reduction", "_labels", "_loss",
     "_regularize", "_state", "_optimize", "_watched", "_outputs", "_summary", "_frozen", "_failing",
     "_protocol", "_forward", "_misnamed", "_steps", "_cost", "_account", "_record", "_jaxpr",
-    "_compile", "data", "_fold", "_programs", "_engine", "_loaded", "_initialise", "_history",
-    "_interrupt", "_carried", "callbacks", "_exceptions", "_drive", "_schedule", "_passes", "_loop",
-    "_arguments", "_forecast", "_learner", "__init__",
+    "_compile", "data", "_fold", "_programs", "_padding", "_calls", "_engine", "_loaded",
+    "_initialise", "_history", "_interrupt", "_carried", "callbacks", "_exceptions", "_drive",
+    "_schedule", "_passes", "_loop", "_arguments", "_forecast", "_learner", "__init__",
 ]  # fmt: skip
 """The rooms of the house in order; each may import those above it."""
 

@@ -63,6 +63,11 @@ class Reader(abc.ABC):
         """
 
     @property
+    def will_pad(self) -> bool:
+        """Whether some rows of a pass will be padding, as far as that is known beforehand."""
+        return False
+
+    @property
     @abc.abstractmethod
     def left(self) -> int | None:
         """How many batches the pass under way still has, if that is known."""

@@ -96,6 +96,11 @@ class RowReader(Reader, Generic[S]):
         return [first, jax.tree.map(short, first)]
 
     @property
+    def will_pad(self) -> bool:
+        """Whether some rows of a pass will be padding."""
+        return self.cut.remainder == "pad" and self.source.length % self.cut.batch_size != 0
+
+    @property
     def left(self) -> int:
         """How many batches the pass under way still has."""
         return self.batches - self.at

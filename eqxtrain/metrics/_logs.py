@@ -160,6 +160,11 @@ def cut(metrics: PyTree, mask: Any) -> PyTree:
     return jax.tree.map(cut_one, metrics, is_leaf=is_gather)
 
 
+def not_gathered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Those accumulators that a program can compute the values of."""
+    return {name: metric for name, metric in metrics.items() if not has_gather(metric)}
+
+
 def has_gather(metric: Metric) -> bool:
     """Whether any part of `metric` is an emission."""
     return any(map(is_gather, jax.tree.leaves(metric, is_leaf=is_gather)))

@@ -1,0 +1,95 @@
+"""The calls of a pass that are under way, and what those that are over have emitted."""
+
+import collections
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from . import _tree
+from ._fold import Called
+from ._types import PyTree
+from .metrics import _logs
+
+
+class _InFlight(NamedTuple):
+    called: Called
+    emitted_static: _tree.Static
+    span: tuple[int, int]
+
+
+class Calls:
+    """A queue of calls: bounded, so that the host does not run ahead without end.
+
+    **Arguments:**
+
+    - `most`: how many calls may be under way before the next one waits.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._in_flight: collections.deque[_InFlight] = collections.deque()
+        self._fetched: list[PyTree] = []
+        self._last: Called | None = None
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def make_room(self) -> None:
+        """Wait until another call may begin."""
+        while len(self._in_flight) >= self._most:
+            self._finish_one()
+
+    def add(self, called: Called, emitted_static: _tree.Static, span: tuple[int, int]) -> None:
+        """Take a call in that has begun.
+
+        **Arguments:**
+
+        - `emitted_static`: all but the arrays of what a step emits.
+        - `span`: the first batch of the stack that it runs, and the one behind its last.
+        """
+        self._last = called
+        self._in_flight.append(_InFlight(called, emitted_static, span))
+
+    def wait(self) -> None:
+        """Wait for all of them, and for what went wrong in them."""
+        while self._in_flight:
+            self._finish_one()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.wait()
+        self._fetched.clear()
+
+    def trail(self, after: int, metrics: list[Any]) -> list[Any]:
+        """The accumulators as they were after one batch of the last call.
+
+        **Arguments:**
+
+        - `after`: which batch of the stack.
+        - `metrics`: the accumulators as they are.
+        """
+        rows = None if self._last is None else self._last.trail
+        if not rows:
+            return metrics
+        return _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[after], rows), metrics)
+
+    def with_emitted(self, metrics: PyTree) -> PyTree:
+        """Accumulators with what was emitted in its place; waits for all calls."""
+        self.wait()
+        return _logs.put_back(metrics, _logs.joined(self._fetched)) if self._fetched else metrics
+
+    def _finish_one(self) -> None:
+        called, static, (start, stop) = self._in_flight.popleft()
+        jax.block_until_ready(called.done)
+        if not called.emitted:
+            return
+        fetched = static.merge(jax.device_get(called.emitted))
+        ran = slice(start, stop) if called.trail is not None else slice(None)
+        self._fetched.append(jax.tree.map(lambda leaf: _rows(leaf, ran), fetched))
+
+
+def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
+    """What some steps emitted, one row an example; a copy where it is a part of what was."""
+    part = leaf[steps] if len(leaf[steps]) == len(leaf) else leaf[steps].copy()
+    return part.reshape(part.shape[0] * part.shape[1], *part.shape[2:])
