@@ -118,8 +118,8 @@ class Pass:
         if not self._eager:
             state = threaded.update(opt_state=_tree.not_arrays(state.opt_state))
             self._survey = Survey(learner=config, model=model, state=state)
-            jit = (config.jit_step, self._survey.key) if self._has_own_jit else ()
-            self._jit = Jit(*jit)
+            own_jit: Any = config.jit_step if self._has_own_jit else None
+            self._jit = Jit(own_jit, self._survey.key if self._has_own_jit else None)
             structures = (kept_static.treedef, self._carry_static.treedef)
             arrays = _compile.key_of([*self._kept_leaves, *self._carry], *structures)
             self._key = (self.kind, self._survey.key, arrays)

@@ -14,7 +14,9 @@ from .._types import PyTree
 from .._warn import warn
 from ._base import Metric
 from ._modes import Mean
+from ._monoid import Monoid
 from ._ordered import Gather
+from ._sums import CompensatedSum, merge_sums
 
 
 def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
@@ -88,7 +90,33 @@ def _has_shape(leaf: Any) -> bool:
 def merge(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, Metric]:
     """Accumulators with one more contribution."""
     check_same(metrics, new)
-    return {name: metrics[name].merge(new[name]) for name in metrics}
+    together = [name for name in metrics if sums_of(metrics[name]) and sums_of(new[name])]
+    sums = lambda of: [part for name in together for part in sums_of(of[name])]
+    merged = iter(merge_sums(sums(metrics), sums(new)))  # all at once: there are many of them
+    is_sum = lambda node: isinstance(node, CompensatedSum)
+    take = lambda node: next(merged) if is_sum(node) else node
+    return {
+        name: jax.tree.map(take, new[name], is_leaf=is_sum)
+        if name in together
+        else metrics[name].merge(new[name])
+        for name in metrics
+    }
+
+
+def sums_of(metric: Any) -> list[CompensatedSum]:
+    """The sums that a metric is made of, if merging it is merging them; else none."""
+    if isinstance(metric, CompensatedSum):
+        return [metric]
+    if not isinstance(metric, Monoid) or type(metric).merge is not Monoid.merge:
+        return []
+    is_part = lambda node: isinstance(node, Monoid) and node is not metric
+    found: list[CompensatedSum] = []
+    for part in filter(is_part, jax.tree.leaves(metric, is_leaf=is_part)):
+        sums = sums_of(part)
+        if not sums:
+            return []
+        found += sums
+    return found
 
 
 def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None:

@@ -1,5 +1,7 @@
 """Sums that keep their digits: a float32 total with the error of its roundings beside it."""
 
+import math
+from collections.abc import Sequence
 from typing import final
 
 import equinox as eqx
@@ -50,6 +52,23 @@ class CompensatedSum(Monoid):
     def total(self) -> Float[Array, "..."]:
         """The sum, in float32."""
         return jnp.asarray(self.value) + self.error
+
+
+def merge_sums(
+    mine: Sequence[CompensatedSum], theirs: Sequence[CompensatedSum]
+) -> list[CompensatedSum]:
+    """Each sum of `mine` merged with its own of `theirs`: as one vector, in few kernels."""
+    shapes = [np.shape(a.value) for a in mine]
+    if shapes != [np.shape(b.value) for b in theirs]:
+        return [a.merge(b) for a, b in zip(mine, theirs, strict=True)]
+    row = lambda arrays: jnp.concatenate([jnp.ravel(array) for array in arrays])
+    one = lambda sums: CompensatedSum(row(s.value for s in sums), row(s.error for s in sums))
+    if not mine:
+        return []
+    merged, ends = one(mine).merge(one(theirs)), np.cumsum([math.prod(shape) for shape in shapes])
+    values, errors = (jnp.split(array, ends[:-1]) for array in (merged.value, merged.error))
+    pairs = zip(values, errors, shapes, strict=True)
+    return [CompensatedSum(v.reshape(shape), e.reshape(shape)) for v, e, shape in pairs]
 
 
 def _two_sum(a: Floats, b: Floats) -> tuple[Array, Array]:
