@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args
 
 from . import _reduction, data
 from ._cost import StepsPerCall
-from ._engine import Options
 from ._passes import Given
+from ._programs import Options
 from ._schedule import Schedule, check_ends
 from .callbacks import Callback, Progress
 from .callbacks._base import Callbacks

@@ -80,7 +80,8 @@ class Traced:
 class Program:
     """A compiled function of lists of arrays, all but the first of which are donated.
 
-    It is compiled in a thread, and waited for when it is called.
+    It is traced and lowered here, compiled in a thread once `begin` is called, and waited for when
+    it is called itself.
 
     **Arguments:**
 
@@ -99,6 +100,7 @@ class Program:
     ) -> None:
         self.lower_seconds = self.compile_seconds = 0.0
         self._call: Any = None
+        self._lowered: Any = None
         self._compiling: Future[Any] | None = None
         donated = tuple(range(1, len(args)))
         call: Any = jax.jit(fn, donate_argnums=donated) if jit is None else jit(fn)
@@ -111,7 +113,13 @@ class Program:
             # shapes would be static to `filter_jit`; zeros that nobody reads take no memory
             lowered = call.lower(*map(_tree.unshaped, args))
             self.lower_seconds = time.perf_counter() - began
-        self._compiling = _in_a_thread(lambda: self._compile(lowered))
+        self._lowered = lowered
+
+    def begin(self) -> None:
+        """Begin to compile it, unless that was done."""
+        if self._lowered is not None:
+            lowered, self._lowered = self._lowered, None
+            self._compiling = _in_a_thread(lambda: self._compile(lowered))
 
     def _compile(self, lowered: Any) -> Any:
         began = time.perf_counter()
@@ -121,6 +129,7 @@ class Program:
 
     def wait(self) -> None:
         """Wait until it is compiled, and for what went wrong in that."""
+        self.begin()
         if self._compiling is not None:
             self._call = self._compiling.result()
             self._compiling = None
@@ -133,7 +142,7 @@ class Program:
         return inner if isinstance(inner, jax.stages.Compiled) else None
 
     def __call__(self, *leaves: Leaves) -> tuple[Leaves, ...]:
-        if self._compiling is not None:
+        if self._compiling is not None or self._lowered is not None:
             self.wait()
         return self._call(*leaves)
 

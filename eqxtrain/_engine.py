@@ -3,8 +3,8 @@
 `fit`, `evaluate` and `predict` all stand on `Pass`. It knows no epochs and no callbacks.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _cost, _padding, _record, _tree, data
+from . import _compile, _padding, _record, _tree, data
 from ._calls import Calls
 from ._fold import STEPS, Y_PRED, Called, Carry, Kept, Kind
 from ._identity import Survey
@@ -20,6 +20,7 @@ from ._programs import (
     Call,
     Jit,
     Made,
+    Options,
     StepProgram,
     StepPrograms,
     batch_of,
@@ -33,13 +34,6 @@ from .metrics import _logs
 _IN_FLIGHT = 2
 """How many calls may be under way before the next one waits: one where memory is short, since each
 has temporaries of its own."""
-
-
-class Options(NamedTuple):
-    """How steps are run: without compiling them, and how many a call may run."""
-
-    eager: bool = False
-    steps_per_call: _cost.StepsPerCall = "auto"
 
 
 _DEFAULT = Options()
@@ -197,15 +191,15 @@ class Pass:
         self._calls.add(called, static, (index, index + 1))
 
     def prepare(self, batch: data.Batch) -> Made | None:
-        """Begin to compile the program for batches like this one, without running it."""
+        """Trace and lower the program for batches like this one, without running it."""
         if self._eager:
             return None
         return self._made(_tree.shapes(batch), self.capacity(batch))
 
     def prepare_for(
         self, reader: data.Reader, most: int | None = None, *, shapes: int | None = None
-    ) -> None:
-        """Begin to compile all that the next pass over a reader's batches needs, as far as known.
+    ) -> Iterator[StepProgram | _compile.Program]:
+        """Trace what the next pass over a reader's batches needs, as far as that is known.
 
         What is wrong with a step or a metric shows now, before anything is run.
 
@@ -213,12 +207,16 @@ class Pass:
 
         - `most`: how many batches will be run.
         - `shapes`: for how many of their shapes; None for all.
+
+        **Returns:** the programs, which are to be begun. Each is traced when it is asked for.
         """
         self._will_pad = reader.will_pad
         for batch in reader.upcoming(most)[:shapes]:
-            self.prepare(batch)
+            made = self.prepare(batch)
+            if made is not None:
+                yield made.program
         if self._found is not None and self.kind != "predict":
-            self._found.prepare_to_compute()
+            yield self._found.prepare_to_compute()
 
     def _check_padding(self, mask: np.ndarray) -> None:
         """Refuse a step that padding changes the numbers of, before there is any."""

@@ -4,15 +4,33 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax
 
 from ._carried import carry
 from ._failing import is_ours
+from ._history import Fitted, History
+from ._interrupt import in_ipython
 from .callbacks import Run
 from .callbacks._base import Callbacks
+
+L = TypeVar("L")
+
+
+def interrupted(
+    on_interrupt: Literal["return", "raise"] | None, learner: L, history: History, where: str
+) -> Fitted[L]:
+    """What `fit` ends in after Ctrl-C."""
+    history.stopped = "interrupted"
+    text = f"Interrupted {where}"
+    if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
+        print(f"{text}: `fit` returns the learner of that step.")
+        return Fitted(learner, history)
+    error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
+    carry(error, learner=learner, history=history)
+    raise error
 
 
 @contextmanager

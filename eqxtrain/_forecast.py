@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from . import _cost, _initialise as initialise, _reduction, _tree, data
-from ._engine import Options, Pass
+from ._engine import Pass
+from ._programs import Options
 from ._summary import in_units
 from ._types import PyTree
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +14,12 @@ import jax
 import numpy as np
 
 from . import _frozen, _tree, data
-from ._carried import carry
 from ._drive import Driver, Pause
 from ._engine import Pass
-from ._exceptions import telling_of_exceptions
+from ._exceptions import interrupted, telling_of_exceptions
 from ._history import Fitted, History
 from ._initialise import ready
-from ._interrupt import Interrupt, in_ipython
+from ._interrupt import Interrupt
 from ._naming import unique
 from ._passes import Given, Validation
 from ._schedule import Schedule
@@ -52,7 +52,7 @@ def fit(
     with contextlib.suppress(KeyboardInterrupt):
         training_data = checked()
     if training_data is None:
-        return _interrupted(on_interrupt, learner, history, where)
+        return interrupted(on_interrupt, learner, history, where)
     given, validation = training_data
     batches = given.source.steps(given.cut)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
@@ -90,7 +90,7 @@ def fit(
             loop()
             learner, where = training.learner, f"in epoch {run.epoch + 1}, after step {run.step}"
     if interrupt.asked:  # asked for once the handler is gone, so that none is missed
-        return _interrupted(on_interrupt, learner, history, where)
+        return interrupted(on_interrupt, learner, history, where)
     return Fitted(learner, history)
 
 
@@ -112,6 +112,7 @@ class _Fit:
         self._snapshot: Any = (self._run.learner, self._reader.position)
         self._given_learner: Any = self._run.learner  # until it is known what its steps change
         self._has_run = False
+        self._to_begin: list[Any] = []  # programs that are traced
         self._taken = 0
         self._measured: dict[str, Any] = {}
         self._told_of_nan = False
@@ -139,10 +140,7 @@ class _Fit:
         run, schedule = self._run, self._schedule
         run.enter(training=self._training, measuring=self._training)
         if schedule.goes_on(0, 0):
-            self._validation.prepare(shapes=1)
-            self._training.prepare_for(self._reader, schedule.most(0))
-            self._validation.check_names(self._training.names)
-            self._validation.prepare()
+            self._prepare()
         self._tell("on_train_begin")
         epoch = 0
         while schedule.goes_on(epoch, self._taken) and not self._is_halted():
@@ -152,6 +150,19 @@ class _Fit:
         run.history.stopped = "interrupted" if self._interrupt.asked else run.stopped
         run.history.position = self._reader.position
         self._tell("on_train_end")
+
+    def _prepare(self) -> None:
+        """Trace all that the first epoch needs. Only the first step's program is compiled at once.
+
+        The others are compiled side by side while the first steps run.
+        """
+        self._to_begin += self._validation.prepare(shapes=1)
+        training = self._training.prepare_for(self._reader, self._schedule.most(0))
+        for program in itertools.islice(training, 1):
+            program.begin()
+        self._to_begin = [*training, *self._to_begin]
+        self._validation.check_names(self._training.names)
+        self._to_begin += self._validation.prepare()
 
     def rescue(self) -> Any:
         """The learner of the last step, or of the last snapshot if the device lost that."""
@@ -302,6 +313,8 @@ class _Fit:
         self._ran += steps
         if not self._has_run:
             self._has_run = True
+            while self._to_begin:
+                self._to_begin.pop(0).begin()
             self._validation.check_names(self._training.names)
             self._look_at_frozen()
 
@@ -324,17 +337,3 @@ class _Fit:
 
 def _is_there(leaf: Any) -> bool:
     return not (isinstance(leaf, jax.Array) and leaf.is_deleted())
-
-
-def _interrupted(
-    on_interrupt: Literal["return", "raise"] | None, learner: L, history: History, where: str
-) -> Fitted[L]:
-    """What `fit` ends in after Ctrl-C."""
-    history.stopped = "interrupted"
-    text = f"Interrupted {where}"
-    if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
-        print(f"{text}: this is the learner of then.")
-        return Fitted(learner, history)
-    error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
-    carry(error, learner=learner, history=history)
-    raise error

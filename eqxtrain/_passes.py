@@ -10,13 +10,14 @@ import jax
 
 from . import _reduction, data
 from ._drive import Driver
-from ._engine import Options, Pass
+from ._engine import Pass
 from ._exceptions import noting, plainly, telling_of_exceptions
 from ._fold import Kind
 from ._history import History
 from ._initialise import Padding, ready
 from ._interrupt import Interrupt
 from ._naming import unique
+from ._programs import Options
 from ._steps import AbstractLearner
 from ._types import PyTree
 from ._warn import warn
@@ -109,7 +110,8 @@ def _pass_over(
     kind: Kind = pass_.kind
     measures = kind == "test"
     callbacks.tell(f"on_{kind}_begin", run)
-    pass_.prepare_for(reader, most)
+    for program in pass_.prepare_for(reader, most):
+        program.begin()
     with closing(reader.stacks(pass_.capacity, most)) as stacks:
         steps = Driver(run, callbacks, ran=reader.ran, halted=halted).over(pass_, stacks)
     if halted():
@@ -168,16 +170,18 @@ class Validation:
                     "validation."
                 )
 
-    def prepare(self, *, shapes: int | None = None) -> None:
-        """Begin to compile validation, so that what is wrong with it costs no epoch.
+    def prepare(self, *, shapes: int | None = None) -> list[Any]:
+        """Trace validation, so that what is wrong with it costs no epoch; gives its programs.
 
         **Arguments:**
 
         - `shapes`: for how many of the shapes that its batches have; None for all.
         """
+        programs: list[Any] = []
         for prefix, reader in self._readers.items():
             with noting(_where(prefix)):
-                self._testing().prepare_for(reader, self._steps, shapes=shapes)
+                programs += self._testing().prepare_for(reader, self._steps, shapes=shapes)
+        return programs
 
     def __call__(self, result: dict[str, Any]) -> None:
         """Add to `result` what is measured on each set, under its prefix.

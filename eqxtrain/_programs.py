@@ -13,6 +13,13 @@ from ._identity import Survey
 from .metrics import _logs
 
 
+class Options(NamedTuple):
+    """How steps are run: without compiling them, and how many a call may run."""
+
+    eager: bool = False
+    steps_per_call: _cost.StepsPerCall = "auto"
+
+
 class Call(NamedTuple):
     """How batches of one shape are run.
 
@@ -90,6 +97,10 @@ class StepProgram:
     def is_new(self) -> bool:
         """Whether it was compiled for this, and nobody has asked for the record of that."""
         return self._compiling is not None
+
+    def begin(self) -> None:
+        """Begin to compile it in a thread, unless that was done."""
+        self._compiled.begin()
 
     @property
     def executable(self) -> jax.stages.Compiled | None:
@@ -248,8 +259,8 @@ class StepPrograms:
 
         return step
 
-    def prepare_to_compute(self) -> None:
-        """Begin to compile what gives the values of accumulators, but for those that gather.
+    def prepare_to_compute(self) -> _compile.Program:
+        """The program that gives the values of accumulators, but for those that gather.
 
         Those are computed on the host.
         """
@@ -260,12 +271,13 @@ class StepPrograms:
             build = lambda: _compile.Program(lambda leaves: traced(leaves), (leaves,))
             key = ("compute", traced.form(), tuple(_compile.settings().values()))
             self._compute = (_compile.shared(key, build), traced.out[0])
+        return self._compute[0]
 
     def compute(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """The values of those accumulators that do not gather."""
-        self.prepare_to_compute()
+        program = self.prepare_to_compute()
         assert self._compute is not None
-        program, static = self._compute
+        _, static = self._compute
         return static.merge(program(_tree.split(dict(metrics))[0])[0])
 
 
