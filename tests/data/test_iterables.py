@@ -83,6 +83,40 @@ def test_fitting_an_iterable_is_fitting_its_arrays() -> None:
     assert threads() == []
 
 
+@pytest.mark.parametrize("steps_per_call", ["auto", 1, 2])
+@pytest.mark.parametrize("rows", [5, 21])
+def test_one_program_serves_whatever_the_batches_come_from(rows: int, steps_per_call: Any) -> None:
+    x, y = arrays(rows)
+    made = learner().init()
+    options: dict[str, Any] = {"steps_per_call": steps_per_call}
+    batches = batches_of(x, y, 8, 8)[: -(-rows // 8)]
+    examples = [(x[i], y[i]) for i in range(rows)]
+
+    class Examples:
+        def __len__(self) -> int:
+            return rows
+
+        def __getitem__(self, index: int) -> Any:
+            return examples[index]
+
+    def runs(of: Any, *labels: Any, **cut: Any) -> Any:
+        fitted, _ = made.fit(of, *labels, shuffle=False, verbose=0, **cut, **options)
+        return fitted, made.evaluate(of, *labels, **cut, **options)
+
+    fitted, measured = runs(x, y, batch_size=8)
+    predicted = made.predict(x, batch_size=8, **options)
+    with et.max_compiles(0):  # arrays and their short last batch ran all that there is
+        for given, cut in (
+            (batches, {}),
+            (lambda: iter(batches), {}),
+            (Examples(), {"batch_size": 8}),
+        ):
+            other, seen = runs(given, **cut)
+            assert same(fitted, other) and seen == measured
+        inputs = [b[0] for b in batches]
+        assert np.array_equal(predicted, made.predict(lambda: iter(inputs), **options))
+
+
 def test_batches_of_any_sizes_come_in_order() -> None:
     x = np.arange(40, dtype=np.float32)[:, None]
     batches = [(b,) for b in np.split(x, [3, 6, 7, 10, 20, 30])]
