@@ -70,9 +70,15 @@ def _change(name: str, old: Entry, new: Entry) -> str:
 def _entry(token: Hashable) -> Entry:
     if isinstance(token, Unseen):
         return Entry(None, id(token), "may have changed")
-    if isinstance(token, tuple) and any(isinstance(part, types.CodeType) for part in token):
+    if _has_code(token):
         return Entry(None, hash(token), "was defined anew")
     return Entry(_text(token), hash(token))
+
+
+def _has_code(token: Hashable) -> bool:
+    if isinstance(token, tuple):
+        return any(map(_has_code, token))
+    return isinstance(token, types.CodeType)
 
 
 def _text(token: Hashable) -> str | None:

@@ -1,4 +1,4 @@
-"""The only room that compiles: ahead of time, on flat leaves, donated; the cache of programs.
+"""The only module that compiles: ahead of time, on flat leaves, donated; the cache of programs.
 
 `eqx.filter_jit` waits for its result on every call and flattens whole modules each time. What is
 compiled ahead of time does neither: a program here is traced and lowered once, from shapes,
@@ -21,7 +21,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
-from . import _jaxpr, _record, _tree
+from . import _frozen, _jaxpr, _record, _tree
 
 _CACHE_SIZE = 128
 
@@ -32,7 +32,8 @@ class Traced:
     """A function of trees that returns a tuple of trees, traced once.
 
     People's code runs once, however many programs are made of it, and however often its shapes are
-    asked for. Nothing here holds an array or what was compiled, so JAX's caches may keep it.
+    asked for. It holds no array but the constants of the code, and no executable, so JAX's caches
+    may keep it.
 
     **Arguments:**
 
@@ -60,7 +61,7 @@ class Traced:
         self.seconds = time.perf_counter() - began
 
     def used(self) -> list[bool]:
-        """Which of the arrays that it is given it does something with."""
+        """Which of its input arrays its results or effects depend on."""
         return _jaxpr.inputs_used(self.jaxpr)
 
     def form(self, used: Sequence[bool] | None = None) -> _jaxpr.Form:
@@ -102,6 +103,7 @@ class Program:
         self._call: Any = None
         self._lowered: Any = None
         self._compiling: Future[Any] | None = None
+        self._lock = threading.Lock()
         donated = tuple(range(1, len(args)))
         call: Any = jax.jit(fn, donate_argnums=donated) if jit is None else jit(fn)
         if not hasattr(call, "lower"):
@@ -117,9 +119,9 @@ class Program:
 
     def begin(self) -> None:
         """Begin to compile it, unless that was done."""
-        if self._lowered is not None:
-            lowered, self._lowered = self._lowered, None
-            self._compiling = _in_a_thread(lambda: self._compile(lowered))
+        with self._lock:
+            if self._lowered is not None and self._compiling is None:
+                self._compiling = _in_a_thread(lambda: self._compile(self._lowered))
 
     def _compile(self, lowered: Any) -> Any:
         began = time.perf_counter()
@@ -130,8 +132,13 @@ class Program:
     def wait(self) -> None:
         """Wait until it is compiled, and for what went wrong in that."""
         self.begin()
-        if self._compiling is not None:
-            self._call = self._compiling.result()
+        compiling = self._compiling
+        if compiling is None:
+            return
+        try:
+            self._call = compiling.result()
+            self._lowered = None  # which is kept until then, to be compiled again if this failed
+        finally:
             self._compiling = None
 
     @property
@@ -142,13 +149,22 @@ class Program:
         return inner if isinstance(inner, jax.stages.Compiled) else None
 
     def __call__(self, *leaves: Leaves) -> tuple[Leaves, ...]:
-        if self._compiling is not None or self._lowered is not None:
+        if self._lowered is not None:
             self.wait()
         return self._call(*leaves)
 
 
 _at_once = threading.BoundedSemaphore(2)
 """How many programs are compiled at once. XLA uses several cores for one of them, too."""
+
+
+def _unlock() -> None:
+    global _at_once
+    _at_once = threading.BoundedSemaphore(2)
+
+
+if hasattr(os, "register_at_fork"):  # the threads that may hold it are not in the child
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def _in_a_thread(fn: Callable[[], Any]) -> Future[Any]:
@@ -224,7 +240,7 @@ def kept(key: Hashable) -> Any:
 
 
 def keep(key: Hashable, made: Any) -> Any:
-    """Keep something under `key`, in the place of what was there, and drop what is used least."""
+    """Keep something under `key`, replacing what was there; the least recently used is dropped."""
     _programs[key] = made
     _programs.move_to_end(key)
     while len(_programs) > _CACHE_SIZE:
@@ -240,6 +256,7 @@ def clear_caches() -> None:
     _programs.clear()
     _executables.clear()
     _record.forget()
+    _frozen.forget()
     eqx.clear_caches()
     jax.clear_caches()
 
@@ -291,6 +308,13 @@ _SETTINGS = (
     "jax_numpy_rank_promotion",
     "jax_default_matmul_precision",
     "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_softmax_custom_jvp",
+    "jax_use_direct_linearize",
+    "jax_high_dynamic_range_gumbel",
+    "jax_random_seed_offset",
+    "jax_embedded_constants_max_bytes",
+    "jax_optimization_level",
     "jax_disable_jit",
     "jax_default_prng_impl",
     "jax_default_device",
@@ -300,4 +324,4 @@ _SETTINGS = (
 
 def settings() -> dict[str, Any]:
     """The settings of JAX that programs depend on."""
-    return {name: getattr(jax.config, name) for name in _SETTINGS}
+    return {name: getattr(jax.config, name, None) for name in _SETTINGS}

@@ -141,7 +141,7 @@ class Pass:
             self._program, self.steps_per_call = made.program, made.call.steps
             assert self._found is not None
             self._read = self._found.select(self._kept_leaves)
-        if isinstance(stack.batch, data.Masked) and self.kind != "predict":
+        if isinstance(stack.batch, data.Masked):
             self._check_padding(np.asarray(stack.batch.mask))
 
     @property
@@ -172,8 +172,8 @@ class Pass:
         if stop - start < self._stack.steps:  # for more than one call, put it once
             batches = self._put = self._put or jax.device_put(batches)
         program = self._program
-        if program.is_new:
-            self.compilations.append(program.compilation())
+        if (compilation := program.compilation()) is not None:
+            self.compilations.append(compilation)
         out = program(self._read, batches, span, self._carry, self._metrics)
         self._carry, self._metrics, leaves = out
         self._carry_static = self._found.carry_static
@@ -228,23 +228,36 @@ class Pass:
         padded = self._will_pad or not mask[: self._stack.steps].all()
         stacks = _padding.filled_twice(self._stack) if padded else None
         if stacks is not None:
-            first, second = map(self._values_of_first, stacks)
             step = f"{type(self._learner).__name__}.{STEPS[self.kind]}"
-            _padding.check(first, second, who=step)
+            for noisy in (False, True):
+                values = (self._values_of_first(stack, noisy=noisy) for stack in stacks)
+                _padding.check(*values, who=step)
             if found is not None:
                 found.is_padding_checked = True
 
-    def _values_of_first(self, batch: data.Batch) -> dict[str, Any]:
-        """What a step would measure on the first batch of a stack."""
+    def _values_of_first(self, batch: data.Batch, *, noisy: bool) -> dict[str, Any]:
+        """What a step would measure, or predict, on the first batch of a stack."""
+        change = _padding.perturbed if noisy else list
+        carry, read = change(_tree.copy(self._carry)), change(self._kept_leaves)
         if self._eager:
-            arguments = self._arguments(one_of(batch, 0))
-            _, metrics, _ = run_eagerly(self.kind, *arguments, {})
-            return _logs.compute(_logs.not_gathered(metrics))
-        assert self._program is not None and self._found is not None
-        span, carry = np.asarray((0, 1), np.uint32), _tree.copy(self._carry)
-        begun = _tree.copy(self._found.metrics)
-        _, metrics, _ = self._program(self._read, jax.tree.leaves(batch), span, carry, begun)
-        return self._found.compute(self._found.metrics_static.merge(metrics))
+            kept, _ = self._arguments(one_of(batch, 0))
+            leaves, static = _tree.split(kept._replace(batch=None))
+            kept = static.merge(change(leaves))._replace(batch=kept.batch)
+            threaded = self._carry_static.merge(carry)
+            _, metrics, emitted = run_eagerly(self.kind, kept, threaded, {})
+            values = _logs.compute(_logs.not_gathered(metrics))
+        else:
+            assert self._program is not None and self._found is not None
+            span, begun = np.asarray((0, 1), np.uint32), _tree.copy(self._found.metrics)
+            arrays = jax.tree.leaves(batch)
+            _, metrics, called = self._program(self._found.select(read), arrays, span, carry, begun)
+            values = self._found.compute(self._found.metrics_static.merge(metrics))
+            emitted = [leaf[0] for leaf in self._program.called(called).emitted]
+        if self.kind != "predict":
+            return values
+        real = np.asarray(batch.mask[0])
+        leaves = jax.tree.leaves(emitted)
+        return {"y_pred": np.concatenate([np.asarray(x)[real].ravel() for x in leaves])}
 
     def _call(self, found: StepPrograms) -> Call:
         return found.call(self._options.steps_per_call, self._platform)

@@ -179,8 +179,7 @@ def _at(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "
             "program to look at: let it return what `eqx.filter_jit` or `jax.jit` gives."
         )
-    if made.program.is_new:
-        made.program.compilation()  # this forecast's, not that of the `fit` which takes the program
+    made.program.compilation()  # this forecast's, not that of the `fit` which takes the program
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.size(learner.model)

@@ -29,6 +29,8 @@ class _Watch:
 
 _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
 
+_MOST = 16
+
 _touched: weakref.WeakKeyDictionary[type, dict[Hashable, list[str]]] = weakref.WeakKeyDictionary()
 """For each class and `trainable`, the frozen leaves that its step may have changed, by path."""
 
@@ -55,7 +57,11 @@ def watching(learner: Any, model: PyTree) -> Iterator[_Watch]:
         if outer is not None:  # it was called by another override
             outer.heeded = outer.heeded or watch.heeded
     touched = [] if watch.heeded else _touched_by(learner.trainable, model, watch.returned)
-    _touched.setdefault(type(learner), {})[learner.trainable] = touched
+    by_spec = _touched.setdefault(type(learner), {})
+    by_spec.pop(learner.trainable, None)
+    by_spec[learner.trainable] = touched
+    while len(by_spec) > _MOST:
+        del by_spec[next(iter(by_spec))]
 
 
 def _touched_by(spec: Hashable, before: PyTree, after: PyTree) -> list[str]:
@@ -107,3 +113,8 @@ def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
 
 def _is_gone(leaf: Any) -> bool:
     return leaf is None or (isinstance(leaf, jax.Array) and leaf.is_deleted())
+
+
+def forget() -> None:
+    """Forget what was watched, with the programs that were traced then."""
+    _touched.clear()

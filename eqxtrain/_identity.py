@@ -2,26 +2,38 @@
 
 A compiled program is right as long as tracing now would give it again. Tracing reads code, and what
 the code reads: closures, defaults, globals, class attributes, the fields of objects. A `Survey`
-walks all of that and writes it down. Two equal surveys promise equal traces. The reverse is not
-promised: whatever the walk can't see through is equal to nothing, and costs a trace (not a compile:
-`_jaxpr` tells whether the trace came out the same).
+writes all of that down. Equal surveys promise equal traces, so what it does not know how to read
+completely is `Unseen`, never skipped. That costs a trace, but not a compile: `_jaxpr` tells whether
+the trace came out the same.
 """
 
 import builtins
 import collections
 import enum
 import functools
+import importlib.util
 import sys
 import types
-from collections.abc import Hashable
+import weakref
+from collections.abc import Hashable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from ._members import CALLED_BY_US, fields, members, slots
-from ._reads import IMPURE_BUILTINS, Chains, is_impure, is_library, is_library_code, reads
+from ._members import CALLED_BY_US, attributes, fields, keeps_to_python, members
+from ._reads import (
+    IMPURE_BUILTINS,
+    Chains,
+    Import,
+    is_impure,
+    is_library,
+    is_library_code,
+    is_transparent,
+    reads,
+)
 from ._tokens import PLAIN, Held, Unseen, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
@@ -56,17 +68,23 @@ class Survey:
         self._tokens: list[Hashable] = []
         self._labels: list[Label] = []
         self._seen: dict[Any, int] = {}
+        self._alive: list[Any] = []
         self._called: set[str] = set(CALLED_BY_US)
         self._waiting: dict[str, list[tuple[Any, Label]]] = collections.defaultdict(list)
         self._queue = collections.deque[tuple[Any, Label, bool]]()
         for name, root in roots.items():
             self._queue.append((root, (None, name), True))
         while self._queue:
-            self._visit(*self._queue.popleft())
+            value, label, inputs = self._queue.popleft()
+            try:
+                self._visit(value, label, inputs)
+            except Exception:  # of an object that does not like to be looked at
+                self._write(Unseen(), label)
             if len(self._tokens) > _MOST_ENTRIES:
                 self._write(Unseen(), (None, "a learner that holds too much to compare"))
                 break
         self.key: Hashable = tuple(self._tokens)
+        self._alive.clear()
         self.is_whole = not any(isinstance(token, Unseen) for token in self._tokens)
 
     def by_name(self) -> dict[str, Hashable]:
@@ -92,60 +110,65 @@ class Survey:
     def _visit(self, value: Any, label: Label, inputs: bool) -> None:
         """Write one value down, and put what it is made of in the queue."""
         kind = type(value)
-        if kind in PLAIN or isinstance(value, enum.Enum | np.dtype):
+        if kind in PLAIN or isinstance(value, np.dtype):
             self._write((kind, value), label)
-        elif isinstance(value, float | complex):
+        elif kind in (float, complex, range):
             self._write((kind, repr(value)), label)
         elif isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
             self._write(None if inputs else constant(value), label)
-        elif id(value) in self._seen and kind is not tuple:
+        elif id(value) in self._seen:
             self._write(("seen", self._seen[id(value)]), label)
         else:
-            if kind is not tuple:  # of what is made while walking, only tuples are short-lived
-                self._seen[id(value)] = len(self._seen)
+            self._seen[id(value)] = len(self._seen)
+            self._alive.append(value)  # or its `id` might be given to another
             self._open(value, label, inputs)
+
+    def _parts(
+        self, token: Hashable, label: Label, parts: Mapping[str, Any], *, inputs: bool = False
+    ) -> None:
+        """Write down something that is made of parts, with their names, and go on with them."""
+        self._write(token if isinstance(token, Unseen) else (token, tuple(parts)), label)
+        for name, part in parts.items():
+            self._queue.append((part, (label, name), inputs))
 
     def _open(self, value: Any, label: Label, inputs: bool) -> None:
         """Write down something that is made of parts."""
         kind = type(value)
-        if isinstance(value, tuple) or kind is list:
-            self._write((_kind(kind), len(value)), label)
-            names = [f".{name}" for name in getattr(kind, "_fields", ())]
-            for i, part in enumerate(value):
-                self._later(part, label, names[i] if names else f"[{i}]", inputs=inputs)
-        elif kind is dict or kind is types.MappingProxyType:
-            self._write((kind, len(value)), label)
-            for key, part in value.items():
-                self._later(key, label, f".key({key!r})" if isinstance(key, str) else ".key")
-                self._later(part, label, f"[{key!r}]", inputs=inputs)
+        if isinstance(value, types.FunctionType):
+            self._function(value, label)
+        elif isinstance(value, type):
+            self._class(value, label)
+        elif isinstance(value, eqx.Module):
+            self._module(value, label, inputs)
+        elif isinstance(value, tuple | list):
+            self._members(kind, label)
+            names = getattr(kind, "_fields", None) or range(len(value))
+            shown = [f".{name}" if isinstance(name, str) else f"[{name}]" for name in names]
+            parts = dict(zip(shown, value, strict=False)) | attributes(value)
+            complete = isinstance(value, tuple) or kind is list or keeps_to_python(kind, list)
+            self._parts(Held(kind) if complete else Unseen(), label, parts, inputs=inputs)
+        elif isinstance(value, dict | types.MappingProxyType):
+            self._mapping(value, label, inputs)
         elif kind in (set, frozenset):
             plain = all(type(part) in PLAIN for part in value)
             token = (kind, frozenset((type(p), p) for p in value)) if plain else Unseen()
             self._write(token, label)
+        elif isinstance(value, enum.Enum):
+            self._members(kind, label)
+            own = {".value": value.value} if is_library(kind.__module__) else attributes(value)
+            self._parts((Held(kind), value.name), label, own)
         elif isinstance(value, Frozen):
-            self._write(kind, label)
-            self._later(value.value, label, "")
-        elif isinstance(value, eqx.Module):
-            self._module(value, label, inputs)
-        elif isinstance(value, types.FunctionType):
-            self._function(value, label)
-        elif isinstance(value, type):
-            self._class(value, label)
+            self._parts(kind, label, {"": value.value})
         elif isinstance(value, functools.partial):
-            self._write((kind, len(value.args), tuple(value.keywords)), label)
-            self._later(value.func, label, ".func")
-            for name, part in [*enumerate(value.args), *value.keywords.items()]:
-                self._later(part, label, f"({name})")
+            parts = {".func": value.func, **{f"({i})": arg for i, arg in enumerate(value.args)}}
+            parts |= {f"({name})": arg for name, arg in value.keywords.items()}
+            self._parts(kind, label, parts)
         elif isinstance(value, types.MethodType):
-            self._write(kind, label)
-            self._later(value.__func__, label, "")
-            self._later(value.__self__, label, ".__self__")
+            self._parts(kind, label, {"": value.__func__, ".__self__": value.__self__})
         elif isinstance(value, staticmethod | classmethod):
-            self._write(kind, label)
-            self._later(value.__func__, label, "")
+            self._parts(kind, label, {"": value.__func__})
         elif isinstance(value, property):
-            self._write(kind, label)
-            self._later(value.fget, label, "")
+            self._parts(kind, label, {"": value.fget})
         elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | np.ufunc):
             self._builtin(value, label)
         elif isinstance(value, types.ModuleType):
@@ -153,32 +176,60 @@ class Survey:
             seen = is_library(name) and not is_impure(name)
             self._write(Held(value) if seen else Unseen(), label)
         elif inputs and not jax.tree_util.all_leaves([value]):
-            leaves, structure = jax.tree.flatten(value)
-            self._write((kind, hashable(structure), len(leaves)), label)
-            for i, leaf in enumerate(leaves):
-                self._later(leaf, label, f"[{i}]", inputs=True)
+            self._members(kind, label)
+            children, structure = jax.tree_util.default_registry.flatten_one_level(value) or ((), 0)
+            self._parts(Held(kind), label, {"<static>": structure})
+            names = {f"[{i}]": child for i, child in enumerate(children)}
+            self._parts(Held(kind), label, names, inputs=True)
         else:
             self._instance(value, label)
 
+    def _mapping(self, value: Any, label: Label, inputs: bool) -> None:
+        kind = type(value)
+        exact = kind in (dict, types.MappingProxyType, collections.OrderedDict)
+        counts = (collections.defaultdict, collections.Counter)
+        complete = exact or kind in counts or keeps_to_python(kind, dict)
+        self._members(kind, label)
+        own = attributes(value)
+        if isinstance(value, collections.defaultdict):
+            own[".default_factory"] = value.default_factory
+        self._parts(Held(kind) if complete else Unseen(), label, own)
+        keys = [
+            f"[{key!r}]" if isinstance(key, str) else f"[key {i}]" for i, key in enumerate(value)
+        ]
+        self._parts("keys", label, dict(zip(keys, value, strict=True)))
+        self._parts("values", label, dict(zip(keys, value.values(), strict=True)), inputs=inputs)
+
     def _module(self, module: eqx.Module, label: Label, inputs: bool) -> None:
         kind = type(module)
-        self._write(("module", Held(kind)), label)
-        self._members(kind, label)
         held = object.__getattribute__(module, "__dict__")  # Equinox's own takes its time
+        later: list[str] = []
+        at_once: list[tuple[Hashable, str]] = []
         for name, shown, static in fields(kind):
             part = held.get(name)
             if type(part) in PLAIN:
-                self._write((type(part), part), (label, shown))
-            elif not (inputs and not static and isinstance(part, jax.Array)):
+                at_once.append(((type(part), part), shown))
+            elif inputs and not static and isinstance(part, jax.Array):
+                at_once.append((None, shown))
+            else:
+                later.append(name)
                 self._queue.append((part, (label, shown), inputs and not static))
+        self._write(("module", Held(kind), tuple(later)), label)
+        for token, shown in at_once:
+            self._write(token, (label, shown))
+        self._members(kind, label)
 
     def _function(self, fn: types.FunctionType, label: Label) -> None:
-        library = is_library_code(fn)
-        if library and hasattr(fn, "__wrapped__"):  # a decorator, which adds nothing of its own
-            self._write(("wrapped", fn.__code__), label)
-            self._later(vars(fn)["__wrapped__"], label, "")
+        if is_transparent(fn):  # a decorator that checks types, and adds nothing of its own
+            self._parts(("checked", fn.__code__), label, {"": vars(fn)["__wrapped__"]})
             return
-        self._write((fn.__code__, len(fn.__closure__ or ())), label)
+        if is_impure(fn.__module__):
+            self._write(Unseen(), label)
+            return
+        defaults = {f"({i})": default for i, default in enumerate(fn.__defaults__ or ())}
+        defaults |= {f"({name})": part for name, part in (fn.__kwdefaults__ or {}).items()}
+        token = (fn.__code__, len(fn.__closure__ or ()))
+        self._parts(token, label, defaults | attributes(fn))
         read = reads(fn.__code__)
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
             try:
@@ -187,27 +238,30 @@ class Survey:
                 self._write(Unseen(), (label, f" › {name}"))
                 continue
             self._read(held, read.cells.get(name, ((),)), label, name)
-        for i, default in enumerate(fn.__defaults__ or ()):
-            self._later(default, label, f"({i})")
-        for name, default in (fn.__kwdefaults__ or {}).items():
-            self._later(default, label, f"({name})")
-        if library:
+        if is_library_code(fn):
             return
-        for name, part in vars(fn).items():
-            self._later(part, label, f".{name}")
         self._name(read.attributes)
         for name, chains in read.globals.items():
             if name in fn.__globals__:
                 self._read(fn.__globals__[name], chains, label, name)
             elif name in IMPURE_BUILTINS or not hasattr(builtins, name):
                 self._write(Unseen(), (label, f" › {name}"))
-        for module, name in read.imports:
-            if not is_library(module):
-                held = sys.modules.get(module)
-                if name is not None or not any(m == module and n for m, n in read.imports):
-                    self._read(held, (() if name is None else (name,),), label, module)
-            elif is_impure(module):
-                self._write(Unseen(), (label, f" › {module}"))
+        for imported in read.imports:
+            self._import(imported, fn.__globals__.get("__package__") or "", label)
+
+    def _import(self, imported: Import, package: str, label: Label) -> None:
+        """Something that code imports where it runs."""
+        try:
+            name = "." * imported.level + imported.module
+            module = importlib.util.resolve_name(name, package)
+        except ImportError:
+            module = None
+        if module is not None and is_library(module) and not is_impure(module):
+            self._write(("library", module), (label, f" › {module}"))
+        elif module in sys.modules and imported.name is not None and not is_impure(module):
+            self._read(sys.modules[module], ((imported.name,),), label, module)
+        else:
+            self._write(Unseen(), (label, f" › {imported.module}"))
 
     def _read(self, value: Any, chains: Chains, within: Label, name: str) -> None:
         """Something that code reads by name.
@@ -219,18 +273,16 @@ class Survey:
         if type(value) in _COLLECTIONS and all(row and row[0] in _ADDS for row in chains):
             self._write(("added to", Held(value)), (within, f" › {name}"))
             return
-        for attributes in chains:
-            self._follow(value, attributes, within, name)
+        for row in chains:
+            self._follow(value, row, within, name)
 
-    def _follow(self, value: Any, attributes: tuple[str, ...], within: Label, name: str) -> None:
+    def _follow(self, value: Any, row: tuple[str, ...], within: Label, name: str) -> None:
         """Go through the attributes of modules to what is read of them in the end."""
-        for attribute in attributes:
+        for attribute in row:
             if not isinstance(value, types.ModuleType) or is_impure(value.__name__):
                 break
-            if is_library(value.__name__) and not isinstance(
-                vars(value).get(attribute), types.ModuleType
-            ):
-                break
+            if is_library(value.__name__) and attribute not in vars(value):
+                break  # it is made when it is asked for
             if attribute not in vars(value):
                 self._write(Unseen(), (within, f" › {name}.{attribute}"))
                 return
@@ -238,7 +290,7 @@ class Survey:
         self._later(value, within, f" › {name}")
 
     def _class(self, kind: type, label: Label) -> None:
-        self._write(("class", Held(kind)), label)
+        self._write(Unseen() if is_impure(kind.__module__) else ("class", Held(kind)), label)
         self._members(kind, label)
 
     def _members(self, kind: type, label: Label) -> None:
@@ -253,7 +305,7 @@ class Survey:
         label = (None, kind.__qualname__.rpartition("<locals>.")[2])
         for name, member, is_read in members(kind):
             self._write(name, label)
-            if is_read or name in self._called:
+            if is_read or name in self._called or self._called & _REFLECTION:
                 self._later(member, label, f".{name}")
             else:
                 self._waiting[name].append((member, (label, f".{name}")))
@@ -274,35 +326,27 @@ class Survey:
             impure = is_impure(getattr(fn, "__module__", None) or getattr(owner, "__name__", None))
             self._write(Unseen() if impure else Held(fn), label)
         else:
-            self._write((type(fn), fn.__name__), label)
-            self._later(owner, label, ".__self__")
+            self._parts((type(fn), fn.__name__), label, {".__self__": owner})
 
     def _instance(self, value: Any, label: Label) -> None:
-        """An object of a class that is none of Python's own."""
+        """An object of a class that is not one of Python's own."""
         kind = type(value)
         library = is_library(kind.__module__)
-        names = slots(kind)
-        if library and hasattr(value, "__wrapped__"):  # what `jax.jit` and `custom_jvp` make
-            self._write(("wrapped", Held(kind)), label)
-            self._later(value.__wrapped__, label, "")
+        by_library = library and is_library(attributes(value).get(".__module__"))
+        if is_impure(kind.__module__) or isinstance(value, ContextVar | weakref.ref):
+            self._write(Unseen(), label)
+        elif kind is object or (by_library and hasattr(value, "__wrapped__")):
+            self._write(Held(value), label)  # a library's own function, in a wrapping of JAX's
+        elif library and hasattr(value, "__wrapped__") and not keeps_to_python(kind):
+            # what `jax.jit` makes: its options can't be read, so it is itself alone
+            self._parts(Held(value), label, {"": value.__wrapped__})
         elif library and kind.__hash__ not in (None, object.__hash__):
             self._write(hashable(value), label)
-        elif hasattr(value, "__dict__") or (names and not library):
-            self._write(("object", Held(kind)), label)
+        elif keeps_to_python(kind) or isinstance(value, types.SimpleNamespace):
             self._members(kind, label)
-            for name, part in getattr(value, "__dict__", {}).items():
-                self._later(part, label, f".{name}")
-            for name in names:
-                if hasattr(value, name):
-                    self._later(getattr(value, name), label, f".{name}")
-        elif kind is object:
-            self._write(Held(value), label)
+            self._parts(("object", Held(kind)), label, attributes(value))
         else:
             self._write(Unseen(), label)
-
-
-def _kind(kind: type) -> Hashable:
-    return Held(kind)
 
 
 class Frozen(Hashable):

@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 from . import _compile, _optimize, _tree, data
 from ._fold import Kind
 from ._loaded import tell_what_is_missing
+from ._protocol import withhold
 from ._request import request
 from ._state import LearnerState, key_data
 from ._steps import AbstractLearner
@@ -136,6 +137,11 @@ def ready(
         raise ValueError(
             f"`{where}` of this learner was given away, by `fit(..., donate=True)` or by a step of "
             "your own: go on with the learner that `fit` returned."
+        )
+    if where := _tree.first(gone, withhold(learner), "learner"):
+        raise ValueError(
+            f"`{where}` was deleted, so it has no values any more: give the learner another array, "
+            "`learner.replace(...)`."
         )
     made = learner
     if learner.state is None:

@@ -4,6 +4,7 @@ Two jaxprs of one form are compiled to the same program. Where this can't tell, 
 price is a compile that could have been spared, never a program that does something else.
 """
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ._tokens import Held
 from ._tree import is_typed_key
+
+_MOST_BYTES = 4096
+"""Up to which a constant is kept as it is; of a larger one the digest is."""
 
 _RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"})
 """How `custom_jvp` and `custom_vjp` would be differentiated, which a final jaxpr no longer is."""
@@ -127,7 +131,10 @@ def _value(value: Any) -> Hashable:
         value = jax.random.key_data(value)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
-        return (array.dtype, array.shape, array.tobytes())
+        held = array.tobytes()
+        if len(held) > _MOST_BYTES:
+            held = hashlib.blake2b(held).digest()
+        return (array.dtype, array.shape, held)
     try:
         hash(value)
     except TypeError:

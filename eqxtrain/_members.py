@@ -27,6 +27,15 @@ _NOT_READ = frozenset(
 """What stands in a class for Python's own use."""
 
 
+_HEAP_TYPE = 1 << 9
+"""Of CPython: the flag of a class that was made by a `class` statement."""
+
+_GENERATED = frozenset(
+    {"__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"}
+    | {"__setattr__", "__delattr__", "__replace__"}
+)
+
+
 @functools.lru_cache(maxsize=1024)
 def fields(kind: type[eqx.Module]) -> tuple[tuple[str, str, bool], ...]:
     """The fields of a module, how each is shown, and whether it is static."""
@@ -36,7 +45,9 @@ def fields(kind: type[eqx.Module]) -> tuple[tuple[str, str, bool], ...]:
 
 def _is_generated(member: Any) -> bool:
     """Whether it is a method that `dataclasses` wrote."""
-    return isinstance(member, types.FunctionType) and member.__code__.co_filename == "<string>"
+    if not isinstance(member, types.FunctionType):
+        return False
+    return member.__code__.co_filename == "<string>" and member.__name__ in _GENERATED
 
 
 def _is_code(member: Any) -> bool:
@@ -49,9 +60,28 @@ def _slots(base: type) -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
-def slots(kind: type) -> list[str]:
-    """The names of all slots of a class."""
-    return [name for base in kind.__mro__ for name in _slots(base)]
+def attributes(value: Any) -> dict[str, Any]:
+    """What an object holds of its own, in its `__dict__` and its slots, by `.name`."""
+    try:
+        held: Any = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        held = None
+    found = {f".{name}": held[name] for name in held} if isinstance(held, dict) else {}
+    names = [name for base in type(value).__mro__ for name in _slots(base)]
+    return found | {f".{name}": getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def keeps_to_python(kind: type, root: type = object) -> bool:
+    """Whether all that an instance holds can be read from Python, but for what `root` holds.
+
+    As `copyreg` tells what it can copy: by the first base that was written in C.
+    """
+    for base in kind.__mro__:
+        if not base.__flags__ & _HEAP_TYPE or isinstance(
+            vars(base).get("__new__"), types.BuiltinFunctionType
+        ):
+            return base is root
+    return False
 
 
 def members(kind: type) -> Iterator[tuple[str, Any, bool]]:
@@ -60,6 +90,9 @@ def members(kind: type) -> Iterator[tuple[str, Any, bool]]:
     Each with its name, and whether it is read for sure: methods may be called by nobody, unless
     Python or a library knows their names.
     """
+    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+        yield f"{field.name}:made by", field.default_factory, True
+        yield f"{field.name}:converted by", field.metadata.get("converter"), True
     foreign = [base for base in kind.__mro__ if is_library(base.__module__)]
     for base in kind.__mro__:
         if base in foreign:

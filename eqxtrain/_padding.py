@@ -1,14 +1,16 @@
 """Whether the rows that fill a batch up change what is measured, which they must not.
 
-A step may look across the batch (a contrastive loss, batch statistics of its own) and not know of
-the mask. From its code that can't be told; from its numbers it can: with other filler rows, they
-are others.
+A step may look across the batch (a contrastive loss, its own batch statistics) and ignore the mask.
+Its code does not tell; its numbers do: they change when other rows are used as padding. They are
+looked at with the weights as they are, and with other ones, since a model that begins with zeros
+gives every row the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import data
@@ -20,30 +22,41 @@ _TOLERANCE = 1e-4
 def filled_twice(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
     """A stack with padding in its first batch, filled with one row of it and with another.
 
-    None where the batch has too few rows, or equal ones, to tell.
+    None where the batch has a single row.
     """
     assert isinstance(stack.batch, data.Masked)
     mask = np.array(stack.batch.mask)
     last = int(mask[0].sum()) - (1 if mask[0].all() else 0)  # the first row that is filled
-    if last < 2:
+    if last < 1:
         return None
     mask[0, last:] = False
 
-    def filled(row: int) -> data.Batch:
+    def filled(row: int, *, noisy: bool) -> data.Batch:
         def fill(leaf: Any) -> np.ndarray:
             copied = np.array(leaf)
-            copied[0, last:] = copied[0, row]
+            rows = copied[0, row : row + 1]
+            copied[0, last:] = perturbed([rows])[0] if noisy else rows  # rows may be all alike
             return copied
 
         return data.Masked(jax.tree.map(fill, stack.batch.batch), mask)
 
-    first, second = filled(0), filled(last - 1)
-    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    return None if all(np.array_equal(a[0], b[0]) for a, b in pairs) else (first, second)
+    return filled(0, noisy=False), filled(last - 1, noisy=True)
+
+
+def perturbed(leaves: Sequence[Any]) -> list[Any]:
+    """Arrays with some noise in those that are floating."""
+    rng = np.random.default_rng(0)
+
+    def noisy(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return [*map(noisy, leaves)]
 
 
 def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> None:
-    """Refuse a step whose values are others where other rows fill its batch up.
+    """Refuse a step whose values change with the rows that fill its batch up.
 
     **Arguments:**
 
@@ -56,7 +69,9 @@ def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> N
         a, b = np.asarray(value), np.asarray(second[name])
         scale = np.max(np.abs(np.where(np.isfinite(a), a, 0)), initial=0.0)
         if not np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True):
-            shown = f": {a:.6g} with one row as padding, {b:.6g} with another" * (a.ndim == 0)
+            shown = (
+                f": {a:.6g} with one row as padding, {b:.6g} with another" if a.ndim == 0 else ""
+            )
             raise ValueError(
                 f'With `remainder="pad"`, `{name}` depends on the rows that fill a batch up'
                 f"{shown}. Something in `{who}` looks across the batch and takes them in: let the "

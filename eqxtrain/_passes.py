@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from . import _reduction, data
+from . import _frozen, _reduction, data
 from ._drive import Driver
 from ._engine import Pass
 from ._exceptions import noting, plainly, telling_of_exceptions
@@ -92,8 +92,11 @@ def on_batch(
     batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
     table = _reduction.class_weight_table(class_weight, given[1])
     with plainly():
-        one = Pass(ready(learner, batch, kind), kind, class_weight=table, options=Options(eager, 1))
+        learner = ready(learner, batch, kind)
+        one = Pass(learner, kind, class_weight=table, options=Options(eager, 1))
         one(batch)
+        if kind == "train":
+            _frozen.may_change_yet(learner, lambda: one.learner)
         measured = one.outputs() if kind == "predict" else one.logs()
     return one.learner, measured
 

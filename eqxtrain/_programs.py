@@ -1,5 +1,6 @@
 """A step on batches of one shape: what it costs, and the programs that are made of it."""
 
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,6 +55,9 @@ class Made(NamedTuple):
     cost: _cost.Cost
 
 
+_one_at_a_time = threading.Lock()
+
+
 class Layout(NamedTuple):
     """What a call gives beside what it threads: how many arrays a step emits, the dtypes of the
     accumulators, and whether there is a row of them for each step."""
@@ -93,11 +97,6 @@ class StepProgram:
         self._layout = layout
         self._compiling = compiling
 
-    @property
-    def is_new(self) -> bool:
-        """Whether it was compiled for this, and nobody has asked for the record of that."""
-        return self._compiling is not None
-
     def begin(self) -> None:
         """Begin to compile it in a thread, unless that was done."""
         self._compiled.begin()
@@ -113,13 +112,20 @@ class StepProgram:
         self._compiled.wait()
         return self._trace_seconds + self._compiled.lower_seconds + self._compiled.compile_seconds
 
-    def compilation(self) -> _record.Compilation:
-        """The record of its compile, which is waited for. To be asked for once."""
-        assert self._compiling is not None
+    def compilation(self) -> _record.Compilation | None:
+        """The record of its compile, which is waited for.
+
+        None where there was none to do, or where somebody has asked for it before.
+        """
+        if self._compiling is None:
+            return None
         self._compiled.wait()
+        with _one_at_a_time:
+            compiling, self._compiling = self._compiling, None
+        if compiling is None:
+            return None
         seconds = (self._compiled.lower_seconds, self._compiled.compile_seconds)
-        compilation = _record.Compilation(*self._compiling, *seconds)
-        self._compiling = None
+        compilation = _record.Compilation(*compiling, *seconds)
         _record.end(compilation)
         return compilation
 
@@ -173,9 +179,13 @@ class StepPrograms:
         self._seconds = self._step.seconds + self._merge.seconds
         read, carried = (len(_tree.split(tree)[0]) for tree in (kept, carry))
         first = read - self._parts  # of the batch's arrays, which are all given
-        self._used = [*self._step.used()[:first], *[True] * self._parts]
+        kinds = [jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in _tree.split(kept)[0]]
+        # zeros can't stand for random keys
+        used = [u or is_key for u, is_key in zip(self._step.used(), kinds, strict=False)]
+        self._used = [*used[:first], *[True] * self._parts]
         used = [*self._used, *[True] * carried]
-        self.form = (kind, jit.key, self._step.form(used), self._merge.form())
+        layout = (sum(self._used), self._parts, carried, len(self.metrics), len(self._emits))
+        self.form = (kind, jit.key, layout, self._step.form(used), self._merge.form())
         """What it does, however it was written."""
         self._made: dict[tuple[int, bool], StepProgram] = {}
         self.is_padding_checked = False

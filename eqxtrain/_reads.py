@@ -2,30 +2,40 @@
 
 import dis
 import functools
+import os
 import sys
 import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _IMPURE = frozenset(
-    {"datetime", "io", "os", "random", "secrets", "sys", "tempfile", "time", "uuid"}
+    {"datetime", "io", "os", "pathlib", "random", "secrets", "sys", "tempfile", "time", "uuid"}
 )
 """Library modules that may give something else at each call."""
 
-_LIBRARIES = (
-    frozenset(
-        {"beartype", "diffrax", "einops", "equinox", "eqxtrain", "jax", "jaxlib", "jaxtyping"}
-    )
-    | frozenset({"lineax", "numpy", "optax", "optimistix", "scipy", "typing_extensions"})
-    | sys.stdlib_module_names
-) - {"__main__"}
+_LIBRARIES = frozenset(
+    {"beartype", "diffrax", "einops", "equinox", "eqxtrain", "jax", "jaxlib", "jaxtyping"}
+) | frozenset({"lineax", "numpy", "optax", "optimistix", "scipy", "typing_extensions"})
 """Modules whose functions read no globals that change."""
 
 IMPURE_BUILTINS = frozenset({"__import__", "eval", "exec", "globals", "input", "locals", "open"})
 
 
+_LOADS = frozenset(
+    {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+    | {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
+)
+
 Chains = tuple[tuple[str, ...], ...]
 """The attributes that are read of something, a row for each place where it is."""
+
+
+class Import(NamedTuple):
+    """An import: of a module, or of one name from it. The level counts the dots before it."""
+
+    level: int
+    module: str
+    name: str | None
 
 
 class Reads(NamedTuple):
@@ -34,13 +44,13 @@ class Reads(NamedTuple):
     **Arguments:**
 
     - `globals`, `cells`: each with the attributes that are read from it, a row for each place.
-    - `imports`: modules imported in the body, each with the attributes taken from it.
+    - `imports`: what is imported in the body.
     - `attributes`: all names of attributes.
     """
 
     globals: Mapping[str, Chains]
     cells: Mapping[str, Chains]
-    imports: tuple[tuple[str, str | None], ...]
+    imports: tuple[Import, ...]
     attributes: frozenset[str]
 
 
@@ -48,22 +58,26 @@ class Reads(NamedTuple):
 def reads(code: types.CodeType) -> Reads:
     """What a function's code, and that of the functions inside it, reads by name."""
     chains: list[tuple[bool, str, list[str]]] = []
-    imports: list[tuple[str, str | None]] = []
+    imports: list[Import] = []
+    before: list[Any] = [None, None]
     attributes = set(code.co_names)
     chain: list[str] | None = None
     for instruction in dis.get_instructions(code):
         name, operation = instruction.argval, instruction.opname
-        if operation in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"):
+        if operation in _LOADS:
             chain = []
             chains.append(("DEREF" in operation, name, chain))
         elif operation in ("LOAD_ATTR", "LOAD_METHOD") and chain is not None:
             chain.append(name)
         elif operation == "IMPORT_NAME":
-            imports.append((name, None))
-        elif operation == "IMPORT_FROM" and imports:
-            imports.append((imports[-1][0], name))
+            level, names = before  # the two constants that it takes
+            imports += [Import(level or 0, name, one) for one in names or (None,)]
+        elif operation == "MATCH_CLASS":
+            attributes.add("getattr")  # whose attributes stand among the constants
         elif operation not in ("CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"):
             chain = None
+        if operation != "CACHE":
+            before = [before[-1], name]
     by_name: tuple[dict[str, set[tuple[str, ...]]], ...] = ({}, {})
     for is_cell, name, attrs in chains:
         by_name[is_cell].setdefault(name, set()).add(tuple(attrs))
@@ -81,17 +95,36 @@ def reads(code: types.CodeType) -> Reads:
 
 
 def is_library(module: Any) -> bool:
-    return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
+    """Whether a module is of a library whose functions read no globals that change."""
+    return isinstance(module, str) and _is_root_of_library(module.partition(".")[0])
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_root_of_library(root: str) -> bool:
+    if root not in sys.stdlib_module_names:
+        return root in _LIBRARIES
+    file = getattr(sys.modules.get(root), "__file__", None)
+    return file is None or file.startswith(_STANDARD)  # or it is a user's module of that name
+
+
+_STANDARD = os.path.dirname(os.__file__)
 
 
 def is_impure(module: Any) -> bool:
-    return isinstance(module, str) and (
-        module in _IMPURE
-        or module.partition(".")[0] in _IMPURE
-        or module.startswith("numpy.random")
-    )
+    """Whether what a module gives may be something else each time."""
+    if not isinstance(module, str):
+        return False
+    return module.partition(".")[0] in _IMPURE or module.startswith("numpy.random")
 
 
 def is_library_code(fn: types.FunctionType) -> bool:
     """Whether a function is a library's, and not one of the user's that a library has wrapped."""
     return is_library(fn.__globals__.get("__name__")) or fn.__code__.co_filename.startswith("<@")
+
+
+def is_transparent(fn: types.FunctionType) -> bool:
+    """Whether it does what the function does that it wraps, apart from checking its types."""
+    if not hasattr(fn, "__wrapped__"):
+        return False
+    root = str(fn.__globals__.get("__name__")).partition(".")[0]
+    return root in ("beartype", "jaxtyping") or fn.__code__.co_filename.startswith("<@")

@@ -79,7 +79,7 @@ def begin(step: str, owner: type, seen: Account) -> str:
     **Raises:** `RuntimeError` where that is one too many.
     """
     earlier = _last_seen.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
-    changes = [list(differences(old, seen)) for old in earlier]
+    changes = [list(differences(old, seen)) for old in list(earlier)]
     nearest = min(changes, key=len, default=None)
     reason = "first" if nearest is None else "; ".join(nearest[:3]) or SAME
     for limit in _limits:

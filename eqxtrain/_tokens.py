@@ -57,6 +57,6 @@ def hashable(value: Any) -> Hashable:
     """Something that says by its hash that it does not change."""
     try:
         hash(value)
-    except TypeError:
+    except Exception:
         return Unseen()
     return (Held(type(value)), value)

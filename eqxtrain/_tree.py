@@ -117,12 +117,15 @@ def shapes(tree: PyTree) -> PyTree:
     """`tree` with the shapes of its arrays in their places, weak types forgotten."""
     return jax.tree.map(
         lambda leaf: (
-            jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
-            if is_array(leaf)
-            else leaf
+            jax.ShapeDtypeStruct(leaf.shape, _canonical(leaf.dtype)) if is_array(leaf) else leaf
         ),
         tree,
     )
+
+
+def _canonical(dtype: Any) -> Any:
+    extended = jnp.issubdtype(dtype, jax.dtypes.extended)  # of random keys
+    return dtype if extended else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def unshaped(tree: PyTree) -> PyTree:

@@ -54,7 +54,7 @@ def test_imports_point_only_upward(path: Path) -> None:
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_style_of_the_house(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 350
+    assert text.count("\n") <= 400  # not a wall, but beyond it there is a second concept in it
     assert "jax._src" not in text and "import *" not in text
     assert "eqx.internal" not in text and "equinox.internal" not in text
     assert ast.get_docstring(ast.parse(text))

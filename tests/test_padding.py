@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -106,3 +107,30 @@ def test_looking_for_it_changes_no_bit_and_compiles_nothing() -> None:
         second, again = made.fit(x, y, batch_size=8, remainder="pad", verbose=0)
     assert history["loss"] == again["loss"]
     assert same(first, second)
+
+
+def test_a_model_that_begins_with_zeros_hides_nothing() -> None:
+    x, y = data(21)
+    zeros = jax.tree.map(jnp.zeros_like, linear())
+    for model in (zeros, linear()):
+        made = et.Learner(model, optax.sgd(0.1), loss=contrast)
+        with pytest.raises(ValueError, match="depends on the rows that fill"):
+            made.evaluate(x, y, batch_size=8, remainder="pad")
+        same_rows = [(x[:8], y[:8]), (np.ones((3, 4), np.float32), y[:3])]
+        with pytest.raises(ValueError, match="depends on the rows that fill"):
+            made.evaluate(same_rows, remainder="pad")
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_predictions_across_a_padded_batch_are_refused(eager: bool) -> None:
+    class Centres(et.Learner[Any]):
+        def pred_step(self, model: Any, state: Any, x: Array) -> Any:
+            y_pred = jax.vmap(model)(x)
+            return y_pred - jnp.mean(y_pred, axis=0)[None], state
+
+    x, _ = data(21)
+    with pytest.raises(ValueError, match=r"`y_pred` depends on.*`Centres\.pred_step`"):
+        Centres(linear(), None).predict(x, batch_size=8, remainder="pad", eager=eager)
+    made = learner()
+    padded = made.predict(x, batch_size=8, remainder="pad", eager=eager)
+    np.testing.assert_allclose(padded, made.predict(x, batch_size=8), rtol=1e-5, atol=1e-6)

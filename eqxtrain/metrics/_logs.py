@@ -202,7 +202,12 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """The value of every accumulator, those that give several under names of their own."""
     values: dict[str, Any] = {}
     for name, metric in metrics.items():
-        for path, value in metric.results(name).items():
+        try:
+            results = metric.results(name)
+        except Exception as error:
+            error.add_note(f"This was where the value of the metric `{name}` is computed.")
+            raise
+        for path, value in results.items():
             values[path if path == name else unique(path, {*values, *metrics})] = value
     return values
 
