@@ -194,7 +194,7 @@ def shared(key: Hashable, build: Callable[[], Program]) -> Program:
     return found
 
 
-class Jit(NamedTuple):
+class JitTraits(NamedTuple):
     """What a `jit_step` does with a function.
 
     **Arguments:**
@@ -207,11 +207,11 @@ class Jit(NamedTuple):
     lowers: bool
 
 
-def kind_of_jit(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Jit:
+def kind_of_jit(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> JitTraits:
     """Try a `jit_step` on a function that does nothing."""
     probe: Callable[..., Any] = lambda kept, carry, metrics: None
     made = jit(probe)
-    return Jit(made is not probe, hasattr(made, "lower"))
+    return JitTraits(made is not probe, hasattr(made, "lower"))
 
 
 def platform(leaves: list[Any]) -> str:

@@ -67,7 +67,7 @@ class Pass:
         self._options = options
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         own = self._has_own_jit = type(learner).jit_step is not AbstractLearner.jit_step
-        jit = _compile.kind_of_jit(learner.jit_step) if own else _compile.Jit(True, True)
+        jit = _compile.kind_of_jit(learner.jit_step) if own else _compile.JitTraits(True, True)
         self._eager = options.eager or disabled or not jit.compiles
         if not jit.lowers:  # it may be plain Python, and a loop in it would be compiled each time
             self._options = options._replace(steps_per_call=1)

@@ -154,12 +154,12 @@ the accumulators of what it logged, and what it emitted."""
 Merge = Callable[[list[Any], list[Any]], tuple[list[Any], ...]]
 """Accumulators with one more contribution, on arrays."""
 
-Program = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
+Body = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
 """A call on arrays: from what is read (a stack of batches and the span last), what is threaded and
 the accumulators, to what is threaded, the accumulators, and the leaves of a `Called`."""
 
 
-def single(step: Step, merge: Merge, parts: int) -> Program:
+def single(step: Step, merge: Merge, parts: int) -> Body:
     """The program of one step: of the batch where the span begins.
 
     **Arguments:**
@@ -177,7 +177,7 @@ def single(step: Step, merge: Merge, parts: int) -> Program:
     return program
 
 
-def fused(step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity: int) -> Program:
+def fused(step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity: int) -> Body:
     """The program of as many steps as the span is long.
 
     Their number is not part of the program, so cutting a call in two changes no bit.

@@ -175,15 +175,15 @@ class _Fit:
         learner, position = self._snapshot
         if not all(map(_is_there, jax.tree.leaves((learner.model, learner.state)))):
             raise RuntimeError(
-                "the device failed and lost the model, the one that was given to `fit` was given "
-                "away by `donate=True`, and so no snapshot was kept; only `.history` is there"
+                "the device failed and lost the model. With `donate=True` there is neither a "
+                "snapshot nor the learner that `fit` was given; only `.history` is left"
             )
         step, origin = int(learner.state.step), "the beginning of the epoch"
         if not self._keep_snapshots:
-            origin = "before this `fit`, which was told to keep no `snapshots`"
+            origin = "before this `fit`, since `snapshots=False`"
         text = (
-            "The device lost the learner of the last step: `.learner` is the one of "
-            f"{origin}, after step {step}, and `.history.position` is where it stood in the data."
+            f"The device lost the learner of the last step. `.learner` is from {origin}, after "
+            f"step {step}; `.history.position` says where it was in the data."
         )
         if isinstance(run.exception, eqx.EquinoxRuntimeError):  # which ends in its own sentence
             run.exception.args = (f"{text}\n{run.exception}",)

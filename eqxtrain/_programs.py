@@ -33,6 +33,11 @@ class Call(NamedTuple):
     steps: int
     capacity: int
 
+    @property
+    def key(self) -> tuple[int, bool]:
+        """What a program depends on in it."""
+        return self.capacity, self.steps > 1
+
 
 class Jit(NamedTuple):
     """How a learner has its programs compiled.
@@ -210,7 +215,7 @@ class StepPrograms:
 
     def program(self, call: Call) -> Made | None:
         """The program of such calls, if it is there."""
-        made = self._made.get((call.capacity, call.steps > 1))
+        made = self._made.get(call.key)
         return None if made is None else Made(made, call, self.cost)
 
     def select(self, read: Sequence[Any]) -> list[Any]:
@@ -226,7 +231,7 @@ class StepPrograms:
         args = ([*self.select(read), *stack, span], carried, self.metrics)
         places = tuple(_compile.placement(leaf) for leaves in args[:2] for leaf in leaves)
         settings = tuple(_compile.settings().values())
-        key = (self.form, settings, places, call.capacity, call.steps > 1)
+        key = (self.form, settings, places, call.key)
         trees = _described(self.kind, kept, carry)
         compiling: Compiling | None = None
 
@@ -235,7 +240,7 @@ class StepPrograms:
             account = _account.account(trees, self._survey, _compile.settings())
             reason = _record.begin(STEPS[self.kind], self._owner, account)
             if self._made and reason == _record.SAME:
-                reason = "another number of steps in a call, or of batches in a stack"
+                reason = "same step, but a different stack size or number of steps per call"
             seconds, self._seconds = self._seconds, 0.0  # the trace is shared, and counted once
             compiling = Compiling(STEPS[self.kind], reason, _account.signature(trees), seconds)
             step = self._on_used([*read, *batch])
@@ -252,7 +257,7 @@ class StepPrograms:
         layout = Layout(len(self._emits), dtypes, trail=call.steps > 1)
         trace_seconds = self._step.seconds + self._merge.seconds
         made = StepProgram(program, layout, compiling, trace_seconds)
-        self._made[call.capacity, call.steps > 1] = made
+        self._made[call.key] = made
         return Made(made, call, self.cost)
 
     def _on_used(self, read: list[Any]) -> Callable[..., Any]:

@@ -40,7 +40,7 @@ class Unseen(Hashable):
         return False
 
     def __repr__(self) -> str:
-        return "something that may have changed"
+        return "something that can't be compared"
 
 
 def constant(array: Any) -> Hashable:

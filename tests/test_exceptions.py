@@ -101,10 +101,10 @@ def test_without_snapshots_nothing_is_copied_and_the_learner_that_was_given_is_l
     note = "".join([str(carried), *getattr(carried, "__notes__", ())])
     assert carried.history.epochs == 1
     if donate:
-        assert not hasattr(carried, "learner") and "only `.history` is there" in note
+        assert not hasattr(carried, "learner") and "only `.history` is left" in note
     else:
         assert int(carried.learner.state.step) == 0
-        assert "is the one of before this `fit`" in note and "after step 0" in note
+        assert "is from before this `fit`" in note and "after step 0" in note
         assert np.array_equal(carried.learner.predict(x), before)
 
 
@@ -115,7 +115,7 @@ def test_a_failure_of_the_device_keeps_the_last_snapshot() -> None:
         made.fit(x, y, epochs=3, batch_size=7, verbose=0)
     carried: Any = raised.value
     assert int(carried.learner.state.step) == 3 and carried.history.epochs == 1
-    assert "is the one of the beginning of the epoch, after step 3" in str(carried)
+    assert "is from the beginning of the epoch, after step 3" in str(carried)
     expected, _ = made.fit(x, y, epochs=1, batch_size=7, verbose=0)
     assert same(carried.learner, expected)
 
