@@ -17,7 +17,7 @@ import types
 import weakref
 from collections.abc import Hashable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, no_type_check
 
 import equinox as eqx
 import jax
@@ -55,6 +55,7 @@ def _path(label: Label) -> str:
     return name if within is None else _path(within) + name
 
 
+@no_type_check  # by the tests at run time, which would take longer than the walk
 class Survey:
     """A walk over values and all that the code in them reads.
 

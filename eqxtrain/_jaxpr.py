@@ -1,18 +1,21 @@
 """What a function does to arrays, in a form that can be compared: its jaxpr, without names.
 
+(`no_type_check` spares the tests a check of each of thousands of calls a trace, which takes longer
+than the calls.)
+
 Two jaxprs of one form are compiled to the same program. Where this can't tell, they differ: the
 price is a compile that could have been spared, never a program that does something else.
 """
 
 import hashlib
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ._tokens import Held
+from ._tokens import PLAIN, Held
 from ._tree import is_typed_key
 
 _MOST_BYTES = 4096
@@ -48,12 +51,14 @@ class Form(Hashable):
         return self._hash == other._hash and self._tokens == other._tokens
 
 
+@no_type_check
 def inputs_used(closed: ClosedJaxpr) -> list[bool]:
     """Which inputs of a jaxpr its outputs and effects depend on."""
     read = _live(closed.jaxpr)[1]
     return [var in read for var in closed.jaxpr.invars]
 
 
+@no_type_check
 def _live(jaxpr: Jaxpr) -> tuple[list[Any], set[Any]]:
     """The equations that something comes of, and the variables that are read."""
     read = {var for var in jaxpr.outvars if not _is_literal(var)}
@@ -65,10 +70,12 @@ def _live(jaxpr: Jaxpr) -> tuple[list[Any], set[Any]]:
     return live[::-1], read
 
 
+@no_type_check
 def _is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
 
+@no_type_check
 def _closed(
     closed: ClosedJaxpr, tokens: list[Hashable], used: Sequence[bool] | None = None
 ) -> None:
@@ -76,6 +83,7 @@ def _closed(
     _jaxpr(closed.jaxpr, tokens, used)
 
 
+@no_type_check
 def _jaxpr(jaxpr: Jaxpr, tokens: list[Hashable], used: Sequence[bool] | None = None) -> None:
     """Write a jaxpr down, its variables numbered in the order in which they are met."""
     numbers: dict[Any, int] = {}
@@ -89,8 +97,10 @@ def _jaxpr(jaxpr: Jaxpr, tokens: list[Hashable], used: Sequence[bool] | None = N
         tokens.append(equation.primitive)
         for atom in equation.invars:
             tokens.append(_literal(atom) if _is_literal(atom) else numbers[atom])
-        for key, param in sorted(equation.params.items()):
-            if key not in _RULES or not name.startswith("custom_"):
+        for key, param in equation.params.items():
+            if type(param) in PLAIN:  # most of them: there are many
+                tokens.append((key, type(param), param))
+            elif key not in _RULES or not name.startswith("custom_"):
                 tokens.append(key)
                 _param(param, tokens)
         for var in equation.outvars:
@@ -101,10 +111,12 @@ def _jaxpr(jaxpr: Jaxpr, tokens: list[Hashable], used: Sequence[bool] | None = N
         tokens.append(_literal(atom) if _is_literal(atom) else numbers[atom])
 
 
+@no_type_check
 def _literal(literal: Any) -> Hashable:
     return ("literal", literal.aval, _value(literal.val))
 
 
+@no_type_check
 def _param(param: Any, tokens: list[Hashable]) -> None:
     if isinstance(param, ClosedJaxpr):
         _closed(param, tokens)
@@ -113,7 +125,10 @@ def _param(param: Any, tokens: list[Hashable]) -> None:
     elif isinstance(param, tuple | list):
         tokens.append((type(param), len(param)))
         for part in param:
-            _param(part, tokens)
+            if type(part) in PLAIN:
+                tokens.append((type(part), part))
+            else:
+                _param(part, tokens)
     elif isinstance(param, dict):
         tokens.append((dict, len(param)))
         for key, part in param.items():
@@ -123,6 +138,7 @@ def _param(param: Any, tokens: list[Hashable]) -> None:
         tokens.append(_value(param))
 
 
+@no_type_check
 def _value(value: Any) -> Hashable:
     """A constant or a parameter: by its type and its bits, or as the object that it is."""
     if isinstance(value, float | complex):
