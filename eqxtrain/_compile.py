@@ -27,6 +27,9 @@ _CACHE_SIZE = 128
 
 Leaves = list[Any]
 
+_lowering = threading.RLock()
+"""For what changes Python's filters of warnings, which all threads share."""
+
 
 class Traced:
     """A function of trees that returns a tuple of trees, traced once.
@@ -109,7 +112,7 @@ class Program:
         if not hasattr(call, "lower"):
             self._call = call
             return
-        with warnings.catch_warnings():
+        with _lowering, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
             began = time.perf_counter()
             # shapes would be static to `filter_jit`; zeros that nobody reads take no memory
