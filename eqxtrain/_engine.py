@@ -6,7 +6,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,7 @@ from ._programs import (
     run_eagerly,
 )
 from ._protocol import withhold
+from ._state import at_rest
 from ._steps import AbstractLearner, hold_steps
 from .metrics import _logs
 
@@ -94,24 +94,24 @@ class Pass:
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _tree.canonical(withhold(learner))
         own = _tree.apart if donate else _tree.copy
-        threaded = _tree.with_fields(state, metrics={})
+        threaded = _tree.with_fields(state, metrics={}, opt_state_leaves=None)
+        begun: Any = np.zeros((), np.int32)
         if self.kind == "train":
             self._kept = Kept(config, None, None, self._class_weight, None)
-            threaded_model, threaded = own((model, threaded))
+            carry = own(Carry(model, threaded, begun))
             if donate:  # all of it, so that a small model tells who uses it again, too
-                kept_ids = set(map(id, jax.tree.leaves((threaded_model, threaded))))
+                kept_ids = set(map(id, jax.tree.leaves(carry)))
                 _tree.delete(leaf for leaf in jax.tree.leaves(model) if id(leaf) not in kept_ids)
         else:
-            fixed = eqx.nn.inference_mode(model)
+            fixed = _tree.inference_mode(model)
             self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
-            threaded_model, threaded = None, own(_tree.with_fields(threaded, opt_state=None))
-        carry = Carry(threaded_model, threaded, position=_tree.strong(np.zeros((), np.int32)))
+            carry = own(Carry(None, _tree.with_fields(threaded, opt_state=None), begun))
         carry = _tree.canonical(carry)
         self._kept_leaves, kept_static = _tree.split(self._kept)
         self._carry, self._carry_static = _tree.split(carry)
         if not self._eager:
-            state = threaded.update(opt_state=_tree.not_arrays(state.opt_state))
-            self._survey = Survey(learner=config, model=model, state=state)
+            seen = _tree.with_fields(carry.state, opt_state=_tree.not_arrays(state.opt_state))
+            self._survey = Survey(learner=config, model=model, state=seen)
             own_jit: Any = config.jit_step if self._has_own_jit else None
             self._jit = Jit(own_jit, self._survey.key if self._has_own_jit else None)
             structures = (kept_static.treedef, self._carry_static.treedef)
@@ -194,7 +194,8 @@ class Pass:
         """Trace and lower the program for batches like this one, without running it."""
         if self._eager:
             return None
-        return self._made(_tree.shapes(batch), self.capacity(batch))
+        shapes = _tree.shapes(batch)
+        return self._made(shapes, self._call(self._programs_for(shapes)).capacity)
 
     def prepare_for(
         self, reader: data.Reader, most: int | None = None, *, shapes: int | None = None
@@ -325,8 +326,8 @@ class Pass:
         carry: Carry = self._carry_static.merge(self._carry)
         state = carry.state
         if self.kind == "train":
-            return _tree.with_fields(self._learner, model=carry.model, state=state)
-        state = state.update(opt_state=self._kept.opt_state)
+            return _tree.with_fields(self._learner, model=carry.model, state=at_rest(state))
+        state = at_rest(_tree.with_fields(state, opt_state=self._kept.opt_state))
         return _tree.with_fields(self._learner, model=self._kept.model, state=state)
 
     def logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]:
@@ -347,7 +348,7 @@ class Pass:
             values = _logs.compute(metrics)
         else:
             values = self._found.compute(metrics)
-        result = _logs.as_result(jax.device_get(values))
+        result = _logs.as_result(values)
         if whole:
             _logs.warn_of(metrics)
         return result

@@ -43,6 +43,10 @@ _COLLECTIONS = (list, set, dict, collections.deque)
 _ADDS = frozenset({"add", "append", "appendleft", "extend", "insert"})
 """Methods that read nothing of the collection, so that code may note that it was traced."""
 
+_ARRAYS = (np.ndarray, np.generic, jax.ShapeDtypeStruct, jax.Array)
+_SHOWN = (float, complex, range)
+"""Classes whose instances say all that they are."""
+
 _MOST_ENTRIES = 20_000
 
 
@@ -111,11 +115,13 @@ class Survey:
     def _visit(self, value: Any, label: Label, inputs: bool) -> None:
         """Write one value down, and put what it is made of in the queue."""
         kind = type(value)
-        if kind in PLAIN or isinstance(value, np.dtype):
+        if kind in PLAIN:
             self._write((kind, value), label)
-        elif kind in (float, complex, range):
+        elif kind in _SHOWN:
             self._write((kind, repr(value)), label)
-        elif isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+        elif isinstance(value, np.dtype):
+            self._write((kind, value), label)
+        elif isinstance(value, _ARRAYS):
             self._write(None if inputs else constant(value), label)
         elif id(value) in self._seen:
             self._write(("seen", self._seen[id(value)]), label)

@@ -15,7 +15,7 @@ from ._fold import Kind
 from ._loaded import tell_what_is_missing
 from ._protocol import withhold
 from ._request import request
-from ._state import LearnerState, key_data
+from ._state import LearnerState, at_rest, key_data
 from ._steps import AbstractLearner
 from ._tokens import Held
 from ._types import PyTree
@@ -53,7 +53,7 @@ def initialised(
     model, state = learner.init_step(**names)
     model, state = _tree.untied(_tree.canonical(model), root="model"), _tree.canonical(state)
     _check_new(learner, model, state)
-    held = {"model": model, "state": state, "model_state": None, "is_initialised": True}
+    held = {"model": model, "state": at_rest(state), "model_state": None, "is_initialised": True}
     return _tree.with_fields(learner, **held)
 
 
@@ -252,7 +252,7 @@ def replaced(learner: L, changes: dict[str, Any]) -> L:
     new = _tree.with_fields(new, state=state, model_state=None)
     if changes.keys() - {"model_state"}:
         state = _kept_in_step(learner, new, state)
-    return _tree.with_fields(new, state=state)
+    return _tree.with_fields(new, state=at_rest(state))
 
 
 def _kept_in_step(old: L, new: L, state: LearnerState) -> LearnerState:
@@ -267,7 +267,7 @@ def _kept_in_step(old: L, new: L, state: LearnerState) -> LearnerState:
     changed = [
         name
         for name in fields
-        if name not in ("key", "step", "metrics", "model_state")
+        if name not in ("key", "step", "metrics", "model_state", "opt_state_leaves")
         and _tree.differences(
             _tree.shapes(getattr(before, name, None)), _tree.shapes(getattr(after, name))
         )

@@ -13,7 +13,7 @@ from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, replaced
 from ._schedule import Frequency
-from ._state import LearnerState, check_states
+from ._state import LearnerState, at_rest, check_states
 from ._steps import AbstractLearner
 from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, PyTree, Self, Transformation, replaces_fields
@@ -75,6 +75,8 @@ class Learner(AbstractLearner[M]):
         _collection.check(self.metrics)
         object.__setattr__(self, "is_initialised", self.state is not None)
         check_states(self.model, self.model_state, self.state)
+        if self.state is not None:
+            object.__setattr__(self, "state", at_rest(self.state))
 
     def init(self, x: PyTree = None, y: PyTree = None, *, key: PRNGKeyArray | None = None) -> Self:
         """A learner with a fresh state, and with whatever else `init_step` makes.

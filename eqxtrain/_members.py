@@ -54,9 +54,12 @@ def _is_code(member: Any) -> bool:
     return isinstance(member, types.FunctionType | property | staticmethod | classmethod)
 
 
-def _slots(base: type) -> tuple[str, ...]:
-    slots = vars(base).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
+@functools.lru_cache(maxsize=1024)
+def _slots(kind: type) -> tuple[str, ...]:
+    names: list[str] = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        names += (slots,) if isinstance(slots, str) else slots
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
@@ -67,8 +70,10 @@ def attributes(value: Any) -> dict[str, Any]:
     except AttributeError:
         held = None
     found = {f".{name}": held[name] for name in held} if isinstance(held, dict) else {}
-    names = [name for base in type(value).__mro__ for name in _slots(base)]
-    return found | {f".{name}": getattr(value, name) for name in names if hasattr(value, name)}
+    for name in _slots(type(value)):
+        if hasattr(value, name):
+            found[f".{name}"] = getattr(value, name)
+    return found
 
 
 def keeps_to_python(kind: type, root: type = object) -> bool:

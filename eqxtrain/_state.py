@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, PRNGKeyArray, UInt32
 
-from ._tree import is_typed_key
+from ._tree import is_typed_key, with_fields
 from ._types import PyTree, Self, updates_fields
 from .metrics import _logs
 
@@ -73,19 +73,25 @@ class LearnerState(eqx.Module):
     **Arguments:**
 
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like, or None.
-    - `opt_state`: the state of the optimizer.
+    - `step`: how many training steps the learner has taken, an int32 scalar.
+    - `key`: raw `uint32` key data, the only source of randomness.
     - `metrics`: the accumulators of a loop of your own, by name, which `advance` fills. A learner
         that `fit` returns has none, so that its file always loads into a fresh `init`.
-    - `key`: raw `uint32` key data, the only source of randomness.
-    - `step`: how many training steps the learner has taken, an int32 scalar.
+    - `opt_state`: the state of the optimizer.
+
+    `opt_state_leaves` is for files, and made by the learner: an array without numbers, of the shape
+    `(n, 0)`, where `opt_state` has `n` leaves that are saved. So the file of another optimizer does
+    not fit. Inside steps it is None.
     """
 
     # First, as in a learner without a state, so that the beginning of its file is right for both.
     model_state: eqx.nn.State | None = None
-    opt_state: PyTree = None
-    metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
+    key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
+    metrics: dict[str, Any] = eqx.field(default_factory=dict)
+    # Last, its size before it, so that a file with more of it or less does not fit here, not later.
+    opt_state_leaves: Any = eqx.field(default=None, kw_only=True)
+    opt_state: PyTree = None
 
     if not TYPE_CHECKING:
 
@@ -104,7 +110,7 @@ class LearnerState(eqx.Module):
 
         **Raises:** `TypeError` when the state has no field of that name.
         """
-        names = [field.name for field in dataclasses.fields(self)]
+        names = [f.name for f in dataclasses.fields(self) if f.name != "opt_state_leaves"]
         unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
         if unknown:
             raise TypeError(
@@ -142,6 +148,15 @@ class LearnerState(eqx.Module):
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
         metrics = self.metrics or _logs.begin(new)
         return self.update(metrics=_logs.merge(metrics, new), step=self.step + 1)
+
+
+def at_rest(state: Any) -> Any:
+    """A state as a file holds it: with the size of its `opt_state`."""
+    count = sum(map(eqx.is_array_like, jax.tree.leaves(state.opt_state)))
+    told = state.opt_state_leaves
+    if told is not None and told.shape == (count, 0):
+        return state
+    return with_fields(state, opt_state_leaves=jax.device_put(np.zeros((count, 0), bool)))
 
 
 def check_states(model: Any, model_state: Any, state: Any) -> None:

@@ -111,6 +111,8 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
 def hold_steps(kind: Any) -> None:
     """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
     for name in CONTRACTS:
+        if is_held_to_contract(getattr(kind, name)):
+            continue  # it was before
         fn = inspect.getattr_static(kind, name)
         if not is_held_to_contract(fn):
             setattr(kind, name, step(name, fn))

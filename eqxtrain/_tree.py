@@ -138,10 +138,14 @@ def canonical(tree: PyTree) -> PyTree:
     """`tree` with every array a JAX array of a strong type."""
     leaves, structure = jax.tree.flatten(tree)
     of_host = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic)]
+    weak = [i for i, leaf in enumerate(leaves) if getattr(leaf, "weak_type", False)]
+    if not of_host and not weak:
+        return tree
     for i, leaf in zip(of_host, jax.device_put([leaves[i] for i in of_host]), strict=True):
         leaves[i] = leaf
-    strengthened = [strong(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
-    return jax.tree.unflatten(structure, strengthened)
+    for i in weak:
+        leaves[i] = strong(leaves[i]) if eqx.is_array(leaves[i]) else leaves[i]
+    return jax.tree.unflatten(structure, leaves)
 
 
 def pack(tree: PyTree) -> dict[str, jax.Array]:
@@ -172,6 +176,13 @@ def copy(tree: PyTree) -> PyTree:
     for i, leaf in zip(where, new, strict=True):
         leaves[i] = leaf
     return jax.tree.unflatten(structure, leaves)
+
+
+def inference_mode(model: PyTree) -> PyTree:
+    """What `eqx.nn.inference_mode` gives, which takes its time where there is nothing to set."""
+    has_flag = lambda node: hasattr(node, "inference")
+    flagged = any(map(has_flag, jax.tree.leaves(model, is_leaf=has_flag)))
+    return eqx.nn.inference_mode(model) if flagged else model
 
 
 _SMALL = 4096
