@@ -98,6 +98,7 @@ def test_what_goes_wrong_in_the_compiler_is_raised_where_it_is_waited_for() -> N
             program([jnp.ones(3)])
 
 
+@pytest.mark.slow
 def test_learners_may_be_trained_in_several_threads() -> None:
     forget_programs()
     x, y = data(20)
@@ -116,6 +117,7 @@ def test_learners_may_be_trained_in_several_threads() -> None:
     assert len(losses) == 4
 
 
+@pytest.mark.slow
 def test_no_executable_outlives_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     client = jax.devices()[0].client
 
@@ -203,6 +205,7 @@ def test_the_cache_is_bounded_and_drops_what_was_used_least(
     assert built == ["a", "b", "c", "b"]
 
 
+@pytest.mark.slow
 def test_clear_caches_forgets_every_program() -> None:
     x, y = data()
     made = learner()

@@ -19,6 +19,7 @@ def cost(fn: Any, *args: Any) -> _cost.Cost:
     return _cost.cost(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
+@pytest.mark.slow
 def test_matrix_products_are_counted_as_xla_counts_them() -> None:
     model = eqx.nn.MLP(64, 32, 128, 3, key=jr.key(0))
     x = jnp.ones((16, 64))

@@ -103,6 +103,7 @@ def test_who_watches_changes_no_bit(make: Any) -> None:
     assert all(seen[name] == history[name] for name in ("loss", "accuracy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [dense, dropped, normed])
 def test_the_number_of_steps_in_a_call_changes_nothing_but_rounding(make: Any) -> None:
     x, y = data(101)
@@ -114,6 +115,7 @@ def test_the_number_of_steps_in_a_call_changes_nothing_but_rounding(make: Any) -
         assert close(numbers(seen), numbers(history), rtol=1e-4, atol=1e-5), steps
 
 
+@pytest.mark.slow
 def test_a_convolution_in_a_loop_differs_by_rounding_alone_in_a_step() -> None:
     x, y = data(64)
     options: dict[str, Any] = {"batch_size": 8, "verbose": 0, "shuffle": False}
@@ -172,6 +174,7 @@ def test_the_state_at_a_step_is_that_of_a_loop_by_hand() -> None:
     assert list(looks.states) == [3, 6, 9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4, "auto"])
 def test_those_who_read_logs_are_told_of_each_step_in_pairs(steps: Any) -> None:
     x, y = data(50)
@@ -186,6 +189,7 @@ def test_those_who_read_logs_are_told_of_each_step_in_pairs(steps: Any) -> None:
         assert logs == pytest.approx(looks.logs[step], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_every_thins_out_those_who_read_logs() -> None:
     x, y = data(50)
     reads = Reads(4)
@@ -283,6 +287,7 @@ def test_an_exception_of_a_callback_carries_the_learner_of_the_very_step() -> No
     assert int(carried.learner.state.step) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["test", "predict"])
 def test_passes_that_train_nothing_tell_of_each_batch_too(kind: str) -> None:
     x, y = data(50)
@@ -311,6 +316,7 @@ def test_passes_that_train_nothing_tell_of_each_batch_too(kind: str) -> None:
         np.testing.assert_allclose(counts.logs, running, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_gathered_is_the_same_however_calls_are_cut() -> None:
     x, y = data(50)
     made = learner(metrics=[et.metrics.Gather(), et.metrics.AUROC(bins=None, from_logits=True)])

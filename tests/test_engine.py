@@ -40,12 +40,14 @@ def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
     return Counts(Dropped(jr.key(0)), optax.adam(1e-2), **fields), traces
 
 
+@pytest.mark.slow
 def test_equal_batches_trace_once_however_many_epochs() -> None:
     made, traces = counting()
     made.fit(*data(24), epochs=5, batch_size=8, verbose=0)
     assert traces == [(True, 8)]
 
 
+@pytest.mark.slow
 def test_a_short_last_batch_and_validation_trace_once_more_each() -> None:
     made, traces = counting()
     x, y = data(21)
@@ -53,6 +55,7 @@ def test_a_short_last_batch_and_validation_trace_once_more_each() -> None:
     assert traces == [(False, 8), (True, 8), (True, 5)]
 
 
+@pytest.mark.slow
 def test_a_second_fit_and_evaluate_compile_nothing() -> None:
     forget_programs()
     made, traces = counting()
@@ -75,6 +78,7 @@ def test_a_fresh_learner_of_the_same_parts_compiles_nothing() -> None:
     assert history.timing.compilations == []
 
 
+@pytest.mark.slow
 def test_a_file_loaded_again_compiles_nothing(tmp_path: Any) -> None:
     made, traces = counting()
     x, y = data(24)
@@ -120,6 +124,7 @@ def test_accumulators_keep_dtype_and_structure_from_the_first_step() -> None:
     assert set(seen[0][1]) == {"loss", "accuracy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["train", "test", "predict"])
 def test_what_a_pass_is_given_is_never_deleted(kind: Any) -> None:
     x, y = data(16)
@@ -142,6 +147,7 @@ def test_the_state_of_training_is_donated_from_step_to_step() -> None:
     assert all(leaf.is_deleted() for leaf in before)
 
 
+@pytest.mark.slow
 def test_a_step_returns_while_the_device_still_works() -> None:
     class Slow(et.Learner[Any]):
         def train_step(self, model: Any, state: Any, x: Array) -> Any:
@@ -184,6 +190,7 @@ def test_donate_gives_the_learners_own_arrays_away() -> None:
         given.predict(x)
 
 
+@pytest.mark.slow
 def test_donated_buffers_are_taken_over_and_not_copied() -> None:
     model = eqx.nn.MLP(4, 3, 128, 2, key=jr.key(0))
     made = learner(model).init()
@@ -201,6 +208,7 @@ def test_donated_buffers_are_taken_over_and_not_copied() -> None:
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(arrays) if leaf.nbytes > 4096)
 
 
+@pytest.mark.slow
 def test_hyperparameters_that_an_optimizer_holds_survive_donation() -> None:
     rate = jnp.asarray(0.1)
     adam = optax.inject_hyperparams(optax.adam)(learning_rate=rate)
@@ -210,6 +218,7 @@ def test_hyperparameters_that_an_optimizer_holds_survive_donation() -> None:
     learner(optimizer=adam).fit(x, y, verbose=0, donate=True)
 
 
+@pytest.mark.slow
 def test_one_array_in_two_places_may_be_donated() -> None:
     class Averaged(et.LearnerState):
         average: Any = None
@@ -286,6 +295,7 @@ def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPa
     assert calls == [(i, i + 1) for i in range(12)]
 
 
+@pytest.mark.slow
 def test_training_at_a_step_does_not_depend_on_who_watches() -> None:
     class Watches(et.Callback):
         def on_train_batch_end(self, run: et.Run) -> None:
@@ -309,6 +319,7 @@ def test_the_state_of_a_batch_norm_is_threaded_through_eager_passes_too() -> Non
     assert eqx.tree_equal(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_learner_built_again_with_a_new_optimizer_compiles_nothing() -> None:
     def build(rate: float) -> et.Learner[Any]:
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
@@ -325,6 +336,7 @@ def test_a_learner_built_again_with_a_new_optimizer_compiles_nothing() -> None:
     assert [c.step for c in history.timing.compilations] == ["train_step"]
 
 
+@pytest.mark.slow
 def test_a_metric_configured_by_an_array_keeps_it_from_the_first_batch() -> None:
     class Above(et.metrics.Metric):
         thresholds: Array
@@ -352,6 +364,7 @@ def test_a_metric_configured_by_an_array_keeps_it_from_the_first_batch() -> None
     assert result["above/count"].tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 def test_a_changed_weight_of_classes_or_setting_is_named_as_the_reason() -> None:
     made = learner()
     x, y = data(24)
@@ -414,6 +427,7 @@ def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
     np.testing.assert_allclose(gathered, jax.vmap(linear())(jnp.asarray(x)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probabilities_that_are_logits_are_nan_and_say_so() -> None:
     x, y = data()
     metrics = {"area": et.metrics.AUROC(), "loss": et.metrics.Weighted(et.metrics.LogLoss())}

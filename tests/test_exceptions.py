@@ -169,6 +169,7 @@ def test_an_error_if_in_a_compiled_step_ends_in_its_own_sentence(
         assert same(carried.learner, made)
 
 
+@pytest.mark.slow
 def test_a_nan_that_jax_is_told_to_refuse_gets_a_sentence() -> None:
     x, y = data()
     x[15] = np.nan
@@ -181,6 +182,7 @@ def test_a_nan_that_jax_is_told_to_refuse_gets_a_sentence() -> None:
         made.test_on_batch(x, y, eager=True)
 
 
+@pytest.mark.slow
 def test_an_error_if_in_validation_says_that_it_was_there() -> None:
     x, y = np.abs(data()[0]), data()[1]
     made = learner(Checked(linear()), metrics=None)
@@ -191,6 +193,7 @@ def test_an_error_if_in_validation_says_that_it_was_there() -> None:
     assert carried.history.epochs == 1 and int(carried.learner.state.step) == 1
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_validation_costs_no_epoch() -> None:
     class Named(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, image: Array, label: Array) -> Any:
@@ -302,6 +305,7 @@ class Late(et.metrics.Metric):
         return Late()
 
 
+@pytest.mark.slow
 def test_an_epoch_keeps_its_other_numbers_though_a_metric_fails() -> None:
     x, y = data()
     options: dict[str, Any] = {"batch_size": 7, "verbose": 0, "eager": True}

@@ -62,6 +62,7 @@ def test_a_model_called_on_the_batch_is_to_be_mapped() -> None:
     assert read.endswith("`x` float32[21,4] and `y_true` int32[21].")  # mapping is not enough
 
 
+@pytest.mark.slow
 def test_images_whose_channels_come_last_are_told_so() -> None:
     layers = [eqx.nn.Conv2d(3, 2, 3, key=jr.key(0)), eqx.nn.Lambda(jnp.ravel)]
     made = learner(eqx.nn.Sequential(layers))

@@ -69,6 +69,7 @@ def test_predictions_without_a_batch_axis_are_refused() -> None:
         Mean(linear(), None).predict(data()[0])
 
 
+@pytest.mark.slow
 def test_keys_of_a_step_differ_from_those_a_model_was_built_with() -> None:
     class Keyed(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, key: Array) -> Any:

@@ -20,6 +20,7 @@ def wide(width: int = 64, **fields: Any) -> et.Learner[Any]:
     return learner(eqx.nn.MLP(4, 3, width, 2, key=jr.key(0)), **fields)
 
 
+@pytest.mark.slow
 def test_fit_takes_the_program_of_a_forecast() -> None:
     forget_programs()
     x, y = data(64)
@@ -31,6 +32,7 @@ def test_fit_takes_the_program_of_a_forecast() -> None:
         made.fit(x, y, batch_size=8, verbose=0)
 
 
+@pytest.mark.slow
 def test_its_numbers_are_those_of_the_model() -> None:
     x, y = data(64)
     made = wide().init()
@@ -58,6 +60,7 @@ def test_the_steps_of_a_call_do_not_count_as_operations_of_a_step() -> None:
     assert moved[1] < 1.5 * moved[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wide, normed])
 def test_the_size_of_a_checkpoint_is_that_of_the_file(make: Any) -> None:
     made = make().init()
@@ -113,6 +116,7 @@ def test_it_is_shown_as_a_table() -> None:
     assert repr(found) == text and f"{found.parameters:,}" in text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_forecast_gets_a_sentence() -> None:
     class Plain(et.Learner[Any]):
         def jit_step(self, fn: Any) -> Any:

@@ -53,6 +53,7 @@ def test_x_as_a_tuple_gives_positional_and_as_a_dict_keyword_arguments() -> None
         assert made.predict(given) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_every_example_gets_its_own_key_and_evaluation_is_without_dropout() -> None:
     class Noisy(eqx.Module):
         def __call__(self, x: Array, key: Array) -> Array:
@@ -67,6 +68,7 @@ def test_every_example_gets_its_own_key_and_evaluation_is_without_dropout() -> N
     assert dropped.evaluate(x, y) == pytest.approx(dropped.evaluate(x, y, batch_size=5), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_is_threaded_and_evaluation_leaves_it_alone() -> None:
     model, model_state = eqx.nn.make_with_state(Normed)(jr.key(0))
     made = learner(model, model_state=model_state).init()
@@ -81,6 +83,7 @@ def test_batch_normalisation_is_threaded_and_evaluation_leaves_it_alone() -> Non
     )
 
 
+@pytest.mark.slow
 def test_batch_normalisation_matches_a_loop_by_hand() -> None:
     model, state = eqx.nn.make_with_state(Normed)(jr.key(0))
     x, y = data()
@@ -129,6 +132,7 @@ class Keyed(eqx.Module):
     dropout: eqx.nn.Dropout
 
 
+@pytest.mark.slow
 def test_a_key_under_another_name_is_told_of() -> None:
     class Must(Keyed):
         def __call__(self, x: Array, rng: Array) -> Array:

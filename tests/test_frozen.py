@@ -97,6 +97,7 @@ def test_a_step_whose_first_update_is_zero_is_told_of_at_the_end_of_the_epoch() 
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_eagerly_it_is_told_as_well() -> None:
     learner = Heedless(mlp(), optax.sgd(0.1), trainable=FREEZE)
     with pytest.warns(UserWarning, match="which `trainable` freezes"):

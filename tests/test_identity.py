@@ -121,6 +121,7 @@ def test_a_step_put_on_the_class_later_is_seen() -> None:
     assert made.evaluate(*data())["loss"] == 7.0
 
 
+@pytest.mark.slow
 def test_settings_that_change_numbers_are_seen() -> None:
     class Draws(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, key: Any) -> Any:
@@ -420,6 +421,7 @@ def test_methods_that_no_step_calls_do_not_count(monkeypatch: pytest.MonkeyPatch
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_compiled() -> None:
     x, y = data(8)
     forget_programs()
@@ -438,6 +440,7 @@ def test_only_what_is_new_is_compiled() -> None:
     assert [c.step for c in seen] == ["test_step", "pred_step"]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_rate_that_is_an_input_compiles_once() -> None:
     x, y = data(20)
     forget_programs()
@@ -448,6 +451,7 @@ def test_a_sweep_over_a_rate_that_is_an_input_compiles_once() -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.slow
 def test_the_reason_for_a_compile_names_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(8)
     forget_programs()

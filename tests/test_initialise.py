@@ -30,6 +30,7 @@ def test_init_moves_the_model_state_so_that_no_leaf_stands_twice() -> None:
     assert made.state.model_state is not None
 
 
+@pytest.mark.slow
 def test_init_anew_starts_from_the_model_and_refuses_to_lose_a_model_state() -> None:
     x, y = data()
     fitted, _ = learner().fit(x, y, verbose=0)
@@ -67,6 +68,7 @@ def test_keys_of_another_kind_get_a_sentence() -> None:
         learner().init(key=jr.key(0, impl="rbg"))
 
 
+@pytest.mark.slow
 def test_replace_keeps_the_optimizer_state_while_its_structure_stays() -> None:
     x, y = data()
     fitted, _ = learner().fit(x, y, verbose=0)
@@ -124,6 +126,7 @@ def test_typed_keys_in_the_state_get_a_sentence() -> None:
         Bad(linear(), None).init()
 
 
+@pytest.mark.slow
 def test_replace_moves_a_model_state_into_the_state() -> None:
     x, y = data()
     trained, _ = normed().fit(x, y, epochs=2, verbose=0)
@@ -148,6 +151,7 @@ def test_replace_keeps_a_state_that_the_learner_makes_itself() -> None:
     assert changed.state is not None and "mine" in changed.state.opt_state
 
 
+@pytest.mark.slow
 def test_replacing_the_optimizer_makes_its_state_anew_where_states_are_ones_own() -> None:
     class Two(et.LearnerState):
         other: Any = None

@@ -168,6 +168,7 @@ def test_an_interrupt_at_the_very_end_is_reported() -> None:
     assert history.stopped == "interrupted" and history.epochs == 1
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_first_batch_is_awaited_is_one_like_any_other() -> None:
     def slow() -> Iterator[Any]:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -206,6 +207,7 @@ def test_an_interrupt_while_the_data_are_looked_at_is_one_like_any_other() -> No
     assert vars(raised.value)["learner"] is made and raised.value.__context__ is None
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_carries_the_learner_wherever_it_comes() -> None:
     def slow() -> Iterator[Any]:
         for delay in (0.2, 0.5):
@@ -221,6 +223,7 @@ def test_a_second_interrupt_carries_the_learner_wherever_it_comes() -> None:
         time.sleep(0.05)  # its batch comes in the end
 
 
+@pytest.mark.slow
 def test_what_an_interrupt_leaves_can_go_on_to_the_same_bits() -> None:
     x, y = data()
     part, history = learner().fit(

@@ -96,6 +96,7 @@ def test_a_label_that_is_no_class_is_an_error_where_its_value_is_known(label: in
     assert np.isfinite(total(CROSS_ENTROPY, SCORES, y_true, mask=weight > 0))
 
 
+@pytest.mark.slow
 def test_eager_steps_check_labels_and_compiled_ones_only_where_they_are_told_to() -> None:
     x, y = data(8)
     wrong = np.where(y == 0, 7, y).astype(np.int32)

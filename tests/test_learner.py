@@ -42,6 +42,7 @@ def test_subclasses_add_plain_fields_with_and_without_defaults() -> None:
         Tempered(linear(), optax.sgd(0.1))  # pyright: ignore[reportCallIssue]
 
 
+@pytest.mark.slow
 def test_every_method_returns_a_new_learner_and_the_old_one_stays_usable() -> None:
     x, y = data()
     old = learner().init()
@@ -80,6 +81,7 @@ def make(name: str, **fields: Any) -> et.Learner[Any]:
     return learner(model, **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "frozen"),
     [("linear", False), ("normed", True)]
@@ -105,6 +107,7 @@ def test_a_file_of_plain_equinox_loads_into_a_fresh_init(
     assert np.array_equal(loaded.predict(x), fitted.predict(x))
 
 
+@pytest.mark.slow
 def test_a_file_written_before_unfreezing_loads_and_trains_on(tmp_path: Path) -> None:
     x, y = data()
     frozen, _ = make("dropout", trainable=et.freeze(lambda m: m.hidden)).fit(x, y, verbose=0)
@@ -196,6 +199,7 @@ def test_on_batch_methods_agree_with_their_whole_passes() -> None:
     np.testing.assert_allclose(by_fit.predict_on_batch(x), predicted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_logs_of_one_batch_are_its_own() -> None:
     x, y = data()
     start = learner(optimizer=optax.sgd(0.0)).init()

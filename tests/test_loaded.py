@@ -38,6 +38,7 @@ def test_the_leaves_without_a_state_are_the_first_of_those_with_one(build: Any) 
     assert with_[: len(without)] == without and len(without) < len(with_)
 
 
+@pytest.mark.slow
 def test_the_model_and_its_state_are_right_without_a_state(tmp_path: Path) -> None:
     """With BatchNorm and Adam: the moments of the one are not taken for those of the other."""
     trained, _ = normed().fit(X, Y, epochs=2, verbose=0)

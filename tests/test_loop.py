@@ -28,6 +28,7 @@ def dropped(**fields: Any) -> et.Learner[Any]:
     return learner(Dropped(jr.key(0)), **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [dropped, normed])
 def test_fitting_twice_for_two_epochs_equals_fitting_once_for_four(make: Any) -> None:
     x, y = data(21)
@@ -40,6 +41,7 @@ def test_fitting_twice_for_two_epochs_equals_fitting_once_for_four(make: Any) ->
         assert history[name] == first[name] + second[name]
 
 
+@pytest.mark.slow
 def test_a_second_fit_sees_a_new_order_and_a_rerun_the_same() -> None:
     class Orders(et.Callback):
         def __init__(self) -> None:
@@ -67,6 +69,7 @@ def test_a_second_fit_sees_a_new_order_and_a_rerun_the_same() -> None:
     assert orders(0, fits=1) == twice[:10] != orders(1, fits=1)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_a_loop_by_hand() -> None:
     x, y = data(21)
     fitted, history = learner(optimizer=optax.sgd(0.1)).fit(
@@ -95,6 +98,7 @@ def test_no_split_into_batches_changes_what_is_evaluated(batch_size: int) -> Non
     assert learner().evaluate(x, y, batch_size=batch_size) == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_count_in_the_loss_and_not_in_the_metrics() -> None:
     x, y = data(21)
     w = np.linspace(0, 2, 21).astype(np.float32)
@@ -104,6 +108,7 @@ def test_weights_count_in_the_loss_and_not_in_the_metrics() -> None:
     assert result["accuracy"] == learner().evaluate(x, y)["accuracy"]
 
 
+@pytest.mark.slow
 def test_class_weights_count_in_training_and_not_in_validation() -> None:
     x, y = data(21)
     weights = {0: 5.0, 2: 0.5}
@@ -118,6 +123,7 @@ def test_class_weights_count_in_training_and_not_in_validation() -> None:
     assert weighted["loss"] == pytest.approx(np.mean(table * losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_is_what_evaluate_gives() -> None:
     x, y = data(21)
     fitted, history = dropped().fit(x, y, validation_data=(x[:5], y[:5]), verbose=0)
@@ -125,6 +131,7 @@ def test_validation_is_what_evaluate_gives() -> None:
     assert {name: history[f"val_{name}"][0] for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_the_split_takes_the_last_fraction_before_shuffling() -> None:
     x, y = data(21)
     by_split, split = learner().fit(x, y, validation_split=0.3, verbose=0)
@@ -132,6 +139,7 @@ def test_the_split_takes_the_last_fraction_before_shuffling() -> None:
     assert same(by_split, by_hand) and dict(split) == dict(hand)
 
 
+@pytest.mark.slow
 def test_named_validation_sets_have_their_own_names() -> None:
     x, y = data(21)
     sets = {"near": (x, y), "far": (x[:4], y[:4], np.ones(4, np.float32))}
@@ -160,6 +168,7 @@ def test_nan_in_the_inputs_is_not_an_error() -> None:
     assert np.isnan(history["loss"][0]) and np.isnan(history["accuracy"][0])
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_nan_is_told_of_once() -> None:
     def loss(y_pred: Array, y_true: Array, x: Array) -> Array:
         return CROSS_ENTROPY(y_pred, y_true) + jnp.log(x[:, 0])  # of rows that are left out first
@@ -174,6 +183,7 @@ def test_a_loss_that_becomes_nan_is_told_of_once() -> None:
     assert ["epoch 2 is nan" in str(w.message) for w in said] == [True]
 
 
+@pytest.mark.slow
 def test_eager_runs_plain_python_with_the_same_numbers() -> None:
     values: list[Any] = []
 
@@ -198,6 +208,7 @@ def test_eager_runs_plain_python_with_the_same_numbers() -> None:
     assert np.allclose(made.predict(x, eager=True), made.predict(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_gathered_comes_in_order_and_once() -> None:
     x, y = data()
     made = learner(metrics=[et.metrics.Gather(), et.metrics.Accuracy()])
@@ -324,6 +335,7 @@ def test_a_run_of_any_shape_is_the_loop_by_hand(
     assert float(fitted.model["w"]) == pytest.approx(w, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "cuts"), [(dropped, (5, 2, 6)), (normed, (1, 8))])
 def test_a_run_in_pieces_is_the_run_in_one(make: Any, cuts: tuple[int, ...]) -> None:
     x, y = data(21)
@@ -347,6 +359,7 @@ def test_a_run_in_pieces_is_the_run_in_one(make: Any, cuts: tuple[int, ...]) -> 
     assert same(part, make().fit(batches, steps=9, verbose=0)[0])
 
 
+@pytest.mark.slow
 def test_a_position_is_told_in_each_hook_and_on_the_way_out() -> None:
     x, y = data(21)
 
@@ -373,6 +386,7 @@ def test_a_position_is_told_in_each_hook_and_on_the_way_out() -> None:
             learner().fit(x, y, position=wrong, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_stream_is_trained_on_piece_by_piece_and_nothing_is_lost() -> None:
     x = np.arange(40, dtype=np.float32)
     made = Tracks({"w": jnp.zeros(())}, optax.sgd(0.0))
@@ -470,6 +484,7 @@ def test_data_that_run_out_end_the_epoch_with_a_warning() -> None:
     assert fitted.state is not None and int(fitted.state.step) == 8 and history.epochs == 3
 
 
+@pytest.mark.slow
 def test_what_is_known_of_a_run_is_in_its_params() -> None:
     x, y = data(20)
     seen: list[Any] = []
@@ -522,6 +537,7 @@ def test_data_are_let_go_of_when_a_run_is_over(run: str) -> None:
         gc.enable()
 
 
+@pytest.mark.slow
 def test_a_learner_put_in_place_in_validation_is_gone_on_from() -> None:
     x, y = data(20)
 
@@ -543,6 +559,7 @@ def test_a_learner_put_in_place_in_validation_is_gone_on_from() -> None:
     assert same(fitted.model, two.model)
 
 
+@pytest.mark.slow
 def test_the_order_is_a_function_of_the_key_as_a_step_left_it() -> None:
     class Splits(et.Learner[Any]):
         def train_step(self, model: Any, state: Any, x: Array, **rest: Any) -> Any:

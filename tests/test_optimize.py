@@ -74,6 +74,7 @@ def test_optimizers_train_a_model_with_leaves_that_are_no_arrays(name: str) -> N
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["adam", *(pytest.param(n, marks=SLOW) for n in ("sgd", "lamb", "lbfgs"))]
 )
@@ -103,6 +104,7 @@ def test_an_update_is_the_one_of_optax_by_hand(name: str) -> None:
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -162,6 +164,7 @@ def test_frozen_leaves_get_no_gradient() -> None:
     assert seen[0].first.weight is None and seen[0].last.weight is not None
 
 
+@pytest.mark.slow
 def test_freeze_train_unfreeze_and_train_on() -> None:
     x, y = data(24)
     frozen = learner(WithFunction(), optax.adam(1e-2), trainable=et.freeze(lambda m: m.first))
@@ -221,6 +224,7 @@ def test_gradients_of_the_whole_model_may_be_given_where_a_part_is_trained() -> 
     assert same(whole.model, part.model) and same(whole.model.bias, linear().bias)
 
 
+@pytest.mark.slow
 def test_metrics_that_ask_for_gradients_or_updates_are_measured_in_training_alone() -> None:
     x, y = data(24)
     norm = lambda grads: optax.tree.norm(grads)
@@ -235,6 +239,7 @@ def test_metrics_that_ask_for_gradients_or_updates_are_measured_in_training_alon
     assert "val_grad_norm" not in history
 
 
+@pytest.mark.slow
 def test_the_learning_rate_can_be_set_without_a_new_program() -> None:
     class Halve(et.Callback):
         def on_epoch_begin(self, run: et.Run) -> None:
@@ -255,6 +260,7 @@ def test_arrays_that_the_optimizer_holds_are_not_donated() -> None:
     assert not rate.is_deleted()
 
 
+@pytest.mark.slow
 def test_an_own_train_step_may_leave_the_batch_out_of_apply_gradients() -> None:
     class Own(et.Learner[Any]):
         def train_step(self, model: Any, state: Any, x: Array, y_true: Array) -> Any:
@@ -305,6 +311,7 @@ class Complex(eqx.Module):
 TARGET = 2.0 - 3.0j
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer", [optax.sgd(0.05), optax.adam(0.05), optax.lbfgs()], ids=["sgd", "adam", "lbfgs"]
 )
@@ -319,6 +326,7 @@ def test_complex_parameters_descend(optimizer: Any) -> None:
     assert np.isclose(fitted.model(x[0]), TARGET, atol=0.05)
 
 
+@pytest.mark.slow
 def test_gradients_stay_as_equinox_gives_them_and_are_conjugated_where_they_are_applied() -> None:
     distance = lambda y_pred, y_true: jnp.abs(y_pred - TARGET) ** 2
     model = Complex(jnp.array([0.1 + 1.0j, -0.3j], jnp.complex64), jnp.array(0.5))

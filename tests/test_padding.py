@@ -32,6 +32,7 @@ def centred(y_pred: Array, y_true: Array) -> Array:
     return CROSS_ENTROPY(y_pred - y_pred.mean(0, keepdims=True), y_true)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [contrast, centred])
 def test_a_loss_across_a_padded_batch_is_refused_before_it_is_trained_on(loss: Any) -> None:
     steps: list[int] = []
@@ -55,6 +56,7 @@ def test_a_loss_across_a_padded_batch_is_refused_before_it_is_trained_on(loss: A
     made.evaluate(x[:16], y[:16], batch_size=8, remainder="pad")  # where nothing is padded
 
 
+@pytest.mark.slow
 def test_a_loss_across_an_iterables_padded_batch_is_refused_when_that_comes() -> None:
     x, y = data(21)
     made = et.Learner(linear(), optax.sgd(0.1), loss=contrast)
@@ -64,6 +66,7 @@ def test_a_loss_across_an_iterables_padded_batch_is_refused_when_that_comes() ->
         made.evaluate([*batches, (x[16:], y[16:])], remainder="pad")
 
 
+@pytest.mark.slow
 def test_a_loss_that_heeds_the_mask_gives_what_the_real_rows_give() -> None:
     x, y = data(21)
     made = et.Learner(linear(), optax.sgd(0.1), loss=masked_contrast)
@@ -82,6 +85,7 @@ def test_a_metric_or_a_step_that_ignores_the_mask_is_named() -> None:
         Forgets(linear(), None).evaluate(x, batch_size=8, remainder="pad")
 
 
+@pytest.mark.slow
 def test_steps_that_look_at_rows_alone_pass() -> None:
     x, y = data(21)
     metrics = {
@@ -99,6 +103,7 @@ def test_steps_that_look_at_rows_alone_pass() -> None:
         normed().fit(x, y, batch_size=8, remainder="pad", verbose=0)
 
 
+@pytest.mark.slow
 def test_looking_for_it_changes_no_bit_and_compiles_nothing() -> None:
     x, y = data(21)
     made = learner(Dropped(jr.key(0)))
@@ -121,6 +126,7 @@ def test_a_model_that_begins_with_zeros_hides_nothing() -> None:
             made.evaluate(same_rows, remainder="pad")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True])
 def test_predictions_across_a_padded_batch_are_refused(eager: bool) -> None:
     class Centres(et.Learner[Any]):

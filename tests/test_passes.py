@@ -39,6 +39,7 @@ def predicting(make: Any) -> Any:
 # remainders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remainder", ["keep", "pad"])
 @pytest.mark.parametrize("batch_size", [4, 7, 21, 50])
 def test_what_is_measured_is_the_same_whatever_becomes_of_the_remainder(
@@ -72,6 +73,7 @@ def test_dropping_leaves_out_the_last_batch_alone() -> None:
         made.evaluate(X, Y, remainder="drop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [lambda: batches(), lambda: batches(8)])
 def test_iterables_are_padded_to_their_first_batch(given: Any) -> None:
     made = learner(metrics=[et.metrics.Accuracy(), et.metrics.Gather()])
@@ -120,6 +122,7 @@ def test_padding_needs_steps_and_metrics_that_heed_it() -> None:
         outer.evaluate(X, Y, remainder="pad")
 
 
+@pytest.mark.slow
 def test_padding_and_batch_statistics_are_warned_of_in_training_alone() -> None:
     made = normed().init()
     padded = made.evaluate(X, Y, batch_size=8, remainder="pad")
@@ -153,6 +156,7 @@ def test_so_many_steps_of_data_with_or_without_an_end() -> None:
         made.evaluate(X, Y, steps=0)
 
 
+@pytest.mark.slow
 def test_data_that_say_that_they_never_end_need_a_number_of_steps() -> None:
     grain = library("grain")
     forever = grain.MapDataset.source(list(zip(X, Y, strict=True))).batch(3).repeat()
@@ -207,6 +211,7 @@ def test_outputs_whose_shapes_differ_from_batch_to_batch_are_refused() -> None:
         predicting(lambda x: x).predict(iter(ragged))
 
 
+@pytest.mark.slow
 def test_predictions_leave_the_device_as_they_come() -> None:
     held: list[int] = []
 
@@ -225,6 +230,7 @@ def test_predictions_leave_the_device_as_they_come() -> None:
     assert out.nbytes == 8192 * 4096 and max(held) - before < 6e6  # two calls, of 33 MB in all
 
 
+@pytest.mark.slow
 def test_without_a_loss_the_metrics_alone_are_measured_and_a_fit_says_what_is_missing() -> None:
     made = learner(loss=None, metrics=[et.metrics.Accuracy(), et.metrics.GradientNorm()])
     right = {"accuracy": pytest.approx((made.predict(X).argmax(1) == Y).mean())}
@@ -244,6 +250,7 @@ def test_without_a_loss_the_metrics_alone_are_measured_and_a_fit_says_what_is_mi
 # validation
 
 
+@pytest.mark.slow
 def test_validation_by_any_means_is_evaluation() -> None:
     made = learner().init()
     whole = made.fit(X, Y, batch_size=4, verbose=0)[0].evaluate(X, Y, batch_size=4)
@@ -259,6 +266,7 @@ def test_validation_by_any_means_is_evaluation() -> None:
     assert history["val_a_loss"] == history["val_b_loss"] == [whole["loss"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True])
 def test_training_may_not_take_the_names_of_validation(eager: bool) -> None:
     """Before its first step, where that is compiled; in eager mode, after it."""
@@ -277,6 +285,7 @@ def test_training_may_not_take_the_names_of_validation(eager: bool) -> None:
     assert "val_loss" in made.fit(X, Y, **options).history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remainder", ["keep", "pad", "drop"])
 def test_validation_measures_all_of_its_data(remainder: Any) -> None:
     fitted, history = learner().fit(
@@ -288,6 +297,7 @@ def test_validation_measures_all_of_its_data(remainder: Any) -> None:
     assert history["val_loss"] == [expected["loss"]]
 
 
+@pytest.mark.slow
 def test_validation_after_some_epochs_leaves_nan_in_the_others() -> None:
     options: dict[str, Any] = {"epochs": 5, "verbose": 0, "validation_data": (X, Y)}
     made = learner().init()
@@ -379,6 +389,7 @@ def test_a_remainder_that_is_none_of_the_known_gets_a_sentence() -> None:
         learner().evaluate(X, Y, remainder=wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
 def test_a_loader_with_one_position_can_not_be_trained_and_validated_on() -> None:
     torch = pytest.importorskip("torch")

@@ -112,6 +112,7 @@ def test_labels_are_not_available_to_predictions_nor_where_there_are_none() -> N
         et.Learner(linear(), None, loss=CROSS_ENTROPY).evaluate(data()[0])
 
 
+@pytest.mark.slow
 def test_weights_and_mask_are_none_where_there_are_none() -> None:
     class Sees(et.Learner[Any]):
         def test_step(
@@ -125,6 +126,7 @@ def test_weights_and_mask_are_none_where_there_are_none() -> None:
     made.test_step(state=made.state, x=jnp.asarray(data()[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "state", "model_state"])
 def test_what_is_threaded_is_not_on_self_whoever_calls_the_step(name: str) -> None:
     class Reads(et.Learner[Any]):
@@ -200,6 +202,7 @@ def test_a_loss_in_the_logs_of_a_step_wins_over_the_returned_one() -> None:
     assert history["loss"] == history["val_loss"] == [7.0]
 
 
+@pytest.mark.slow
 def test_gradients_flow_through_every_step_under_jax_transformations() -> None:
     made = learner().init()
     x, y = map(jnp.asarray, data())

@@ -70,6 +70,7 @@ def test_a_compile_knows_its_arrays_and_its_seconds() -> None:
     assert found.reason == "first" and "signature" not in repr(found)
 
 
+@pytest.mark.slow
 def test_the_reason_names_the_leaf_that_changed() -> None:
     class Scaled(et.Learner[Any]):
         scale: Any = 1.0

@@ -140,6 +140,7 @@ def oracle(name: str, ell: np.ndarray, weight: np.ndarray) -> float:
     return float((each * ell).sum() / sums[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("name", LOSSES)
 @settings(max_examples=5)
@@ -174,6 +175,7 @@ def test_no_split_of_the_data_changes_what_a_loss_comes_to(
         np.testing.assert_allclose(whole["loss"], oracle(name, ell, weight), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
 def test_the_epoch_loss_of_every_reduction_is_that_of_one_batch_in_a_real_pass(
     reduction: Any, rng: np.random.Generator
@@ -232,6 +234,7 @@ of_optax = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "factor"), of_optax)
 def test_labels_that_are_nan_where_the_weight_is_zero_leave_every_gradient_finite(
     loss: Any, factor: str, rng: np.random.Generator
@@ -250,6 +253,7 @@ def test_labels_that_are_nan_where_the_weight_is_zero_leave_every_gradient_finit
     np.testing.assert_allclose(found, jax.grad(through)(w, counts) * 3 / among, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", _labels._INDICES[:2])
 def test_labels_that_are_no_class_where_the_weight_is_zero_leave_every_gradient_finite(
     loss: Any, rng: np.random.Generator
@@ -265,6 +269,7 @@ def test_labels_that_are_no_class_where_the_weight_is_zero_leave_every_gradient_
     assert not found[weight == 0].any() and found[weight == 1].any(axis=-1).all()
 
 
+@pytest.mark.slow
 def test_tokens_whose_weight_is_zero_may_have_labels_that_are_nan() -> None:
     y_pred, y = jnp.arange(6.0).reshape(2, 3, 1), np.ones((2, 3, 1), np.float32)
     y[0, 2] = y[1, 0] = np.nan

@@ -42,6 +42,7 @@ def mixed() -> Mixed:
     )
 
 
+@pytest.mark.slow
 def test_weights_are_what_is_no_bias_no_norm_and_no_vector() -> None:
     model = mixed()
     expected = [
@@ -56,6 +57,7 @@ def test_weights_are_what_is_no_bias_no_norm_and_no_vector() -> None:
     assert all(a is b for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "power"), [(et.L1, 1), (et.L2, 2)])
 def test_the_penalty_is_the_sum_over_weights(make: Any, power: int) -> None:
     model = mixed()
@@ -67,6 +69,7 @@ def test_the_penalty_is_the_sum_over_weights(make: Any, power: int) -> None:
     np.testing.assert_allclose(chosen.fn(model), sum(sums), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_penalty_is_added_to_the_loss_and_logged_without_its_factor() -> None:
     x, y = data()
     plain = learner().evaluate(x, y)
@@ -77,6 +80,7 @@ def test_a_penalty_is_added_to_the_loss_and_logged_without_its_factor() -> None:
     assert result["loss"] == pytest.approx(plain["loss"] + 0.1 * square + 0.01 * absolute)
 
 
+@pytest.mark.slow
 def test_its_gradient_is_weight_decay() -> None:
     x, y = data()
     zero = lambda y_pred: 0 * y_pred[:, 0]
@@ -86,6 +90,7 @@ def test_its_gradient_is_weight_decay() -> None:
     np.testing.assert_array_equal(trained.model.bias, linear().bias)
 
 
+@pytest.mark.slow
 def test_weights_and_classes_do_not_touch_a_penalty() -> None:
     x, y = data()
     losses = {"data": CROSS_ENTROPY, "decay": et.L2(0.1)}

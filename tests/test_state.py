@@ -93,6 +93,7 @@ def logs_of(value: jax.Array) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_advance_in_a_scan_gives_what_a_python_loop_gives() -> None:
     values = jnp.array([0.1, 0.7, 0.9, 0.4])
     state = et.LearnerState()
@@ -152,6 +153,7 @@ def test_key_data_refuses_what_its_words_cannot_tell() -> None:
         key_data(jr.split(jr.key(0), 3))
 
 
+@pytest.mark.slow
 def test_streams_steps_and_batches_have_keys_of_their_own_apart_from_split() -> None:
     root = jr.key(0)
     ours = [
@@ -176,6 +178,7 @@ def test_a_step_key_is_a_function_of_its_arguments_traced_or_not(
     assert draws(eager) != draws(step_key(key_data(getkey()), Stream.TRAIN, 5, 2))
 
 
+@pytest.mark.slow
 def test_the_stored_key_and_its_first_draws_differ_from_those_a_model_is_built_from() -> None:
     root = jr.key(0)
     stored = key_data(jr.fold_in(root, int(Stream.STATE)))

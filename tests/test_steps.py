@@ -76,6 +76,7 @@ class BySuper(et.Learner[Any]):
         return super().jit_step(fn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ByPred, ByTest, ByGrad, ByTrain, BySuper])
 def test_any_rung_may_be_overridden_alone(kind: type[et.Learner[Any]]) -> None:
     fields: dict[str, Any] = {
@@ -92,6 +93,7 @@ def test_any_rung_may_be_overridden_alone(kind: type[et.Learner[Any]]) -> None:
     assert str(other.summary(x)).splitlines()[2:] == str(plain.summary(x)).splitlines()[2:]
 
 
+@pytest.mark.slow
 def test_init_step_builds_the_model_from_the_first_batch() -> None:
     class Lazy(et.Learner[Any]):
         width: int = 5
@@ -109,6 +111,7 @@ def test_init_step_builds_the_model_from_the_first_batch() -> None:
         made.init()
 
 
+@pytest.mark.slow
 def test_a_subclassed_state_is_carried_through_fit() -> None:
     class Counting(et.LearnerState):
         seen: Any = None
@@ -127,6 +130,7 @@ def test_a_subclassed_state_is_carried_through_fit() -> None:
     assert int(fitted.state.seen) == 63 and int(fitted.state.step) == 9
 
 
+@pytest.mark.slow
 def test_two_optimizers_in_one_learner() -> None:
     class TwoStates(et.LearnerState):
         other: Any = None
@@ -164,6 +168,7 @@ def test_arguments_come_by_name_in_any_order_with_defaults() -> None:
     assert Odd(linear(), None).evaluate(x, y)["loss"] == pytest.approx(7 * plain, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_keys_of_a_mapping_batch_may_be_asked_for_by_name() -> None:
     class Named(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, image: Array, label: Array) -> Any:
@@ -178,6 +183,7 @@ def test_the_keys_of_a_mapping_batch_may_be_asked_for_by_name() -> None:
     assert named.evaluate(batch)["loss"] == pytest.approx(plain.evaluate(x, y)["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_keys_x_and_y_true_of_a_mapping_fill_those_names() -> None:
     x, y = data()
     batch = {"x": x, "y_true": y, "sample_weight": np.ones(21, np.float32)}
@@ -215,6 +221,7 @@ def test_a_key_of_the_batch_that_shadows_ours_is_refused_unless_the_batch_is_ask
     assert np.isfinite(Explicit(linear(), None).evaluate(batch)["loss"])
 
 
+@pytest.mark.slow
 def test_the_engine_sets_inference_mode_for_overridden_steps_too() -> None:
     class Reports(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, x: Array, training: bool) -> Any:
@@ -297,6 +304,7 @@ def test_jit_step_may_compile_in_another_way_or_not_at_all() -> None:
         assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_initializing_is_provided_and_false() -> None:
     class Port(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, x: Array, initializing: bool) -> Any:
@@ -306,6 +314,7 @@ def test_initializing_is_provided_and_false() -> None:
     Port(linear(), None).evaluate(data()[0])
 
 
+@pytest.mark.slow
 def test_steps_in_a_loop_of_ones_own_match_fit() -> None:
     x, y = data()
     made = learner(optimizer=optax.sgd(0.1)).init()
@@ -362,6 +371,7 @@ def test_steps_may_come_from_a_mixin(base: type) -> None:
     assert made.evaluate(data()[0])["rows"] == 21.0
 
 
+@pytest.mark.slow
 def test_jit_step_may_donate_by_itself() -> None:
     class Donates(et.Learner[Any]):
         def jit_step(self, fn: Any) -> Any:
@@ -392,6 +402,7 @@ def test_weights_beside_a_mapping_stay_in_it() -> None:
     assert Named(linear(), None).evaluate({"image": x}, sample_weight=weights)["loss"] == 3.0
 
 
+@pytest.mark.slow
 def test_losses_over_several_outputs_say_how_to_pick_one() -> None:
     class Two(et.Learner[Any]):
         def pred_step(self, model: Any, state: Any, x: Array) -> Any:
@@ -410,6 +421,7 @@ def test_losses_over_several_outputs_say_how_to_pick_one() -> None:
         Two(linear(), None, loss=picked, metrics=et.metrics.Accuracy()).evaluate(x, labels)
 
 
+@pytest.mark.slow
 def test_eager_steps_see_jax_arrays_as_compiled_ones_do() -> None:
     class Sets(et.Learner[Any]):
         def test_step(self, model: Any, state: Any, x: Array) -> Any:

@@ -20,6 +20,7 @@ def lost_weights() -> Any:
     return Heedless(learner().model, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [

@@ -25,6 +25,7 @@ for _hook in HOOKS:
     setattr(Tape, _hook, lambda self, run, hook=_hook: self.hooks.append(hook))
 
 
+@pytest.mark.slow
 def test_the_order_of_hooks_is_that_of_keras() -> None:
     tape = Tape()
     x, y = data(10)
@@ -36,6 +37,7 @@ def test_the_order_of_hooks_is_that_of_keras() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_tell_their_own_hooks() -> None:
     x, y = data(10)
     for name, call in (
@@ -48,6 +50,7 @@ def test_evaluate_and_predict_tell_their_own_hooks() -> None:
         assert tape.hooks == [f"on_{name}_{moment}" for moment in moments]
 
 
+@pytest.mark.slow
 def test_the_users_list_is_never_changed_and_may_be_used_again() -> None:
     told: list[et.Callback] = [Tape()]
     made = learner()
@@ -56,6 +59,7 @@ def test_the_users_list_is_never_changed_and_may_be_used_again() -> None:
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_logs_run_on_within_an_epoch_and_are_whole_at_its_end() -> None:
     seen: list[Any] = []
 
@@ -82,6 +86,7 @@ def test_logs_run_on_within_an_epoch_and_are_whole_at_its_end() -> None:
     assert seen[4] == {name: column[0] for name, column in history.items()}
 
 
+@pytest.mark.slow
 def test_what_run_hands_out_survives_the_next_step() -> None:
     kept: list[Any] = []
 
@@ -98,6 +103,7 @@ def test_what_run_hands_out_survives_the_next_step() -> None:
     assert same(again, fitted)
 
 
+@pytest.mark.slow
 def test_between_epochs_the_learner_has_no_accumulators(tmp_path: Any) -> None:
     class Saves(et.Callback):
         def on_epoch_end(self, run: et.Run) -> None:
@@ -108,6 +114,7 @@ def test_between_epochs_the_learner_has_no_accumulators(tmp_path: Any) -> None:
     assert same(loaded, fitted)
 
 
+@pytest.mark.slow
 def test_stopping_ends_after_the_step_and_the_epoch_is_recorded() -> None:
     class Stops(et.Callback):
         def on_train_batch_end(self, run: et.Run) -> None:
@@ -123,6 +130,7 @@ def test_stopping_ends_after_the_step_and_the_epoch_is_recorded() -> None:
     assert np.isfinite(history["val_loss"][1])
 
 
+@pytest.mark.slow
 def test_a_replaced_learner_goes_on_in_the_middle_of_a_pass() -> None:
     class Replaces(et.Callback):
         def on_train_batch_end(self, run: et.Run) -> None:
@@ -242,6 +250,7 @@ def test_hooks_set_on_the_instance_are_called() -> None:
     assert seen == [0]
 
 
+@pytest.mark.slow
 def test_evaluating_a_learner_from_the_middle_of_a_pass_starts_anew() -> None:
     results: list[Any] = []
     x, y = data(21)

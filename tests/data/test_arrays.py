@@ -113,6 +113,7 @@ def test_anything_that_gives_an_array_is_one_and_doubles_become_floats() -> None
     assert data.array_source(jnp.ones(3, jnp.bfloat16)).tree[0].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_torch_tensors_are_arrays() -> None:
     torch = pytest.importorskip("torch")
     assert data.array_source(torch.ones(3, 2)).tree[0].shape == (3, 2)

@@ -20,6 +20,7 @@ def column(leaf: Any) -> Any:
     return data.array_source(leaf).tree[0]
 
 
+@pytest.mark.slow
 def test_tensors_of_torch_whatever_they_are_of() -> None:
     torch = pytest.importorskip("torch")
     assert np.array_equal(column(torch.tensor(X, requires_grad=True)), X)
@@ -63,6 +64,7 @@ GIVEN: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GIVEN)
 def test_training_on_any_of_them_is_training_on_the_array(kind: str) -> None:
     made, pair = learner().init(), GIVEN[kind]()

@@ -160,6 +160,7 @@ def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
             some(reader, None)
 
 
+@pytest.mark.slow
 def test_grain_map_dataset() -> None:
     grain = library("grain")
     make = lambda: grain.MapDataset.source(EXAMPLES).shuffle(seed=3).batch(SIZE)
@@ -174,6 +175,7 @@ def test_grain_map_dataset() -> None:
         }
 
 
+@pytest.mark.slow
 def test_grain_iter_dataset() -> None:
     grain = library("grain")
     check(lambda: grain.MapDataset.source(EXAMPLES).shuffle(seed=3).to_iter_dataset().batch(SIZE))

@@ -51,6 +51,7 @@ def of_huggingface() -> Any:
 MAKES = [Examples, Bulk, of_torch, of_huggingface]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "remainder"),
     [(make, "keep") for make in MAKES] + [(Examples, "pad"), (of_huggingface, "drop")],

@@ -62,6 +62,7 @@ def test_what_is_data_is_told_from_what_gives_batches(given: Any) -> None:
     assert isinstance(data.as_source(given), data.ArraySource)
 
 
+@pytest.mark.slow
 def test_fitting_an_iterable_is_fitting_its_arrays() -> None:
     x, y = arrays(21)
     made = learner().init()
@@ -83,6 +84,7 @@ def test_fitting_an_iterable_is_fitting_its_arrays() -> None:
     assert threads() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_call", ["auto", 1, 2])
 @pytest.mark.parametrize("rows", [5, 21])
 def test_one_program_serves_whatever_the_batches_come_from(rows: int, steps_per_call: Any) -> None:
@@ -231,6 +233,7 @@ def test_a_generator_that_was_made_for_a_pass_is_closed_and_the_users_own_is_not
     assert closed == ["closed"] and next(own) is not None
 
 
+@pytest.mark.slow
 def test_a_producer_may_fill_the_same_memory_again() -> None:
     x, y = arrays(48)
 

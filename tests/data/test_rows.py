@@ -31,6 +31,7 @@ def test_a_batch_is_filled_up_to_no_more_rows_than_there_are(source: Any) -> Non
         assert reader.position == {"examples": 0, "of": 5, "order": None}
 
 
+@pytest.mark.slow
 def test_a_batch_size_beyond_the_data_is_that_of_the_data() -> None:
     """Everywhere, and without a warning of padding that enters the statistics of a batch."""
     huge: dict[str, Any] = {"batch_size": 10**12, "remainder": "pad"}

@@ -55,6 +55,7 @@ def test_a_threshold_of_0_fits_logits() -> None:
     assert accuracy([-1.0, 0.2, 3.0, -0.1], [0, 1, 1, 0]) == 0.75
 
 
+@pytest.mark.slow
 def test_tokens_are_averaged_within_their_example(rng: np.random.Generator) -> None:
     scores = rng.normal(size=(6, 5, 3)).astype(np.float32)
     labels = rng.integers(0, 3, (6, 5)).astype(np.int32)
@@ -68,6 +69,7 @@ def test_padding_counts_neither_as_right_nor_as_wrong() -> None:
     assert accuracy(scores, labels, mask=jnp.array([True, True, False])) == 0.5
 
 
+@pytest.mark.slow
 def test_a_class_beyond_the_range_of_the_labels_dtype_is_not_taken_for_another() -> None:
     assert accuracy(np.eye(300, dtype=np.float32)[[256]], np.array([0], np.uint8)) == 0
 
@@ -87,6 +89,7 @@ def test_shapes_that_would_broadcast_are_refused(
         accuracy(jnp.zeros(shapes[0]), jnp.zeros(shapes[1], int))
 
 
+@pytest.mark.slow
 def test_accuracy_of_predicted_classes_and_of_tokens(rng: np.random.Generator) -> None:
     predicted, labels = rng.integers(0, 9, (2, 40)).astype(np.int32)
     np.testing.assert_allclose(accuracy(predicted, labels), accuracy_score(labels, predicted), 1e-6)
@@ -97,6 +100,7 @@ def test_accuracy_of_predicted_classes_and_of_tokens(rng: np.random.Generator) -
     np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_accuracy_of_several_labels_counts_them_one_by_one(rng: np.random.Generator) -> None:
     chance, labels = rng.random((20, 3)).astype(np.float32), rng.integers(0, 2, (20, 3))
     expected = ((chance > 0.4) == labels).mean()
@@ -119,6 +123,7 @@ def test_top_k_accuracy_is_that_of_scikit_learn(
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ties_are_among_the_top_k_as_in_keras() -> None:
     keras: Any = library("keras")
     scores = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0.5]], np.float32)
@@ -136,6 +141,7 @@ def test_top_k_needs_scores_of_several_classes() -> None:
         TopKAccuracy(1).update(np.eye(3, dtype=np.float32), np.array([0, 1, 3], np.int32))
 
 
+@pytest.mark.slow
 def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
     pytest.importorskip("torchmetrics")
     import torch

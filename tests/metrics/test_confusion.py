@@ -43,6 +43,7 @@ def test_kappa_is_that_of_scikit_learn(
     np.testing.assert_allclose(seen.compute(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 def test_matthews_correlation_is_that_of_scikit_learn(
     weighted: bool, rng: np.random.Generator
@@ -59,6 +60,7 @@ def test_matthews_correlation_is_that_of_scikit_learn(
         np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [m.ConfusionMatrix, m.CohenKappa, m.MatthewsCorrCoef])
 def test_one_score_counts_as_two_classes(kind: Any, rng: np.random.Generator) -> None:
     oracles: dict[Any, Any] = {
@@ -71,6 +73,7 @@ def test_one_score_counts_as_two_classes(kind: Any, rng: np.random.Generator) ->
     np.testing.assert_allclose(result, oracles[kind](t, p > 0.3), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("t", "p"), [([1, 1, 1], [0, 1, 2]), ([0, 1, 2], [1, 1, 1]), ([2, 2, 2], [2, 2, 2])]
 )
@@ -120,6 +123,7 @@ def test_options_that_are_not_known_get_a_sentence() -> None:
         m.CohenKappa().update(np.array([1], np.int32), np.array([1], np.int32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [10**4, 10**6, 4 * 10**6])
 def test_matthews_correlation_of_a_rare_class_loses_no_digits(rows: int) -> None:
     t, p = np.zeros(rows, np.int32), np.zeros(rows, np.int32)

@@ -122,6 +122,7 @@ def test_each_class_goes_by_its_name_and_is_that_of_scikit_learn(
     ]
 
 
+@pytest.mark.slow
 def test_classes_that_never_occur_are_left_out_as_in_scikit_learn() -> None:
     t, p = np.array([0, 0, 1, 1], np.int32), np.array([0, 1, 1, 3], np.int32)
     for name in ("precision", "recall", "f1", "jaccard"):
@@ -247,6 +248,7 @@ def test_a_label_outside_makes_every_average_nan(
         assert np.isnan(eqx.filter_jit(matrix.update)(p, t).compute()).any()
 
 
+@pytest.mark.slow
 def test_a_score_of_nan_makes_the_result_nan_and_padding_does_not(
     rng: np.random.Generator,
 ) -> None:

@@ -109,6 +109,7 @@ def test_several_labels_are_those_of_scikit_learn(
     np.testing.assert_allclose(seen.compute(), oracle(t, p, average=average), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bins", [200, None])
 def test_tokens_to_ignore_and_padding_are_left_out(
     bins: int | None, rng: np.random.Generator
@@ -161,6 +162,7 @@ def test_exact_curves_of_classes_rank_what_softmax_would_round(
     np.testing.assert_allclose(seen.compute(), rest(name, odds, t, None, average), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_logit_of_minus_infinity_is_a_class_that_is_ruled_out(rng: np.random.Generator) -> None:
     p, t, _ = scores(rng)
     ruled_out = np.where((p < 0.2) & (np.eye(CLASSES)[t] == 0), -np.inf, np.log(p + 1e-3))
@@ -176,6 +178,7 @@ pairs = st.tuples(
 ).filter(lambda pair: 0 < pair[1].sum() < 24)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(pairs)
 def test_binned_scores_are_as_near_to_the_exact_ones_as_they_state(pair: Any) -> None:
@@ -263,6 +266,7 @@ def test_wrong_labels_decisions_and_bins_get_a_sentence() -> None:
         m.AUROC(bins=1)
 
 
+@pytest.mark.slow
 def test_scores_that_crowd_into_few_bins_are_warned_of(rng: np.random.Generator) -> None:
     rare = (rng.random(500) < 0.05).astype(np.int32)
     p = (0.003 * rng.random(500) + 0.001 * rare).astype(np.float32)
@@ -272,6 +276,7 @@ def test_scores_that_crowd_into_few_bins_are_warned_of(rng: np.random.Generator)
         assert kind().update(200 * p, rare).warning() is None
 
 
+@pytest.mark.slow
 def test_exact_curves_of_tokens_take_batches_of_any_length(rng: np.random.Generator) -> None:
     p, t, _ = scores(rng)
     cuts = [

@@ -83,6 +83,7 @@ def test_labels_outside_count_as_nan_in_a_compiled_program() -> None:
     assert np.isnan(jax.jit(weigh)(np.array([-1, 0]))[0])
 
 
+@pytest.mark.slow
 def test_probabilities_are_in_the_unit_interval_or_nan() -> None:
     d = decide("It", np.array([0.0, 1.0, 1.5, -0.1], np.float32), np.array([0, 1, 1, 0]))
     given = probabilities(d, from_logits=False)

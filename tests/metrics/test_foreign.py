@@ -273,6 +273,7 @@ def test_in_a_learner_they_agree_with_scikit_learn(batch_size: int) -> None:
     assert {name: history[name][-1] for name in expected} == expected
 
 
+@pytest.mark.slow
 @lax
 @pytest.mark.parametrize("batch_size", [8])
 def test_perplexity_in_a_learner_agrees_with_scikit_learn(batch_size: int) -> None:

@@ -40,6 +40,7 @@ def numbers(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return p, t
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_accuracy_of_clu_agrees_with_scikit_learn(
     masked: bool, clu: Any, rng: np.random.Generator
@@ -88,6 +89,7 @@ def test_a_collection_of_clu_gives_each_of_its_parts(
     assert total.results("all") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 21])
 def test_in_a_learner_a_collection_agrees_with_numpy(clu: Any, batch_size: int) -> None:
     x, y = data(21)
@@ -99,6 +101,7 @@ def test_in_a_learner_a_collection_agrees_with_numpy(clu: Any, batch_size: int) 
     assert result["all/top"] == pytest.approx(y_pred.max(1).mean(dtype=float), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 21])
 def test_in_a_learner_the_accuracy_agrees_with_scikit_learn(clu: Any, batch_size: int) -> None:
     x, y = data(21)

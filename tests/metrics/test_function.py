@@ -218,6 +218,7 @@ def test_a_function_may_give_any_dtype(dtype: Any) -> None:
     assert result.dtype == jnp.float32 and result == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [5])
 def test_functions_in_a_compiled_pass_agree_with_numpy(batch_size: int) -> None:
     x, y = data(21)

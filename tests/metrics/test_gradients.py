@@ -106,6 +106,7 @@ def test_norms_in_a_fit_are_those_of_a_loop_by_hand(frozen: bool) -> None:
     assert measured == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_each_epoch_begins_anew() -> None:
     metric = GradientNorm(mode=Modes(Mean(), Max(), Last()))
     made = learner(Nested(), optax.sgd(0.1, momentum=0.9), metrics=metric)
@@ -116,6 +117,7 @@ def test_each_epoch_begins_anew() -> None:
         np.testing.assert_allclose(history[f"gradient_norm_{mode}"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_step_on_one_batch_has_its_norms_too() -> None:
     made = learner(Nested(), optax.sgd(0.1), metrics=[GradientNorm(), UpdateNorm(per_layer=True)])
     x, y = data(21)

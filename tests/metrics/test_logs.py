@@ -57,6 +57,7 @@ def logs() -> dict[str, Any]:
     return found | {"accuracy": accuracy, "bare": jnp.float32(3)}
 
 
+@pytest.mark.slow
 def test_logs_that_can_be_folded_pass_as_they_are() -> None:
     good = logs()
     assert _logs.check_logs(good, who="test_step") is good
@@ -90,6 +91,7 @@ def test_a_metric_contributes_as_it_is() -> None:
     assert _logs.contributions({"a": mean}, 2)["a"] is mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_shapes", [False, True])
 def test_merging_into_fresh_accumulators_gives_the_contribution(from_shapes: bool) -> None:
     new = _logs.contributions(logs(), 2)

@@ -212,6 +212,7 @@ def test_weights_whose_sum_is_below_1_weigh_as_in_numpy(
     np.testing.assert_allclose(metric.compute(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_std_over_steps_is_numpys_of_the_means_of_the_steps(rng: np.random.Generator) -> None:
     values, weight = rng.normal(size=(40, 2)).astype(np.float32), rng.uniform(0, 0.01, 40)
     steps = np.split(np.arange(40), [3, 14, 20])
@@ -247,6 +248,7 @@ def test_std_over_something_else_is_refused(unchecked: None) -> None:
         Std(over=over)
 
 
+@pytest.mark.slow
 def test_several_modes_of_one_value_go_by_their_suffixes(rng: np.random.Generator) -> None:
     values = rng.normal(size=20).astype(np.float32)
     modes = Modes(Mean(), Max(), Std(), Std(over="steps"), Last())
@@ -284,6 +286,7 @@ def test_what_is_no_mode_is_refused(wrong: tuple[Any, ...], unchecked: None) -> 
         Modes(*wrong)
 
 
+@pytest.mark.slow
 def test_modes_in_a_fit_overwrite_nothing_and_agree_with_numpy() -> None:
     x, y = data(21)
     metrics = [Modes(Mean(), Max()), Modes(Mean()), {"modes_max": Min()}]

@@ -150,6 +150,7 @@ def test_of_padding_alone_nothing_is_gathered() -> None:
     assert made.compute()["a"].shape == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 21])
 def test_a_pass_has_its_last_value_and_all_of_them_as_predict_has(batch_size: int) -> None:
     x, y = data(21)

@@ -37,6 +37,7 @@ def calibration(confidence: Any, right: Any, weight: Any, bins: int, norm: str) 
     return norms[norm]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 def test_log_loss_is_that_of_scikit_learn(weighted: bool, rng: np.random.Generator) -> None:
     logits, p, t, w = scores(rng)
@@ -49,6 +50,7 @@ def test_log_loss_is_that_of_scikit_learn(weighted: bool, rng: np.random.Generat
         np.testing.assert_allclose(given.compute(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_log_loss_of_one_class_is_that_of_scikit_learn(rng: np.random.Generator) -> None:
     t, logits = rng.integers(0, 2, ROWS).astype(np.int32), rng.normal(size=ROWS).astype(np.float32)
     p = 1 / (1 + np.exp(-logits.astype(float)))
@@ -78,6 +80,7 @@ def tokens(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return logits, rng.integers(0, 7, (6, 5)).astype(np.int32), rng.random((6, 5)) < 0.7
 
 
+@pytest.mark.slow
 def test_perplexity_of_tokens_leaves_out_padding(rng: np.random.Generator) -> None:
     logits, t, real = tokens(rng)
     log_p = logits - np.log(np.exp(logits.astype(float)).sum(-1, keepdims=True))
@@ -107,6 +110,7 @@ def test_calibration_is_that_of_a_loop(norm: Any, bins: int, rng: np.random.Gene
     np.testing.assert_allclose(one.compute(), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
     pytest.importorskip("torchmetrics")
     import torch

@@ -236,6 +236,7 @@ def test_shapes_that_would_broadcast_are_refused(metric: Metric, oracle: Oracle)
         metric.update(jnp.zeros((4, 1)), jnp.zeros(4))
 
 
+@pytest.mark.slow
 def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -255,6 +256,7 @@ def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(over_batches(ours, p, t), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_keras_agrees_with_weights(rng: np.random.Generator) -> None:
     keras = library("keras")
     (p, t), w = values(rng, 32, 3), fractions(rng, 32)

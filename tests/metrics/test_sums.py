@@ -151,6 +151,7 @@ def test_moments_of_unequal_batches_are_numpys_covariances(
         np.testing.assert_allclose(total.products.total(), products, rtol=1e-3, atol=atol)
 
 
+@pytest.mark.slow
 def test_moments_of_nothing_change_no_bit(rng: np.random.Generator) -> None:
     seen = moments(rng.normal(size=(9, 2)).astype(np.float32), np.ones(9, np.float32))
     nothing = moments(np.ones((9, 2), np.float32), np.zeros(9, np.float32))

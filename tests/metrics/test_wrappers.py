@@ -179,6 +179,7 @@ def test_weights_have_any_dtype(dtype: Any, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(metric.compute(), oracle(p[0], t[0], w), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_of_tokens_weigh_the_accuracy_of_each(rng: np.random.Generator) -> None:
     scores = rng.normal(size=(8, 4, 3)).astype(np.float32)
     labels = rng.integers(0, 3, (8, 4)).astype(np.int32)
@@ -206,6 +207,7 @@ def test_what_takes_no_mask_can_not_be_weighted(inner: Metric) -> None:
         Weighted(inner).update(**batch, sample_weight=jnp.array([1.0, 0.0, 0.0]))
 
 
+@pytest.mark.slow
 def test_wrapped_metrics_that_saw_nothing_are_nan() -> None:
     seen = Weighted(R2Score()).update(y_pred=jnp.ones(3), y_true=jnp.arange(3.0))
     for metric in (Weighted(R2Score()), On(Accuracy(), "a"), seen.reset()):
@@ -288,6 +290,7 @@ def test_wrapped_metrics_in_a_fit_agree_with_scikit_learn(batch_size: int) -> No
     )
 
 
+@pytest.mark.slow
 def test_an_output_without_labels_is_left_out_of_a_pass() -> None:
     x, y = data(21)
     metrics = [On(Accuracy(), "scores"), On(MeanSquaredError(), "total"), On(Mean(), "total")]
