@@ -57,7 +57,7 @@ def locate(
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error was raised in this package, and so is a sentence already."""
-    return (_origin(error)[0] or "").startswith(f"{__package__}.")
+    return (_origin(error)[0] or "").startswith("eqxtrain.")
 
 
 def _origin(error: BaseException) -> tuple[str | None, int]:
