@@ -7,10 +7,10 @@ from ._compile import cache_on_disk as cache_on_disk, clear_caches as clear_cach
 from ._forecast import Forecast as Forecast
 from ._history import Fitted as Fitted, History as History
 from ._learner import Learner as Learner
-from ._loss import Loss as Loss
+from ._losses.loss import Loss as Loss
+from ._losses.regularize import L1 as L1, L2 as L2
 from ._optimize import freeze as freeze
 from ._record import Compilation as Compilation, max_compiles as max_compiles
-from ._regularize import L1 as L1, L2 as L2
 from ._state import LearnerState as LearnerState
 from ._steps import AbstractLearner as AbstractLearner
 from ._summary import Row as Row, Summary as Summary

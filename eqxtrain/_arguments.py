@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
-from . import _reduction, data
+from . import data
 from ._cost import StepsPerCall
+from ._losses import reduction as _reduction
 from ._passes import Given
 from ._programs import Options
 from ._schedule import Schedule, check_ends

@@ -10,8 +10,9 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _cost, _initialise as initialise, _reduction, _tree, data
+from . import _cost, _initialise as initialise, _tree, data
 from ._engine import Pass
+from ._losses import reduction as _reduction
 from ._programs import Options
 from ._summary import in_units
 from ._types import PyTree

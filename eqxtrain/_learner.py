@@ -6,12 +6,13 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from . import _arguments, _forecast, _loop, _loss, _optimize, _passes, _schedule, data
+from . import _arguments, _forecast, _loop, _optimize, _passes, _schedule, data
 from ._arguments import OnInterrupt, Verbose
 from ._cost import StepsPerCall
 from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, replaced
+from ._losses import loss as _loss
 from ._schedule import Frequency
 from ._state import LearnerState, at_rest, check_states
 from ._steps import AbstractLearner

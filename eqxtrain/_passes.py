@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from . import _frozen, _reduction, data
+from . import _frozen, data
 from ._drive import Driver
 from ._engine import Pass
 from ._exceptions import noting, plainly, telling_of_exceptions
@@ -16,6 +16,7 @@ from ._fold import Kind
 from ._history import History
 from ._initialise import Padding, ready
 from ._interrupt import Interrupt
+from ._losses import reduction as _reduction
 from ._naming import unique
 from ._programs import Options
 from ._steps import AbstractLearner

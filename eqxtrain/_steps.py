@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from . import _frozen, _loss, _optimize, _request, _summary
+from . import _frozen, _optimize, _request, _summary
 from ._forward import call_over_batch
+from ._losses import loss as _loss
 from ._misnamed import refuse_misnamed
 from ._naming import unique
 from ._protocol import (

@@ -13,7 +13,7 @@ from helpers import CROSS_ENTROPY, data, learner, linear
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain._regularize import weights
+from eqxtrain._losses.regularize import weights
 
 
 class Mixed(eqx.Module):

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._loss import Loss
-from ._tree import is_inexact
-from ._types import PyTree
+from .._tree import is_inexact
+from .._types import PyTree
+from .loss import Loss
 
 _NORMS = (eqx.nn.BatchNorm, eqx.nn.GroupNorm, eqx.nn.LayerNorm, eqx.nn.RMSNorm)
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import eqxtrain as et
-from eqxtrain._loss import check, measure
+from eqxtrain._losses.loss import check, measure
 from eqxtrain._request import LOSS_NAMES, is_by_name, request
 
 Y_PRED, Y_TRUE = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 4.0, 3.0])

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._labels import check_labels
-from ._naming import named_leaves, unique
-from ._predictions import call_on_predictions, needs_labels, pick
-from ._reduction import Reduced, Reduction, reduce, shielded
-from ._request import LOSS_NAMES, is_by_name, request
-from .metrics import Metric
+from .._naming import named_leaves, unique
+from .._predictions import call_on_predictions, needs_labels, pick
+from .._request import LOSS_NAMES, is_by_name, request
+from ..metrics import Metric
+from .labels import check_labels
+from .reduction import Reduced, Reduction, reduce, shielded
 
 Key = str | int
 

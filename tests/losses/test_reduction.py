@@ -12,9 +12,9 @@ from helpers import library
 from hypothesis import given, settings, strategies as st
 
 import eqxtrain as et
-from eqxtrain import _labels
-from eqxtrain._loss import measure
-from eqxtrain._reduction import class_weight_table, class_weights
+from eqxtrain._losses import labels as _labels
+from eqxtrain._losses.loss import measure
+from eqxtrain._losses.reduction import class_weight_table, class_weights
 from eqxtrain.metrics import _logs
 
 ROWS, TOKENS = 12, 2

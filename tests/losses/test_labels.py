@@ -12,7 +12,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, learner
 
 import eqxtrain as et
-from eqxtrain._loss import measure
+from eqxtrain._losses.loss import measure
 
 SCORES = np.zeros((4, 3), np.float32)
 INDICES = [

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .metrics._base import is_known, weights
+from ..metrics._base import is_known, weights
 
 _INDICES = (
     optax.losses.softmax_cross_entropy_with_integer_labels,

@@ -1,0 +1,1 @@
+"""Losses: functions, their reduction, labels, regularizers."""
