@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from jaxtyping import PyTree
 
 from . import _tree
-from ._identity import Survey
-from ._tokens import PLAIN, Unseen
+from ._identity.survey import Survey
+from ._identity.tokens import PLAIN, Unseen
 
 
 class Entry(NamedTuple):

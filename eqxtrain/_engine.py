@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from . import _compile, _padding, _record, _tree, data
 from ._calls import Calls
 from ._fold import STEPS, Y_PRED, Called, Carry, Kept, Kind
-from ._identity import Survey
+from ._identity.survey import Survey
 from ._programs import (
     Call,
     Jit,

@@ -12,12 +12,12 @@ from jaxtyping import PRNGKeyArray
 
 from . import _compile, _optimize, _tree, data
 from ._fold import Kind
+from ._identity.tokens import Held
 from ._loaded import tell_what_is_missing
 from ._protocol import withhold
 from ._request import request
 from ._state import LearnerState, at_rest, key_data
 from ._steps import AbstractLearner
-from ._tokens import Held
 from ._types import PyTree
 from ._warn import warn
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ._tokens import PLAIN, Held
+from ._identity.tokens import PLAIN, Held
 from ._tree import is_typed_key
 
 _MOST_BYTES = 4096

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from . import _account, _compile, _cost, _record, _tree, data
 from ._fold import STEPS, Called, Carry, Folded, Kept, Kind, called, fold, fused, single
-from ._identity import Survey
+from ._identity.survey import Survey
 from .metrics import _logs
 
 

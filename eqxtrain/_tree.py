@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._identity import Frozen
+from ._identity.survey import Frozen
 from ._types import PyTree
 from ._warn import warn
 

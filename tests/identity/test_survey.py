@@ -20,7 +20,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, forget_programs, linear, same
 
 import eqxtrain as et
-from eqxtrain._identity import Frozen, Survey
+from eqxtrain._identity.survey import Frozen, Survey
 
 SCALE = 1.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ._reads import is_library
+from .bytecode import is_library
 
 CALLED_BY_US = frozenset(
     {"pred_step", "test_step", "grad_step", "train_step", "init_step", "states_step"}

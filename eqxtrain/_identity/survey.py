@@ -23,8 +23,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ._members import CALLED_BY_US, attributes, fields, keeps_to_python, members
-from ._reads import (
+from .bytecode import (
     IMPURE_BUILTINS,
     Chains,
     Import,
@@ -34,7 +33,8 @@ from ._reads import (
     is_transparent,
     reads,
 )
-from ._tokens import PLAIN, Held, Unseen, constant, hashable
+from .members import CALLED_BY_US, attributes, fields, keeps_to_python, members
+from .tokens import PLAIN, Held, Unseen, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
 """Names by which code may reach a method without naming it."""

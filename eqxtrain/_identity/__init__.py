@@ -1,0 +1,1 @@
+"""What identifies a program besides its arrays: the code that tracing reads."""
