@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._naming import named_leaves, unique
-from .._predictions import call_on_predictions, needs_labels, pick
 from .._request import LOSS_NAMES, is_by_name, request
 from ..metrics import Metric
+from ..metrics._calling import call_on_predictions, needs_labels, pick
 from .labels import check_labels
 from .reduction import Reduced, Reduction, reduce, shielded
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._predictions import refuse_pairs
 from .._request import LOSS_NAMES, Request, is_by_name, request
 from .._tree import is_inexact
 from ..metrics import Mean, Metric, Sum
 from ..metrics._base import examples, real_rows, weights
+from ..metrics._calling import refuse_pairs
 
 Reduction = Literal["mean", "sum", "mean_with_sample_weight"]
 

@@ -1,7 +1,7 @@
 """Metrics: monoids that no split of the data can change."""
 
+from ._accuracy import Accuracy as Accuracy, TopKAccuracy as TopKAccuracy
 from ._base import Metric as Metric
-from ._classification import Accuracy as Accuracy, TopKAccuracy as TopKAccuracy
 from ._confusion import (
     CohenKappa as CohenKappa,
     ConfusionMatrix as ConfusionMatrix,
@@ -13,16 +13,6 @@ from ._correlation import (
     R2Score as R2Score,
     SpearmanCorrCoef as SpearmanCorrCoef,
 )
-from ._counts import (
-    F1 as F1,
-    BalancedAccuracy as BalancedAccuracy,
-    ClassMetric as ClassMetric,
-    FBeta as FBeta,
-    Jaccard as Jaccard,
-    Precision as Precision,
-    Recall as Recall,
-    Specificity as Specificity,
-)
 from ._curves import (
     AUROC as AUROC,
     AveragePrecision as AveragePrecision,
@@ -31,6 +21,7 @@ from ._curves import (
 )
 from ._foreign import from_clu as from_clu
 from ._function import from_function as from_function
+from ._gather import Gather as Gather, Last as Last
 from ._gradients import GradientNorm as GradientNorm, UpdateNorm as UpdateNorm
 from ._modes import (
     Max as Max,
@@ -40,7 +31,16 @@ from ._modes import (
     Std as Std,
     Sum as Sum,
 )
-from ._ordered import Gather as Gather, Last as Last
+from ._precision_recall import (
+    F1 as F1,
+    BalancedAccuracy as BalancedAccuracy,
+    ClassMetric as ClassMetric,
+    FBeta as FBeta,
+    Jaccard as Jaccard,
+    Precision as Precision,
+    Recall as Recall,
+    Specificity as Specificity,
+)
 from ._probabilities import (
     CalibrationError as CalibrationError,
     LogLoss as LogLoss,

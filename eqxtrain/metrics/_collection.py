@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._naming import named_leaves, unique
-from .._predictions import UnlabelledError, hint_at_outputs, without_columns
 from .._request import call, request
 from ._base import Metric
+from ._calling import UnlabelledError, hint_at_outputs, without_columns
 from ._function import FunctionMetric
 
 

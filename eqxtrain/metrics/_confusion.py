@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric
-from ._counts import check_options, ratio
-from ._decisions import decide, known_classes, tally, warn_of
-from ._sums import CompensatedSum
+from ._class_inputs import decide, known_classes, tally, warn_of
+from ._compensated import CompensatedSum
+from ._precision_recall import check_options, ratio
 
 
 class _MatrixMetric(Metric):

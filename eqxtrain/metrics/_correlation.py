@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, weights
-from ._ordered import Gather
+from ._compensated import Moments
+from ._gather import Gather
 from ._regression import as_pair
-from ._sums import Moments
 
 Multioutput = Literal["uniform_average", "variance_weighted", "raw_values"]
 Outputs = Float[Array, "*outputs"]

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Self
 from ._base import check_number
-from ._counts import ClassMetric, average_over, by_class
-from ._decisions import probabilities, ranks, tally, warn_of
-from ._ordered import Gather
-from ._sums import CompensatedSum
+from ._class_inputs import probabilities, ranks, tally, warn_of
+from ._compensated import CompensatedSum
+from ._gather import Gather
+from ._precision_recall import ClassMetric, average_over, by_class
 
 Curves = Float[Array, "*classes thresholds"] | Float[np.ndarray, "*classes thresholds"]
 

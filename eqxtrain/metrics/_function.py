@@ -6,10 +6,10 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._predictions import call_on_predictions, refuse_pairs
 from .._request import METRIC_NAMES, is_by_name, name_of, request
 from .._types import Self
 from ._base import Metric, examples, weights
+from ._calling import call_on_predictions, refuse_pairs
 from ._modes import Mean, Modes, check_modes
 
 

@@ -13,10 +13,10 @@ from .._tree import differences, is_typed_key, shapes, strong
 from .._types import PyTree
 from .._warn import warn
 from ._base import Metric
+from ._compensated import CompensatedSum, merge_sums
+from ._gather import Gather
 from ._modes import Mean
 from ._monoid import Monoid
-from ._ordered import Gather
-from ._sums import CompensatedSum, merge_sums
 
 
 def check_logs(logs: Any, *, who: str) -> dict[str, Any]:

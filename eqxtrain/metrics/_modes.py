@@ -11,7 +11,7 @@ from .._naming import unique
 from .._request import request, snake_case
 from .._types import Self
 from ._base import Metric, combined, counted, weights
-from ._sums import CompensatedSum, Moments
+from ._compensated import CompensatedSum, Moments
 
 Flag = Bool[Array, ""] | Bool[np.ndarray, ""]
 Number = Float[Array, ""] | Float[np.ndarray, ""]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, check_number
-from ._decisions import (
+from ._class_inputs import (
     Decisions,
     decide,
     known_classes,
@@ -18,8 +18,8 @@ from ._decisions import (
     tally,
     warn_of,
 )
+from ._compensated import CompensatedSum
 from ._modes import Mean
-from ._sums import CompensatedSum
 
 
 class _LikelihoodMetric(Metric):

@@ -6,10 +6,10 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._predictions import UnlabelledError, needs_labels, pick
 from .._request import METRIC_NAMES, call, name_of, request
 from .._types import Self
 from ._base import Metric, combined
+from ._calling import UnlabelledError, needs_labels, pick
 from ._function import as_metric
 
 Key = str | int

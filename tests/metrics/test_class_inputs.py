@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxtrain.metrics._decisions import decide, known_classes, need_scores, probabilities, tally
+from eqxtrain.metrics._class_inputs import decide, known_classes, need_scores, probabilities, tally
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32)
 

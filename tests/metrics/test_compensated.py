@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from eqxtrain.metrics._sums import CompensatedSum, Moments
+from eqxtrain.metrics._compensated import CompensatedSum, Moments
 
 COUNT = 8
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._request import call, is_by_name, request
+from .._request import call, is_by_name, request
 
 
 def call_on_predictions(

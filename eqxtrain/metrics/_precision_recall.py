@@ -10,16 +10,8 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, check_number
-from ._decisions import (
-    Average,
-    Decisions,
-    decide,
-    known_classes,
-    need_scores,
-    tally,
-    warn_of,
-)
-from ._sums import CompensatedSum
+from ._class_inputs import Average, Decisions, decide, known_classes, need_scores, tally, warn_of
+from ._compensated import CompensatedSum
 
 Rates = Float[Array, "..."]
 

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, check_number
-from ._counts import check_options
-from ._decisions import decide, known_classes, need_scores, warn_of
+from ._class_inputs import decide, known_classes, need_scores, warn_of
 from ._modes import Mean
+from ._precision_recall import check_options
 
 
 @final

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pytest
 
-from eqxtrain._predictions import call_on_predictions, pick
+from eqxtrain.metrics._calling import call_on_predictions, pick
 
 
 class Outputs(NamedTuple):
