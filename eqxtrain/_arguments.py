@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
-from . import data
+from . import _data as data
 from ._cost import StepsPerCall
 from ._losses import reduction as _reduction
 from ._passes import Given

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from . import data
+from . import _data as data
 from ._engine import Pass
 from .callbacks import Run
 from .callbacks._base import Callbacks

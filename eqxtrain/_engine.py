@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _padding, _record, _tree, data
+from . import _compile, _data as data, _padding, _record, _tree
 from ._calls import Calls
 from ._fold import STEPS, Y_PRED, Called, Carry, Kept, Kind
 from ._identity.survey import Survey

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from . import _tree, data
+from . import _data as data, _tree
 from ._state import LearnerState, Stream, step_key
 from .metrics import _logs
 

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _cost, _initialise as initialise, _tree, data
+from . import _cost, _data as data, _initialise as initialise, _tree
 from ._engine import Pass
 from ._losses import reduction as _reduction
 from ._programs import Options

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from . import _compile, _optimize, _tree, data
+from . import _compile, _data as data, _optimize, _tree
 from ._fold import Kind
 from ._identity.tokens import Held
 from ._loaded import tell_what_is_missing

@@ -6,9 +6,10 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from . import _arguments, _forecast, _loop, _optimize, _passes, _schedule, data
+from . import _arguments, _data as data, _forecast, _loop, _optimize, _passes, _schedule
 from ._arguments import OnInterrupt, Verbose
 from ._cost import StepsPerCall
+from ._data import Position, Remainder
 from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, replaced
@@ -19,7 +20,6 @@ from ._steps import AbstractLearner
 from ._summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, PyTree, Self, Transformation, replaces_fields
 from .callbacks import Callback
-from .data import Position, Remainder
 from .metrics import _collection
 
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _frozen, _tree, data
+from . import _data as data, _frozen, _tree
 from ._drive import Driver, Pause
 from ._engine import Pass
 from ._exceptions import interrupted, telling_of_exceptions

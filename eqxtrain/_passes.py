@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from . import _frozen, data
+from . import _data as data, _frozen
 from ._drive import Driver
 from ._engine import Pass
 from ._exceptions import noting, plainly, telling_of_exceptions

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from . import _account, _compile, _cost, _record, _tree, data
+from . import _account, _compile, _cost, _data as data, _record, _tree
 from ._fold import STEPS, Called, Carry, Folded, Kept, Kind, called, fold, fused, single
 from ._identity.survey import Survey
 from .metrics import _logs

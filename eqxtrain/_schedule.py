@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import data
+from . import _data as data
 from .callbacks import Every
 
 Frequency = int | Sequence[int] | Every

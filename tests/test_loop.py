@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain import data as data_
+from eqxtrain import _data as data_
 
 
 def dropped(**fields: Any) -> et.Learner[Any]:

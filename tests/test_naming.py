@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 import eqxtrain as et
+from eqxtrain._data import named_sets
 from eqxtrain._naming import named_leaves, unique
-from eqxtrain.data import named_sets
 from eqxtrain.metrics._logs import check_logs
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eqxtrain import Learner, data
+from eqxtrain import Learner, _data as data
 
 from .loop import CROSS_ENTROPY, OPTIMIZER, Run, interleaved, table
 from .workloads import WORKLOADS, Workload

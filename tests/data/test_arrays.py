@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy.sparse import csr_matrix
 
-from eqxtrain import data
+from eqxtrain import _data as data
 
 
 def batches_of(source: data.Source, cut: data.Cut, order: Any = None, capacity: int = 3) -> Any:

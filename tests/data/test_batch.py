@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eqxtrain import data
-from eqxtrain.data._batch import pack
+from eqxtrain import _data as data
+from eqxtrain._data.batch import pack
 
 X, Y, W = np.ones((2, 3)), np.zeros(2), np.ones(2)
 

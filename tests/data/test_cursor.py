@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import library
 
-from eqxtrain import data
+from eqxtrain import _data as data
 
 ROWS, SIZE = 22, 4
 X = np.arange(ROWS, dtype=np.float32)[:, None]

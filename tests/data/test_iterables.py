@@ -15,7 +15,7 @@ from helpers import data as arrays, learner, linear, same
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain import data
+from eqxtrain import _data as data
 
 
 def batches_of(x: Any, y: Any, *sizes: int) -> list[tuple[Any, Any]]:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from eqxtrain import data
+from eqxtrain import _data as data
 
 KEY = (1, 2)
 

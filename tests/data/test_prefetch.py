@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from eqxtrain.data import _prefetch
-from eqxtrain.data._prefetch import Prefetched
+from eqxtrain._data import prefetch as _prefetch
+from eqxtrain._data.prefetch import Prefetched
 
 
 def prefetched(make: Any, ahead: int = 1, wanted: Any = lambda: True) -> Prefetched[Any]:

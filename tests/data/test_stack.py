@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-from eqxtrain import data
-from eqxtrain.data._stack import empty, stacked
+from eqxtrain import _data as data
+from eqxtrain._data.stack import empty, stacked
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, np.bool_, np.complex64, bfloat16])

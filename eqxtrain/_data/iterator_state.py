@@ -6,9 +6,9 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from ._batch import real
-from ._cursor import Mark
-from ._feed import Feed, Item
+from .batch import real
+from .cursor import Mark
+from .feed import Feed, Item
 
 _MOST_HELD = 4
 """How many iterators are held that can't be referred to weakly, such as those of lists."""

@@ -7,7 +7,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data as arrays, learner, library, linear, same
 
 import eqxtrain as et
-from eqxtrain import data
+from eqxtrain import _data as data
 
 X, Y = arrays(21)
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from helpers import library
 from jaxtyping import Array
 
-from eqxtrain import data
+from eqxtrain import _data as data
 
 ONES = np.ones((3, 2), np.float32)
 

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._tree import paths
-from ._batch import Batch, Masked, pack, padded
-from ._columns import as_columns, is_sparse, take, take_into
-from ._order import Order
-from ._prefetch import Prefetched
-from ._reading import Cut
-from ._rows import RowReader, RowSource
-from ._stack import Stack, empty
+from .batch import Batch, Masked, pack, padded
+from .coerce import as_columns, is_sparse, take, take_into
+from .order import Order
+from .prefetch import Prefetched
+from .random_access import RowReader, RowSource
+from .source import Cut
+from .stack import Stack, empty
 
 
 class ArraySource(RowSource):

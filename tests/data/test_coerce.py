@@ -10,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 from helpers import data as arrays, learner, library, same
 
-from eqxtrain import data
-from eqxtrain.data import _columns
+from eqxtrain import _data as data
+from eqxtrain._data import coerce as _columns
 
 X, Y = arrays(10)
 

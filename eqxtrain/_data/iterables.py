@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ._batch import Batch, padded, size
-from ._columns import as_batch
-from ._cursor import Cursor, Mark, is_indexed, is_persistent, opened, pair_of
-from ._feed import Feed, Item
-from ._order import Order
-from ._reading import Cut, Position, Reader, Source, check_position
-from ._stack import Stack
-from ._standing import Standing, standing
+from .batch import Batch, padded, size
+from .coerce import as_batch
+from .cursor import Cursor, Mark, is_indexed, is_persistent, opened, pair_of
+from .feed import Feed, Item
+from .iterator_state import Standing, standing
+from .order import Order
+from .source import Cut, Position, Reader, Source, check_position
+from .stack import Stack
 
 _REMEDY = (
     "give a list of batches, an object with `__iter__`, or a generator function, which is called "

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from .._types import Self
-from ._batch import Batch
-from ._order import Order
-from ._reading import Cut, Position, Reader, Source, check_position
+from .batch import Batch
+from .order import Order
+from .source import Cut, Position, Reader, Source, check_position
 
 
 class RowSource(Source):

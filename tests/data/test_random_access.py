@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import data as make_data, learner, normed, same
 
-from eqxtrain import data
+from eqxtrain import _data as data
 
 X, Y = make_data(5)
 

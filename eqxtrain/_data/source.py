@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from .._types import Self
-from ._batch import Batch
-from ._order import Order
-from ._stack import Stack
+from .batch import Batch
+from .order import Order
+from .stack import Stack
 
 Remainder = Literal["keep", "pad", "drop"]
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ._batch import Batch, size
+from .batch import Batch, size
 
 _ALIGNMENT = 64
 """In bytes. XLA's CPU backend reads memory that begins at a multiple of it without a copy."""

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ._batch import Batch
-from ._cursor import Mark
-from ._prefetch import Prefetched
-from ._stack import Stack, stacked
+from .batch import Batch
+from .cursor import Mark
+from .prefetch import Prefetched
+from .stack import Stack, stacked
 
 _AHEAD = 16
 """How many batches may be ready, and how many of them a stack takes."""

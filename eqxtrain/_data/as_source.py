@@ -7,12 +7,12 @@ from typing import Any
 import jax
 
 from .._types import PyTree
-from ._arrays import array_source
-from ._columns import is_lazy_column, is_sparse
-from ._cursor import is_indexed
-from ._examples import ExampleSource, has_examples
-from ._iterables import IterableSource
-from ._reading import Source
+from .arrays import array_source
+from .coerce import is_lazy_column, is_sparse
+from .cursor import is_indexed
+from .iterables import IterableSource
+from .map_dataset import ExampleSource, has_examples
+from .source import Source
 
 
 def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Source:

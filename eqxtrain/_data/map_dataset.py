@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from .._types import PyTree
-from ._batch import Batch, padded
-from ._columns import as_columns
-from ._cursor import Mark
-from ._feed import Feed, Item
-from ._order import Order
-from ._reading import Cut
-from ._rows import RowReader, RowSource
-from ._stack import Stack
+from .batch import Batch, padded
+from .coerce import as_columns
+from .cursor import Mark
+from .feed import Feed, Item
+from .order import Order
+from .random_access import RowReader, RowSource
+from .source import Cut
+from .stack import Stack
 
 
 class ExampleSource(RowSource):
