@@ -9,11 +9,11 @@ from ._history import Fitted as Fitted, History as History
 from ._learner import Learner as Learner
 from ._losses.loss import Loss as Loss
 from ._losses.regularize import L1 as L1, L2 as L2
-from ._optimize import freeze as freeze
 from ._record import Compilation as Compilation, max_compiles as max_compiles
-from ._state import LearnerState as LearnerState
-from ._steps import AbstractLearner as AbstractLearner
-from ._summary import Row as Row, Summary as Summary
+from ._steps.ladder import AbstractLearner as AbstractLearner
+from ._steps.optimize import freeze as freeze
+from ._steps.state import LearnerState as LearnerState
+from ._steps.summary import Row as Row, Summary as Summary
 from .callbacks import Callback as Callback, Every as Every, Run as Run
 
 __version__ = _version("eqxtrain")

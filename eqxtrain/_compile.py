@@ -21,7 +21,8 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
-from . import _frozen, _jaxpr, _record, _tree
+from . import _jaxpr, _record, _tree
+from ._steps import frozen_leaves as _frozen
 
 _CACHE_SIZE = 128
 

@@ -26,9 +26,9 @@ from ._programs import (
     one_of,
     run_eagerly,
 )
-from ._protocol import withhold
-from ._state import at_rest
-from ._steps import AbstractLearner, hold_steps
+from ._steps.contract import withhold
+from ._steps.ladder import AbstractLearner, hold_steps
+from ._steps.state import at_rest
 from .metrics import _logs
 
 _IN_FLIGHT = 2

@@ -10,9 +10,9 @@ import equinox as eqx
 import jax
 
 from ._carried import carry
-from ._failing import is_ours
 from ._history import Fitted, History
 from ._interrupt import in_ipython
+from ._steps.locate_error import is_ours
 from .callbacks import Run
 from .callbacks._base import Callbacks
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from . import _data as data, _tree
-from ._state import LearnerState, Stream, step_key
+from ._steps.state import LearnerState, Stream, step_key
 from .metrics import _logs
 
 Kind = Literal["train", "test", "predict"]

@@ -14,7 +14,7 @@ from . import _cost, _data as data, _initialise as initialise, _tree
 from ._engine import Pass
 from ._losses import reduction as _reduction
 from ._programs import Options
-from ._summary import in_units
+from ._steps.summary import in_units
 from ._types import PyTree
 
 

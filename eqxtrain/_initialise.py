@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from . import _compile, _data as data, _optimize, _tree
+from . import _compile, _data as data, _tree
 from ._fold import Kind
 from ._identity.tokens import Held
 from ._loaded import tell_what_is_missing
-from ._protocol import withhold
 from ._request import request
-from ._state import LearnerState, at_rest, key_data
-from ._steps import AbstractLearner
+from ._steps import optimize as _optimize
+from ._steps.contract import withhold
+from ._steps.ladder import AbstractLearner
+from ._steps.state import LearnerState, at_rest, key_data
 from ._types import PyTree
 from ._warn import warn
 

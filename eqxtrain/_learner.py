@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from . import _arguments, _data as data, _forecast, _loop, _optimize, _passes, _schedule
+from . import _arguments, _data as data, _forecast, _loop, _passes, _schedule
 from ._arguments import OnInterrupt, Verbose
 from ._cost import StepsPerCall
 from ._data import Position, Remainder
@@ -15,9 +15,10 @@ from ._history import Fitted
 from ._initialise import initialised, replaced
 from ._losses import loss as _loss
 from ._schedule import Frequency
-from ._state import LearnerState, at_rest, check_states
-from ._steps import AbstractLearner
-from ._summary import Summary, summarise
+from ._steps import optimize as _optimize
+from ._steps.ladder import AbstractLearner
+from ._steps.state import LearnerState, at_rest, check_states
+from ._steps.summary import Summary, summarise
 from ._types import FilterSpec, M, Measures, PyTree, Self, Transformation, replaces_fields
 from .callbacks import Callback
 from .metrics import _collection

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _data as data, _frozen, _tree
+from . import _data as data, _tree
 from ._drive import Driver, Pause
 from ._engine import Pass
 from ._exceptions import interrupted, telling_of_exceptions
@@ -23,7 +23,8 @@ from ._interrupt import Interrupt
 from ._naming import unique
 from ._passes import Given, Validation
 from ._schedule import Schedule
-from ._steps import AbstractLearner
+from ._steps import frozen_leaves as _frozen
+from ._steps.ladder import AbstractLearner
 from ._warn import warn
 from .callbacks import Run
 from .metrics import _logs

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from . import _data as data, _frozen
+from . import _data as data
 from ._drive import Driver
 from ._engine import Pass
 from ._exceptions import noting, plainly, telling_of_exceptions
@@ -19,7 +19,8 @@ from ._interrupt import Interrupt
 from ._losses import reduction as _reduction
 from ._naming import unique
 from ._programs import Options
-from ._steps import AbstractLearner
+from ._steps import frozen_leaves as _frozen
+from ._steps.ladder import AbstractLearner
 from ._types import PyTree
 from ._warn import warn
 from .callbacks import Run

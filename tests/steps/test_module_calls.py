@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.random as jr
 from helpers import Dropped, arrays, data, same
 
-from eqxtrain._watched import watched, watching
+from eqxtrain._steps.module_calls import watched, watching
 
 
 def test_a_watched_model_is_the_same_model_whose_calls_are_told() -> None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
-from ._optimize import trainable_mask
-from ._outputs import trace
-from ._tree import describe, is_array, size
-from ._types import FilterSpec, PyTree
-from ._watched import shapes_of
+from .._tree import describe, is_array, size
+from .._types import FilterSpec, PyTree
+from .module_calls import shapes_of
+from .module_outputs import trace
+from .optimize import trainable_mask
 
 
 class Row(NamedTuple):

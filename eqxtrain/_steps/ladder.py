@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from . import _frozen, _optimize, _request, _summary
-from ._forward import call_over_batch
-from ._losses import loss as _loss
-from ._misnamed import refuse_misnamed
-from ._naming import unique
-from ._protocol import (
+from .. import _request
+from .._losses import loss as _loss
+from .._naming import unique
+from .._request import UPDATE_NAMES
+from .._types import FilterSpec, Logs, M, Measures, PyTree, Transformation
+from ..metrics import _collection
+from . import frozen_leaves as _frozen, optimize as _optimize, summary as _summary
+from .contract import (
     CONTRACTS,
     WITHHELD,
     WithheldError,
@@ -24,13 +26,12 @@ from ._protocol import (
     step,
     withheld_message,
 )
-from ._request import UPDATE_NAMES
-from ._state import LearnerState, Stream, key_data
-from ._types import FilterSpec, Logs, M, Measures, PyTree, Transformation
-from .metrics import _collection
+from .forward import call_over_batch
+from .misnamed import refuse_misnamed
+from .state import LearnerState, Stream, key_data
 
 if TYPE_CHECKING:
-    from ._types import called_by_name
+    from .._types import called_by_name
 
 
 def _pred_step(

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, PRNGKeyArray, UInt32
 
-from ._tree import is_typed_key, with_fields
-from ._types import PyTree, Self, updates_fields
-from .metrics import _logs
+from .._tree import is_typed_key, with_fields
+from .._types import PyTree, Self, updates_fields
+from ..metrics import _logs
 
 KeyData = UInt32[Array, "words"] | UInt32[np.ndarray, "words"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ._tree import describe, is_array
-from ._types import PyTree
-from ._watched import shapes_of, watched, watching
+from .._tree import describe, is_array
+from .._types import PyTree
+from .module_calls import shapes_of, watched, watching
 
 
 def trace(

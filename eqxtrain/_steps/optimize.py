@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._identity.survey import Frozen
-from ._promotion import standard_promotion
-from ._tree import differences, is_inexact
-from ._types import FilterSpec, Optimizer, PyTree, Transformation
+from .._identity.survey import Frozen
+from .._promotion import standard_promotion
+from .._tree import differences, is_inexact
+from .._types import FilterSpec, Optimizer, PyTree, Transformation
 
 
 class Prefix(NamedTuple):

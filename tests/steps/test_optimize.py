@@ -14,7 +14,7 @@ from helpers import CROSS_ENTROPY, arrays, data, learner, linear, same
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain import _optimize
+from eqxtrain._steps import optimize as _optimize
 
 
 class WithFunction(eqx.Module):

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _tree
-from ._optimize import trainable_mask
-from ._warn import warn
+from .. import _tree
+from .._warn import warn
+from .optimize import trainable_mask
 
 
 @dataclasses.dataclass

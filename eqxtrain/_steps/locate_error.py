@@ -13,8 +13,8 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ._tree import describe, is_array
-from ._watched import shapes_of, watched, watching
+from .._tree import describe, is_array
+from .module_calls import shapes_of, watched, watching
 
 _START = "Where it failed: "
 

@@ -13,9 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import _failing, _frozen, _request
-from ._state import LearnerState
-from .metrics import _logs
+from .. import _request
+from ..metrics import _logs
+from . import frozen_leaves as _frozen, locate_error as _failing
+from .state import LearnerState
 
 T = TypeVar("T")
 

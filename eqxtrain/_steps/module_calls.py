@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ._tree import is_array
+from .._tree import is_array
 
 Watcher = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Makes a call of a part of a model: its path, itself, its function, and what it is called with."""

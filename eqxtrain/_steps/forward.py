@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ._types import PyTree
-from ._warn import warn
+from .._types import PyTree
+from .._warn import warn
 
 AXIS_NAME = "batch"
 """The name of the mapped axis, which BatchNorm reduces over."""

@@ -1,0 +1,1 @@
+"""The steps of a learner, their contract, and what they are made of."""
