@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 from . import _data as data
-from ._cost import StepsPerCall
+from ._engine.cost import StepsPerCall
+from ._engine.programs import Options
 from ._losses import reduction as _reduction
 from ._passes import Given
-from ._programs import Options
 from ._schedule import Schedule, check_ends
 from .callbacks import Callback, Progress
 from .callbacks._base import Callbacks

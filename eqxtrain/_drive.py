@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from . import _data as data
-from ._engine import Pass
+from ._engine.runner import Pass
 from .callbacks import Run
 from .callbacks._base import Callbacks
 

@@ -10,10 +10,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _cost, _data as data, _initialise as initialise, _tree
-from ._engine import Pass
+from . import _data as data, _initialise as initialise, _tree
+from ._engine import cost as _cost
+from ._engine.programs import Options
+from ._engine.runner import Pass
 from ._losses import reduction as _reduction
-from ._programs import Options
 from ._steps.summary import in_units
 from ._types import PyTree
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ._record import Compilation
+from ._engine.compile_log import Compilation
 
 
 @dataclasses.dataclass

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from . import _compile, _data as data, _tree
-from ._fold import Kind
+from . import _data as data, _tree
+from ._engine import compile as _compile
+from ._engine.step import Kind
 from ._identity.tokens import Held
 from ._loaded import tell_what_is_missing
 from ._request import request

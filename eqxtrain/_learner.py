@@ -8,8 +8,8 @@ from jaxtyping import PRNGKeyArray
 
 from . import _arguments, _data as data, _forecast, _loop, _passes, _schedule
 from ._arguments import OnInterrupt, Verbose
-from ._cost import StepsPerCall
 from ._data import Position, Remainder
+from ._engine.cost import StepsPerCall
 from ._forecast import Forecast
 from ._history import Fitted
 from ._initialise import initialised, replaced

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _data as data, _tree
 from ._drive import Driver, Pause
-from ._engine import Pass
+from ._engine.runner import Pass
 from ._exceptions import interrupted, telling_of_exceptions
 from ._history import Fitted, History
 from ._initialise import ready

@@ -10,15 +10,15 @@ import jax
 
 from . import _data as data
 from ._drive import Driver
-from ._engine import Pass
+from ._engine.programs import Options
+from ._engine.runner import Pass
+from ._engine.step import Kind
 from ._exceptions import noting, plainly, telling_of_exceptions
-from ._fold import Kind
 from ._history import History
 from ._initialise import Padding, ready
 from ._interrupt import Interrupt
 from ._losses import reduction as _reduction
 from ._naming import unique
-from ._programs import Options
 from ._steps import frozen_leaves as _frozen
 from ._steps.ladder import AbstractLearner
 from ._types import PyTree

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import eqxtrain as et
-from eqxtrain import _compile, _record
+from eqxtrain._engine import compile as _compile, compile_log as _record
 
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from .._fold import Kind
+from .._engine.step import Kind
 from ._run import Run
 
 BATCH_HOOKS = tuple(

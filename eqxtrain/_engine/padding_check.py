@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _data as data
+from .. import _data as data
 
 _TOLERANCE = 1e-4
 """Relative. Rows that count nothing add exact zeros, so most steps differ by nothing at all."""

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from . import _tree
-from ._fold import Called
-from ._types import PyTree
-from .metrics import _logs
+from .. import _tree
+from .._types import PyTree
+from ..metrics import _logs
+from .step import Called
 
 
 class _InFlight(NamedTuple):

@@ -11,11 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _compile, _data as data, _padding, _record, _tree
-from ._calls import Calls
-from ._fold import STEPS, Y_PRED, Called, Carry, Kept, Kind
-from ._identity.survey import Survey
-from ._programs import (
+from .. import _data as data, _tree
+from .._identity.survey import Survey
+from .._steps.contract import withhold
+from .._steps.ladder import AbstractLearner, hold_steps
+from .._steps.state import at_rest
+from ..metrics import _logs
+from . import compile as _compile, compile_log as _record, padding_check as _padding
+from .call_queue import Calls
+from .programs import (
     Call,
     Jit,
     Made,
@@ -26,10 +30,7 @@ from ._programs import (
     one_of,
     run_eagerly,
 )
-from ._steps.contract import withhold
-from ._steps.ladder import AbstractLearner, hold_steps
-from ._steps.state import at_rest
-from .metrics import _logs
+from .step import STEPS, Y_PRED, Called, Carry, Kept, Kind
 
 _IN_FLIGHT = 2
 """How many calls may be under way before the next one waits: one where memory is short, since each

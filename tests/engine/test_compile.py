@@ -16,7 +16,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear
 
 import eqxtrain as et
-from eqxtrain import _compile
+from eqxtrain._engine import compile as _compile
 
 
 def test_what_is_traced_once_runs_once_for_shapes_and_for_programs() -> None:

@@ -24,7 +24,7 @@ from helpers import (
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain._engine import Pass
+from eqxtrain._engine.runner import Pass
 
 
 def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from jaxtyping import PyTree
 
-from . import _tree
-from ._identity.survey import Survey
-from ._identity.tokens import PLAIN, Unseen
+from .. import _tree
+from .._identity.survey import Survey
+from .._identity.tokens import PLAIN, Unseen
 
 
 class Entry(NamedTuple):

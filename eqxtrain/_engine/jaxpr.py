@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ._identity.tokens import PLAIN, Held
-from ._tree import is_typed_key
+from .._identity.tokens import PLAIN, Held
+from .._tree import is_typed_key
 
 _MOST_BYTES = 4096
 """Up to which a constant is kept as it is; of a larger one the digest is."""

@@ -21,8 +21,9 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
-from . import _jaxpr, _record, _tree
-from ._steps import frozen_leaves as _frozen
+from .. import _tree
+from .._steps import frozen_leaves as _frozen
+from . import compile_log as _record, jaxpr as _jaxpr
 
 _CACHE_SIZE = 128
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from jaxtyping import Array
 
-from eqxtrain import _cost
+from eqxtrain._engine import cost as _cost
 
 
 def cost(fn: Any, *args: Any) -> _cost.Cost:

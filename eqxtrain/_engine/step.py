@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from . import _data as data, _tree
-from ._steps.state import LearnerState, Stream, step_key
-from .metrics import _logs
+from .. import _data as data, _tree
+from .._steps.state import LearnerState, Stream, step_key
+from ..metrics import _logs
 
 Kind = Literal["train", "test", "predict"]
 

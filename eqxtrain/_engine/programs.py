@@ -8,10 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from . import _account, _compile, _cost, _data as data, _record, _tree
-from ._fold import STEPS, Called, Carry, Folded, Kept, Kind, called, fold, fused, single
-from ._identity.survey import Survey
-from .metrics import _logs
+from .. import _data as data, _tree
+from .._identity.survey import Survey
+from ..metrics import _logs
+from . import (
+    compile as _compile,
+    compile_log as _record,
+    cost as _cost,
+    recompile_reason as _account,
+)
+from .step import STEPS, Called, Carry, Folded, Kept, Kind, called, fold, fused, single
 
 
 class Options(NamedTuple):

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ._account import Account, differences
+from .recompile_reason import Account, differences
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Steps as compiled programs, and running them over batches."""
