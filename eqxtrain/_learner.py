@@ -6,15 +6,22 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from . import _arguments, _data as data, _forecast, _loop, _passes, _schedule
-from ._arguments import OnInterrupt, Verbose
+from . import _data as data
 from ._data import Position, Remainder
 from ._engine.cost import StepsPerCall
-from ._forecast import Forecast
 from ._history import Fitted
-from ._initialise import initialised, replaced
+from ._loop import (
+    evaluate as _passes,
+    fit as _loop,
+    forecast as _forecast,
+    inputs as _arguments,
+    schedule as _schedule,
+)
+from ._loop.forecast import Forecast
+from ._loop.inputs import OnInterrupt, Verbose
+from ._loop.ready import initialised, replaced
+from ._loop.schedule import Frequency
 from ._losses import loss as _loss
-from ._schedule import Frequency
 from ._steps import optimize as _optimize
 from ._steps.ladder import AbstractLearner
 from ._steps.state import LearnerState, at_rest, check_states

@@ -10,13 +10,14 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _data as data, _initialise as initialise, _tree
-from ._engine import cost as _cost
-from ._engine.programs import Options
-from ._engine.runner import Pass
-from ._losses import reduction as _reduction
-from ._steps.summary import in_units
-from ._types import PyTree
+from .. import _data as data, _tree
+from .._engine import cost as _cost
+from .._engine.programs import Options
+from .._engine.runner import Pass
+from .._losses import reduction as _reduction
+from .._steps.summary import in_units
+from .._types import PyTree
+from . import ready as initialise
 
 
 @dataclasses.dataclass(frozen=True)

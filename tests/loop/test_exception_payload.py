@@ -13,7 +13,7 @@ import pytest
 from helpers import data, learner, same
 
 import eqxtrain as et
-from eqxtrain._carried import carry
+from eqxtrain._loop.exception_payload import carry
 
 
 class Numbered(Exception):

@@ -13,7 +13,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, forget_programs, learner, normed
 
 import eqxtrain as et
-from eqxtrain._forecast import checkpoint_bytes
+from eqxtrain._loop.forecast import checkpoint_bytes
 
 
 def wide(width: int = 64, **fields: Any) -> et.Learner[Any]:

@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 import jax
 
-from ._carried import carry
-from ._history import Fitted, History
-from ._interrupt import in_ipython
-from ._steps.locate_error import is_ours
-from .callbacks import Run
-from .callbacks._base import Callbacks
+from .._history import Fitted, History
+from .._steps.locate_error import is_ours
+from ..callbacks import Run
+from ..callbacks._base import Callbacks
+from .exception_payload import carry
+from .interrupt import in_ipython
 
 L = TypeVar("L")
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _data as data
-from .callbacks import Every
+from .. import _data as data
+from ..callbacks import Every
 
 Frequency = int | Sequence[int] | Every
 """Every so many epochs; a list of epochs, from 1; or `Every(steps=...)`, `Every(epochs=...)`."""

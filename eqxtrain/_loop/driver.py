@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from . import _data as data
-from ._engine.runner import Pass
-from .callbacks import Run
-from .callbacks._base import Callbacks
+from .. import _data as data
+from .._engine.runner import Pass
+from ..callbacks import Run
+from ..callbacks._base import Callbacks
 
 
 class Pause(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import eqxtrain as et
-from eqxtrain._schedule import Schedule, schedule
+from eqxtrain._loop.schedule import Schedule, schedule
 
 
 def simulated(made: Schedule, batches: int) -> list[int]:

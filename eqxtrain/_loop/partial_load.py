@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ._warn import warn
+from .._warn import warn
 
 
 def tell_what_is_missing(learner: Any, *, starts: bool) -> None:

@@ -13,21 +13,21 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from . import _data as data, _tree
-from ._drive import Driver, Pause
-from ._engine.runner import Pass
-from ._exceptions import interrupted, telling_of_exceptions
-from ._history import Fitted, History
-from ._initialise import ready
-from ._interrupt import Interrupt
-from ._naming import unique
-from ._passes import Given, Validation
-from ._schedule import Schedule
-from ._steps import frozen_leaves as _frozen
-from ._steps.ladder import AbstractLearner
-from ._warn import warn
-from .callbacks import Run
-from .metrics import _logs
+from .. import _data as data, _tree
+from .._engine.runner import Pass
+from .._history import Fitted, History
+from .._naming import unique
+from .._steps import frozen_leaves as _frozen
+from .._steps.ladder import AbstractLearner
+from .._warn import warn
+from ..callbacks import Run
+from ..metrics import _logs
+from .driver import Driver, Pause
+from .evaluate import Given, Validation
+from .interrupt import Interrupt
+from .ready import ready
+from .rescue import interrupted, telling_of_exceptions
+from .schedule import Schedule
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 

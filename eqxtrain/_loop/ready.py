@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from . import _data as data, _tree
-from ._engine import compile as _compile
-from ._engine.step import Kind
-from ._identity.tokens import Held
-from ._loaded import tell_what_is_missing
-from ._request import request
-from ._steps import optimize as _optimize
-from ._steps.contract import withhold
-from ._steps.ladder import AbstractLearner
-from ._steps.state import LearnerState, at_rest, key_data
-from ._types import PyTree
-from ._warn import warn
+from .. import _data as data, _tree
+from .._engine import compile as _compile
+from .._engine.step import Kind
+from .._identity.tokens import Held
+from .._request import request
+from .._steps import optimize as _optimize
+from .._steps.contract import withhold
+from .._steps.ladder import AbstractLearner
+from .._steps.state import LearnerState, at_rest, key_data
+from .._types import PyTree
+from .._warn import warn
+from .partial_load import tell_what_is_missing
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 

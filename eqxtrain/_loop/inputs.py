@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
-from . import _data as data
-from ._engine.cost import StepsPerCall
-from ._engine.programs import Options
-from ._losses import reduction as _reduction
-from ._passes import Given
-from ._schedule import Schedule, check_ends
-from .callbacks import Callback, Progress
-from .callbacks._base import Callbacks
+from .. import _data as data
+from .._engine.cost import StepsPerCall
+from .._engine.programs import Options
+from .._losses import reduction as _reduction
+from ..callbacks import Callback, Progress
+from ..callbacks._base import Callbacks
+from .evaluate import Given
+from .schedule import Schedule, check_ends
 
 Verbose = Literal[0, 1, 2, "auto"]
 OnInterrupt = Literal["return", "raise"] | None

@@ -8,23 +8,23 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from . import _data as data
-from ._drive import Driver
-from ._engine.programs import Options
-from ._engine.runner import Pass
-from ._engine.step import Kind
-from ._exceptions import noting, plainly, telling_of_exceptions
-from ._history import History
-from ._initialise import Padding, ready
-from ._interrupt import Interrupt
-from ._losses import reduction as _reduction
-from ._naming import unique
-from ._steps import frozen_leaves as _frozen
-from ._steps.ladder import AbstractLearner
-from ._types import PyTree
-from ._warn import warn
-from .callbacks import Run
-from .callbacks._base import Callbacks
+from .. import _data as data
+from .._engine.programs import Options
+from .._engine.runner import Pass
+from .._engine.step import Kind
+from .._history import History
+from .._losses import reduction as _reduction
+from .._naming import unique
+from .._steps import frozen_leaves as _frozen
+from .._steps.ladder import AbstractLearner
+from .._types import PyTree
+from .._warn import warn
+from ..callbacks import Run
+from ..callbacks._base import Callbacks
+from .driver import Driver
+from .interrupt import Interrupt
+from .ready import Padding, ready
+from .rescue import noting, plainly, telling_of_exceptions
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 

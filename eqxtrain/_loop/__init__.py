@@ -1,0 +1,1 @@
+"""What runs passes: `fit`, `evaluate`, `predict`, `forecast`."""
