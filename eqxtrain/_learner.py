@@ -180,10 +180,10 @@ class Learner(AbstractLearner[M]):
         """
         length = (epochs, steps, steps_per_epoch)
         schedule = _schedule.schedule(*length, validation_freq, validation_steps)
-        given = lambda: _arguments.passed(
+        given = lambda: _arguments.check_inputs(
             (x, y, sample_weight),
             class_weight,
-            cut=_arguments.cut(batch_size, remainder),
+            batching=_arguments.check_batching(batch_size, remainder),
             callbacks=_arguments.callbacks(callbacks, verbose),
             options=_arguments.options(steps_per_call, eager),
             verbose=verbose,
@@ -221,10 +221,10 @@ class Learner(AbstractLearner[M]):
 
         **Returns:** a dict from names to floats; to NumPy arrays for values that aren't scalars.
         """
-        given = _arguments.passed(
+        given = _arguments.check_inputs(
             (x, y, sample_weight),
             class_weight,
-            cut=_arguments.cut(batch_size, remainder),
+            batching=_arguments.check_batching(batch_size, remainder),
             callbacks=_arguments.callbacks(callbacks, verbose),
             options=_arguments.options(steps_per_call, eager),
             verbose=verbose,
@@ -247,9 +247,9 @@ class Learner(AbstractLearner[M]):
         That may be any tree of arrays with one row per example. The arguments are those of
         [`eqxtrain.Learner.evaluate`][].
         """
-        given = _arguments.passed(
+        given = _arguments.check_inputs(
             (x, None, None),
-            cut=_arguments.cut(batch_size, remainder),
+            batching=_arguments.check_batching(batch_size, remainder),
             callbacks=_arguments.callbacks(callbacks, 0),
             options=_arguments.options(steps_per_call, eager),
         )
@@ -314,4 +314,4 @@ class Learner(AbstractLearner[M]):
 
         - `x`: a batch, or its shapes (`jax.ShapeDtypeStruct`), to show the shapes of outputs.
         """
-        return summarise(self, {} if x is None else data.named(data.pack(x)))
+        return summarise(self, {} if x is None else data.step_arguments(data.make_batch(x)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._identity.survey import Frozen
+from ._identity.survey import StaticLeaf
 from ._types import PyTree
 from ._warn import warn
 
@@ -47,7 +47,7 @@ def is_typed_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def split(tree: PyTree) -> tuple[list[Any], Static]:
+def partition_leaves(tree: PyTree) -> tuple[list[Any], Static]:
     """Take a tree apart into its arrays and all else: `split(t)[1].merge(split(t)[0])` is `t`."""
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [leaf for leaf in leaves if is_array(leaf)]
@@ -79,7 +79,7 @@ def describe(leaf: Any) -> str:
 def signature(leaf: Any) -> Hashable:
     """What a compiled program depends on in a leaf: shape and dtype, or the value itself."""
     if not is_array(leaf):
-        return Frozen(leaf)
+        return StaticLeaf(leaf)
     return (leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False)))
 
 
@@ -103,7 +103,7 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
     return sorted(lines)
 
 
-def strong(x: Any) -> jax.Array:
+def strip_weak_type(x: Any) -> jax.Array:
     """`x` as a JAX array without a weak type (which would cost a second trace)."""
     if isinstance(x, np.ndarray | np.generic):
         return jax.device_put(x)  # unlike `jnp.asarray`, it compiles nothing
@@ -113,7 +113,7 @@ def strong(x: Any) -> jax.Array:
     return jax.lax.convert_element_type(array, array.dtype)
 
 
-def shapes(tree: PyTree) -> PyTree:
+def shape_structs(tree: PyTree) -> PyTree:
     """`tree` with the shapes of its arrays in their places, weak types forgotten."""
     return jax.tree.map(
         lambda leaf: (
@@ -128,13 +128,13 @@ def _canonical(dtype: Any) -> Any:
     return dtype if extended else jax.dtypes.canonicalize_dtype(dtype)
 
 
-def unshaped(tree: PyTree) -> PyTree:
+def zeros_for_structs(tree: PyTree) -> PyTree:
     """`tree` with zeros on the host in the places of shapes."""
     is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype) if is_shape(x) else x, tree)
 
 
-def canonical(tree: PyTree) -> PyTree:
+def as_jax_arrays(tree: PyTree) -> PyTree:
     """`tree` with every array a JAX array of a strong type."""
     leaves, structure = jax.tree.flatten(tree)
     of_host = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic)]
@@ -144,21 +144,21 @@ def canonical(tree: PyTree) -> PyTree:
     for i, leaf in zip(of_host, jax.device_put([leaves[i] for i in of_host]), strict=True):
         leaves[i] = leaf
     for i in weak:
-        leaves[i] = strong(leaves[i]) if eqx.is_array(leaves[i]) else leaves[i]
+        leaves[i] = strip_weak_type(leaves[i]) if eqx.is_array(leaves[i]) else leaves[i]
     return jax.tree.unflatten(structure, leaves)
 
 
 def pack(tree: PyTree) -> dict[str, jax.Array]:
     """The arrays of `tree` in one row of numbers for each dtype."""
     groups: dict[str, list[jax.Array]] = {}
-    for leaf in split(tree)[0]:
+    for leaf in partition_leaves(tree)[0]:
         groups.setdefault(jnp.dtype(leaf.dtype).name, []).append(jnp.ravel(leaf))
     return {name: jnp.concatenate(rows) for name, rows in groups.items()}
 
 
 def unpack(packed: dict[str, Any], like: PyTree) -> PyTree:
     """Undo `pack`, given a tree of the same structure and shapes."""
-    leaves, static = split(like)
+    leaves, static = partition_leaves(like)
     taken = dict.fromkeys(packed, 0)
     arrays: list[Any] = []
     for leaf in leaves:
@@ -189,7 +189,7 @@ _SMALL = 4096
 """Bytes up to which an array is rather copied than asked whom it belongs to."""
 
 
-def apart(tree: PyTree) -> PyTree:
+def donatable(tree: PyTree) -> PyTree:
     """`tree` to be given away: only what stands in it twice is copied, and what is small.
 
     Hyperparameters are small, and the optimizer that made the state still holds them.
@@ -220,7 +220,7 @@ def to_host(tree: PyTree) -> PyTree:
     )
 
 
-def untied(tree: PyTree, *, root: str) -> PyTree:
+def copy_tied(tree: PyTree, *, root: str) -> PyTree:
     """`tree` with a copy of every array that stands in it twice, and a warning with both paths.
 
     A donated buffer may be given only once, so one array in two places can't be trained as one;
@@ -261,18 +261,18 @@ def module_types(tree: PyTree) -> list[type]:
 
 def same_bits(a: PyTree, b: PyTree) -> bool:
     """Whether two trees of one structure hold the same arrays, bit for bit."""
-    pairs = zip(split(a)[0], split(b)[0], strict=True)
+    pairs = zip(partition_leaves(a)[0], partition_leaves(b)[0], strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
-def first(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str | None:
+def find_path(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str | None:
     """The path of the first leaf for which `predicate` holds."""
     if not any(map(predicate, jax.tree.leaves(tree))):  # paths take their time
         return None
     return next((path for path, leaf in paths(tree, root) if predicate(leaf)), None)
 
 
-def size(tree: PyTree) -> tuple[int, int]:
+def count_and_bytes(tree: PyTree) -> tuple[int, int]:
     """How many numbers the arrays of `tree` hold, and how many bytes."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     return (

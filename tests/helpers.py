@@ -110,7 +110,7 @@ def library(name: str) -> Any:
 def forget_programs() -> None:
     """Forget the programs of steps, as `et.clear_caches` does, but keep what JAX has compiled."""
     _compile._programs.clear()
-    _record.forget()
+    _record.clear()
 
 
 def close(a: Any, b: Any, *, rtol: float, atol: float = 0.0) -> bool:

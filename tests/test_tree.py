@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from eqxtrain import _tree
-from eqxtrain._tree import Frozen
+from eqxtrain._tree import StaticLeaf
 
 
 class Node(eqx.Module):
@@ -60,51 +60,55 @@ trees = st.recursive(
     ],
 )
 def test_frozen_values_are_compared_by_type_and_value(a: Any, b: Any, equal: bool) -> None:
-    assert (Frozen(a) == Frozen(b)) == equal
-    assert (Frozen(b) == Frozen(a)) == equal
-    assert ({Frozen(a): "found"}.get(Frozen(b)) == "found") == equal, "hashes agree with equality"
+    assert (StaticLeaf(a) == StaticLeaf(b)) == equal
+    assert (StaticLeaf(b) == StaticLeaf(a)) == equal
+    assert ({StaticLeaf(a): "found"}.get(StaticLeaf(b)) == "found") == equal, (
+        "hashes agree with equality"
+    )
 
 
 def test_what_cannot_be_hashed_is_compared_by_what_it_holds() -> None:
     unhashable: set[int] = {1}
-    assert Frozen(unhashable) == Frozen(unhashable)
-    assert hash(Frozen(unhashable)) == hash(Frozen(unhashable))
-    assert Frozen(unhashable) == Frozen({1}) != Frozen({2})
+    assert StaticLeaf(unhashable) == StaticLeaf(unhashable)
+    assert hash(StaticLeaf(unhashable)) == hash(StaticLeaf(unhashable))
+    assert StaticLeaf(unhashable) == StaticLeaf({1}) != StaticLeaf({2})
 
 
 def test_a_frozen_value_is_not_the_value() -> None:
-    assert Frozen(1) != 1 and repr(Frozen("a")) == "'a'"
+    assert StaticLeaf(1) != 1 and repr(StaticLeaf("a")) == "'a'"
 
 
 @given(trees)
 def test_split_and_merge_give_the_same_tree_back(tree: Any) -> None:
-    found, static = _tree.split(tree)
+    found, static = _tree.partition_leaves(tree)
     again = static.merge(found)
     assert all(map(_tree.is_array, found))
     assert jax.tree.structure(again) == jax.tree.structure(tree)
     old, new = jax.tree.leaves(tree), jax.tree.leaves(again)
     assert all(a is b for a, b in zip(old, new, strict=True))
-    assert static == _tree.split(again)[1] and hash(static) == hash(_tree.split(again)[1])
+    assert static == _tree.partition_leaves(again)[1] and hash(static) == hash(
+        _tree.partition_leaves(again)[1]
+    )
 
 
 @given(trees, trees)
 def test_two_trees_have_no_differences_just_when_one_program_takes_both(a: Any, b: Any) -> None:
     assert _tree.differences(a, a) == []
     kinds = lambda tree: (
-        [_tree.signature(leaf) for leaf in _tree.split(tree)[0]],
-        _tree.split(tree)[1],
+        [_tree.signature(leaf) for leaf in _tree.partition_leaves(tree)[0]],
+        _tree.partition_leaves(tree)[1],
     )
     assert (_tree.differences(a, b) == []) == (kinds(a) == kinds(b))
 
 
 def test_merge_takes_other_arrays_in_their_places() -> None:
     tree = {"a": Node(jnp.ones(2)), "b": 3}
-    _, static = _tree.split(tree)
+    _, static = _tree.partition_leaves(tree)
     assert static.merge(["new"]) == {"a": Node("new"), "b": 3}
 
 
 def test_static_parts_differ_where_leaves_or_static_fields_do() -> None:
-    static = lambda tree: _tree.split(tree)[1]
+    static = lambda tree: _tree.partition_leaves(tree)[1]
     assert static(Node(jnp.ones(2))) == static(Node(jnp.zeros(7)))
     assert static(Node(jnp.ones(2), kind="a")) != static(Node(jnp.ones(2), kind="b"))
     assert static(Node(jnp.ones(2))) != static(Node(None))
@@ -178,19 +182,19 @@ def test_differences_see_what_is_in_no_leaf() -> None:
 
 def test_strong_arrays_have_no_weak_type_and_the_same_value() -> None:
     for value in (1.0, 2, jnp.asarray(3.0), np.ones(2)):
-        array = _tree.strong(value)
+        array = _tree.strip_weak_type(value)
         assert isinstance(array, jax.Array) and not array.weak_type
         assert array.tolist() == np.asarray(value).tolist()
 
 
 def test_a_canonical_tree_has_only_strong_jax_arrays() -> None:
-    made = _tree.canonical(Node(np.ones(2), rate=[jnp.asarray(1.0), 2.0]))
+    made = _tree.as_jax_arrays(Node(np.ones(2), rate=[jnp.asarray(1.0), 2.0]))
     assert isinstance(made.weight, jax.Array) and not made.rate[0].weak_type
     assert made.rate[1] == 2.0 and isinstance(made.rate[1], float)
 
 
 def test_shapes_stand_in_for_arrays_and_forget_weak_types() -> None:
-    made = _tree.shapes({"a": jnp.asarray(1.0), "b": 3, "c": np.ones(2)})
+    made = _tree.shape_structs({"a": jnp.asarray(1.0), "b": 3, "c": np.ones(2)})
     assert made == {
         "a": jax.ShapeDtypeStruct((), jnp.float32),
         "b": 3,
@@ -221,7 +225,7 @@ def test_one_array_in_two_places_is_copied_apart_with_a_warning() -> None:
     with pytest.warns(
         UserWarning, match=r"`model\['b'\].weight` and `model\['a'\].weight`.*Shared"
     ):
-        apart = _tree.untied(tree, root="model")
+        apart = _tree.copy_tied(tree, root="model")
     assert apart["a"].weight is shared and apart["b"].weight is not shared
     assert apart["b"].weight.tolist() == [1, 1] and apart["c"] is tree["c"]
 
@@ -231,19 +235,19 @@ def test_equinox_shared_is_not_taken_for_an_alias() -> None:
     tied = eqx.nn.Shared(pair, lambda p: p[1], lambda p: p[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _tree.untied(tied, root="model")
+        _tree.copy_tied(tied, root="model")
 
 
 def test_the_first_leaf_of_a_kind_is_found_by_its_path() -> None:
     tree = {"a": 1, "b": [jnp.ones(2), jax.random.key(0)]}
-    assert _tree.first(_tree.is_typed_key, tree, "model") == "model['b'][1]"
-    assert _tree.first(lambda leaf: leaf == 9, {"a": 1}, "model") is None
+    assert _tree.find_path(_tree.is_typed_key, tree, "model") == "model['b'][1]"
+    assert _tree.find_path(lambda leaf: leaf == 9, {"a": 1}, "model") is None
 
 
 def test_size_counts_numbers_and_bytes_of_arrays_alone() -> None:
     tree = {"a": jnp.ones((2, 3)), "b": np.zeros(4, np.int8), "c": 3.0}
-    assert _tree.size(tree | {"d": jax.ShapeDtypeStruct((5,), jnp.float32)}) == (15, 48)
-    assert _tree.size({}) == (0, 0)
+    assert _tree.count_and_bytes(tree | {"d": jax.ShapeDtypeStruct((5,), jnp.float32)}) == (15, 48)
+    assert _tree.count_and_bytes({}) == (0, 0)
 
 
 def test_fields_are_set_past_the_constructor_on_a_new_module() -> None:

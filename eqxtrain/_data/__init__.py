@@ -9,10 +9,10 @@ from .as_source import as_source as as_source, named_sets as named_sets
 from .batch import (
     Batch as Batch,
     Masked as Masked,
-    bare as bare,
-    named as named,
-    pack as pack,
-    size as size,
+    make_batch as make_batch,
+    num_rows as num_rows,
+    step_arguments as step_arguments,
+    strip_mask as strip_mask,
 )
 from .coerce import take as take
 from .iterables import IterableSource as IterableSource
@@ -20,10 +20,10 @@ from .map_dataset import ExampleSource as ExampleSource
 from .order import Order as Order
 from .random_access import RowSource as RowSource
 from .source import (
-    Cut as Cut,
+    Batching as Batching,
     Position as Position,
     Reader as Reader,
     Remainder as Remainder,
     Source as Source,
 )
-from .stack import Stack as Stack, alone as alone
+from .stack import Stack as Stack, stack_of_one as stack_of_one

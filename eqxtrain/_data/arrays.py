@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._tree import paths
-from .batch import Batch, Masked, pack, padded
+from .batch import Batch, Masked, make_batch, pad_batch
 from .coerce import as_columns, is_sparse, take, take_into
 from .order import Order
-from .prefetch import Prefetched
+from .prefetch import PrefetchIterator
 from .random_access import RowReader, RowSource
-from .source import Cut
-from .stack import Stack, empty
+from .source import Batching
+from .stack import Stack, aligned_empty
 
 
 class ArraySource(RowSource):
@@ -37,12 +37,12 @@ class ArraySource(RowSource):
 
     def read(
         self,
-        cut: Cut,
+        batching: Batching,
         *,
         wanted: Callable[[], bool] = lambda: True,
         limit: int | None = None,
     ) -> "ArrayReader":
-        return ArrayReader(self, cut, wanted)
+        return ArrayReader(self, batching, wanted)
 
 
 class ArrayReader(RowReader[ArraySource]):
@@ -54,8 +54,12 @@ class ArrayReader(RowReader[ArraySource]):
 
     def first(self) -> Batch:
         """The first examples as they stand: a batch like those to come."""
-        batch = self.source.take(slice(self.cut.batch_size))
-        return padded(batch, self.cut.batch_size) if self.cut.remainder == "pad" else batch
+        batch = self.source.take(slice(self.batching.batch_size))
+        return (
+            pad_batch(batch, self.batching.batch_size)
+            if self.batching.remainder == "pad"
+            else batch
+        )
 
     def stacks(
         self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
@@ -70,16 +74,16 @@ class ArrayReader(RowReader[ArraySource]):
         if len(parts) == 1 or (self.order is None and not sparse):
             yield from make()
             return
-        with Prefetched(make, ahead=1, wanted=self.wanted, name="eqxtrain-data") as ready:
+        with PrefetchIterator(make, ahead=1, wanted=self.wanted, name="eqxtrain-data") as ready:
             yield from ready
 
     def _parts(
         self, capacity: Callable[[Batch], int], most: int | None
     ) -> list[tuple[int, int, int, int]]:
         """The stacks to make: the first batch, how many, of how many rows, and for how many."""
-        size, start = self.cut.batch_size, self.at
+        size, start = self.batching.batch_size, self.at
         stop = self.batches if most is None else min(self.batches, start + most)
-        whole = self.source.length // size if self.cut.remainder == "keep" else self.batches
+        whole = self.source.length // size if self.batching.remainder == "keep" else self.batches
         parts: list[tuple[int, int, int, int]] = []
         if start < min(whole, stop):
             room = capacity(self.first())
@@ -93,7 +97,7 @@ class ArrayReader(RowReader[ArraySource]):
     def _stack(
         self, order: np.ndarray | None, first: int, steps: int, size: int, capacity: int
     ) -> Stack:
-        start = first * self.cut.batch_size
+        start = first * self.batching.batch_size
         stop = min(start + steps * size, self.source.length)
         span = slice(start, stop)
         rows = span if order is None else order[span]
@@ -103,13 +107,13 @@ class ArrayReader(RowReader[ArraySource]):
             shape = (capacity, size, *leaf.shape[1:])
             if order is None and count == full and not is_sparse(leaf):
                 return leaf[span].reshape(shape)
-            buffer = empty((full, *leaf.shape[1:]), leaf.dtype)
+            buffer = aligned_empty((full, *leaf.shape[1:]), leaf.dtype)
             take_into(leaf, rows, buffer[:count])
             buffer[count : steps * size] = buffer[count - 1]  # padding, if any
             return buffer.reshape(shape)
 
         batch = jax.tree.map(cut, self.source.tree)
-        if self.cut.remainder != "pad":
+        if self.batching.remainder != "pad":
             return Stack(batch, steps, size)
         mask = (np.arange(full) < count).reshape(capacity, size)
         return Stack(Masked(batch, mask), steps, size)
@@ -131,7 +135,7 @@ def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> A
         raise TypeError("There is no data: `x` is None.")
     columns = {name: as_columns(tree, name) for name, tree in given.items()}
     _check_lengths([leaf for name, tree in columns.items() for leaf in paths(tree, name)])
-    return ArraySource(pack(columns["x"], columns["y"], columns["sample_weight"]))
+    return ArraySource(make_batch(columns["x"], columns["y"], columns["sample_weight"]))
 
 
 def _check_lengths(leaves: list[tuple[str, Any]]) -> None:

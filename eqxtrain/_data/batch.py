@@ -25,7 +25,7 @@ class Masked(NamedTuple):
     mask: Any
 
 
-def pack(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
+def make_batch(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
     """Inputs, labels and weights as one batch. A mapping without `y` stays one."""
     if y is None and isinstance(x, Mapping):
         if sample_weight is not None and "sample_weight" in x:
@@ -39,7 +39,7 @@ def pack(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Batch:
     return (x, y) if sample_weight is None else (x, y, sample_weight)
 
 
-def named(batch: Batch) -> dict[str, Any]:
+def step_arguments(batch: Batch) -> dict[str, Any]:
     """The parts of a batch by the names that a step may ask for.
 
     `y_true` is left out where there are no labels. The keys of a mapping stand among them, but for
@@ -47,7 +47,7 @@ def named(batch: Batch) -> dict[str, Any]:
     without its labels and weights.
     """
     if isinstance(batch, Masked):
-        return named(batch.batch) | {"mask": batch.mask}
+        return step_arguments(batch.batch) | {"mask": batch.mask}
     names: dict[str, Any] = {"batch": batch, "sample_weight": None}
     if isinstance(batch, Mapping):
         held_out = FROM_BATCH & batch.keys()
@@ -66,28 +66,28 @@ def named(batch: Batch) -> dict[str, Any]:
     return names
 
 
-def size(batch: Batch) -> int:
+def num_rows(batch: Batch) -> int:
     """How many rows a batch has, padding included."""
     return next(int(np.shape(leaf)[0]) for leaf in jax.tree.leaves(batch))
 
 
-def bare(batch: Batch) -> Batch:
+def strip_mask(batch: Batch) -> Batch:
     """A batch without its mask."""
     return batch.batch if isinstance(batch, Masked) else batch
 
 
-def padded(batch: Batch, rows: int) -> Masked:
+def pad_batch(batch: Batch, rows: int) -> Masked:
     """A batch of the host, filled up to so many rows with copies of its last.
 
     What stands there counts nowhere, but it is computed with: a row that is real gives nothing
     that is not finite, as zeros might.
     """
-    count = size(batch)
+    count = num_rows(batch)
     fill = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], rows - count, axis=0)])
     return Masked(jax.tree.map(fill, batch), np.arange(rows) < count)
 
 
-def real(batch: Batch) -> Batch:
+def drop_padding(batch: Batch) -> Batch:
     """A batch of the host without the rows that fill it up."""
     if not isinstance(batch, Masked):
         return batch

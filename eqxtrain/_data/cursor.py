@@ -13,7 +13,7 @@ _EVERY = {"get_state": 1, "state_dict": 16}
 """After how many batches each is asked: the second gathers what its workers are at, which costs."""
 
 
-class Mark(NamedTuple):
+class StreamPosition(NamedTuple):
     """A position in what an iterable gives.
 
     **Arguments:**
@@ -43,7 +43,7 @@ class Cursor(NamedTuple):
     every: int = 1
 
 
-def opened(iterable: Any, mark: Mark) -> Cursor:
+def open_at(iterable: Any, mark: StreamPosition) -> Cursor:
     """An iterator over `iterable` that stands at `mark`.
 
     One that can restore its position is asked to; what is indexed begins there; all else is
@@ -51,20 +51,20 @@ def opened(iterable: Any, mark: Mark) -> Cursor:
     """
     if is_indexed(iterable):
         return Cursor(_indexed(iterable, mark.batches))
-    pair = pair_of(iterable)
+    pair = state_methods(iterable)
     if pair is not None and not isinstance(iterable, Iterator):
         if mark.state is not None and _is_of_huggingface(iterable):
-            iterable = _twin(iterable)  # it would begin there in all later passes, too
+            iterable = shallow_copy(iterable)  # it would begin there in all later passes, too
         return _cursor(iterable, pair, mark, lambda: iter(iterable))
     items = iter(iterable)
-    if (pair := pair_of(items)) is not None:
+    if (pair := state_methods(items)) is not None:
         return _cursor(items, pair, mark, lambda: items)
     _replay(items, mark.batches)
     return Cursor(items)
 
 
 def _cursor(
-    owner: Any, pair: tuple[str, str], mark: Mark, begun: Callable[[], Iterator[Any]]
+    owner: Any, pair: tuple[str, str], mark: StreamPosition, begun: Callable[[], Iterator[Any]]
 ) -> Cursor:
     """Of what keeps its own position: `owner` tells and takes it, by the methods of that name."""
     get, put = pair
@@ -95,14 +95,14 @@ def _is_of_huggingface(x: Any) -> bool:
     return type(x).__module__.split(".")[0] == "datasets"
 
 
-def _twin(x: Any) -> Any:
+def shallow_copy(x: Any) -> Any:
     """A shallow copy, past what a class makes of being copied."""
     twin = object.__new__(type(x))
     vars(twin).update(vars(x))
     return twin
 
 
-def pair_of(x: Any) -> tuple[str, str] | None:
+def state_methods(x: Any) -> tuple[str, str] | None:
     """The names of the methods by which `x` tells its position, and takes one."""
     for pair in _PAIRS:
         if all(callable(getattr(x, name, None)) for name in pair):

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from .batch import Batch
-from .cursor import Mark
-from .prefetch import Prefetched
-from .stack import Stack, stacked
+from .cursor import StreamPosition
+from .prefetch import PrefetchIterator
+from .stack import Stack, stack_batches
 
 _AHEAD = 16
 """How many batches may be ready, and how many of them a stack takes."""
@@ -32,7 +32,7 @@ class Item(NamedTuple):
     """
 
     batch: Batch
-    behind: Mark
+    behind: StreamPosition
 
 
 class Feed:
@@ -58,7 +58,7 @@ class Feed:
             with jax.enable_x64(wide), contextlib.closing(items()) as made:
                 yield from itertools.islice(made, limit)
 
-        self._ready = Prefetched(make, ahead=1, wanted=wanted, name="eqxtrain-data")
+        self._ready = PrefetchIterator(make, ahead=1, wanted=wanted, name="eqxtrain-data")
         self._wanted = wanted
         self.ended = False  # whether `stacks` came to the end, wherever the thread already is
         self._peeked: collections.deque[Item] = collections.deque()
@@ -101,7 +101,7 @@ class Feed:
                 items.append(another)
             given += len(items)
             self._given.extend(items)
-            yield stacked([item.batch for item in items], room)
+            yield stack_batches([item.batch for item in items], room)
 
     def ran(self, steps: int) -> Item:
         """Count so many batches as consumed; gives the last of them."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .batch import Batch, padded, size
+from .batch import Batch, num_rows, pad_batch
 from .coerce import as_batch
-from .cursor import Cursor, Mark, is_indexed, is_persistent, opened, pair_of
+from .cursor import Cursor, StreamPosition, is_indexed, is_persistent, open_at, state_methods
 from .feed import Feed, Item
-from .iterator_state import Standing, standing
+from .iterator_state import IteratorState, state_of
 from .order import Order
-from .source import Cut, Position, Reader, Source, check_position
+from .source import Batching, Position, Reader, Source, check_position
 from .stack import Stack
 
 _REMEDY = (
@@ -48,7 +48,7 @@ class IterableSource(Source):
         self.once = not self._called and _is_once(batches)
         self.passes = 0
 
-    def steps(self, cut: Cut) -> int | float | None:
+    def steps(self, batching: Batching) -> int | float | None:
         """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
         return None if self._called else _length(self._batches)
 
@@ -68,7 +68,7 @@ class IterableSource(Source):
         - `name`: what the user knows the other one as.
         """
         same = isinstance(other, IterableSource) and other._batches is self._batches
-        has_one = self.once or pair_of(self._batches) or is_persistent(self._batches)
+        has_one = self.once or state_methods(self._batches) or is_persistent(self._batches)
         if same and has_one:
             raise ValueError(
                 f"`x` and `{name}` are one `{type(self._batches).__name__}`, which keeps a single "
@@ -77,15 +77,15 @@ class IterableSource(Source):
 
     def read(
         self,
-        cut: Cut,
+        batching: Batching,
         *,
         wanted: Callable[[], bool] = lambda: True,
         limit: int | None = None,
     ) -> "IterableReader":
         """A reader of these batches."""
-        return IterableReader(self, cut, wanted, limit)
+        return IterableReader(self, batching, wanted, limit)
 
-    def items(self, mark: Mark, *, sought: bool) -> Generator[Item, None, None]:
+    def items(self, mark: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
         """The batches of a pass, checked and copied, from `mark` on.
 
         **Arguments:**
@@ -100,18 +100,18 @@ class IterableSource(Source):
         self.passes += 1
         begin, behind = mark, mark
         if self.once and sought and mark.state is not None:
-            standing(self._batches).forget()
+            state_of(self._batches).forget()
         elif self.once:
-            begin = Mark(self._ahead(mark))
-            for item in standing(self._batches).take_unread():
+            begin = StreamPosition(self._ahead(mark))
+            for item in state_of(self._batches).take_unread():
                 if begin.batches > 0:
-                    begin = Mark(begin.batches - 1)
+                    begin = StreamPosition(begin.batches - 1)
                 else:
                     behind = item.behind
                     yield item
-        yield from self._from(opened(self._made(), begin), behind)
+        yield from self._from(open_at(self._made(), begin), behind)
 
-    def _from(self, cursor: Cursor, behind: Mark) -> Generator[Item, None, None]:
+    def _from(self, cursor: Cursor, behind: StreamPosition) -> Generator[Item, None, None]:
         """What a cursor gives that stands behind so many batches."""
         count, state, state_at = behind
         try:
@@ -119,7 +119,7 @@ class IterableSource(Source):
                 count += 1
                 if cursor.state is not None and (count - 1) % cursor.every == 0:
                     state, state_at = copy.deepcopy(cursor.state()), count
-                yield Item(as_batch(batch), Mark(count, state, state_at))
+                yield Item(as_batch(batch), StreamPosition(count, state, state_at))
         finally:
             made = cursor.items is not self._batches  # what is the user's own goes on
             if made and hasattr(cursor.items, "close"):
@@ -134,9 +134,9 @@ class IterableSource(Source):
             )
         return batches
 
-    def _ahead(self, mark: Mark) -> int:
+    def _ahead(self, mark: StreamPosition) -> int:
         """How many batches lie between where the user's own iterator is and `mark`."""
-        taken = standing(self._batches).mark.batches
+        taken = state_of(self._batches).mark.batches
         if mark.batches < taken:
             raise ValueError(
                 f"`position` is behind {mark.batches} batches, but {taken} were taken from this "
@@ -145,15 +145,15 @@ class IterableSource(Source):
         return mark.batches - taken
 
     @property
-    def begun(self) -> tuple[Mark, int]:
+    def begun(self) -> tuple[StreamPosition, int]:
         """Where the first pass begins, and how many rows its first batch had."""
-        where = standing(self._batches) if self.once else Standing()
+        where = state_of(self._batches) if self.once else IteratorState()
         return where.mark, where.rows
 
-    def leave(self, mark: Mark, rows: int, feed: Feed) -> None:
+    def leave(self, mark: StreamPosition, rows: int, feed: Feed) -> None:
         """End a reader's reading ahead, for whoever reads the user's own iterator next."""
         if self.once:
-            standing(self._batches).leave(mark, rows, feed)
+            state_of(self._batches).leave(mark, rows, feed)
         else:
             feed.close()
 
@@ -162,10 +162,14 @@ class IterableReader(Reader):
     """Reads an iterable: its batches are made in a thread, a bounded number ahead."""
 
     def __init__(
-        self, source: IterableSource, cut: Cut, wanted: Callable[[], bool], limit: int | None
+        self,
+        source: IterableSource,
+        batching: Batching,
+        wanted: Callable[[], bool],
+        limit: int | None,
     ) -> None:
         self._source = source
-        self._cut = cut
+        self._batching = batching
         self._wanted = wanted
         self._limit = None if limit is None else max(limit, 1)  # `first` may ask for one
         self._feed: Feed | None = None
@@ -191,8 +195,8 @@ class IterableReader(Reader):
     @property
     def left(self) -> int | None:
         """How many batches the pass under way still has, if that is known."""
-        steps = self._source.steps(self._cut)
-        if not isinstance(steps, int) or self._cut.remainder == "drop":
+        steps = self._source.steps(self._batching)
+        if not isinstance(steps, int) or self._batching.remainder == "drop":
             return None
         return max(steps - self._at.batches, 0) or steps
 
@@ -221,15 +225,15 @@ class IterableReader(Reader):
             self._feed = Feed(lambda: self._items(mark), self._wanted, self._limit)
         return self._feed
 
-    def _items(self, mark: Mark) -> Generator[Item, None, None]:
+    def _items(self, mark: StreamPosition) -> Generator[Item, None, None]:
         """The batches of a pass, those shorter than its first one dealt with."""
         with contextlib.closing(self._source.items(mark, sought=self._sought)) as items:
             for item in items:
-                rows = size(item.batch)
+                rows = num_rows(item.batch)
                 self._rows = self._rows or rows
-                if self._cut.remainder == "pad":
-                    yield item._replace(batch=padded(item.batch, max(rows, self._rows)))
-                elif self._cut.remainder == "keep" or rows >= self._rows:
+                if self._batching.remainder == "pad":
+                    yield item._replace(batch=pad_batch(item.batch, max(rows, self._rows)))
+                elif self._batching.remainder == "keep" or rows >= self._rows:
                     yield item
 
     def ran(self, steps: int) -> None:
@@ -249,7 +253,7 @@ class IterableReader(Reader):
         """Go where another reader stood."""
         where = dict(check_position(position, batches=0, state=None, state_at=0, rows=0))
         self._rows, self._sought = where.pop("rows"), True
-        self._at = Mark(**where)
+        self._at = StreamPosition(**where)
         self._goes_on = self._at.batches > 0
 
     def restart(self) -> None:
@@ -259,7 +263,7 @@ class IterableReader(Reader):
 
     def _begin(self) -> None:
         self.close()
-        self._at, self._goes_on, self._sought = Mark(), False, False
+        self._at, self._goes_on, self._sought = StreamPosition(), False, False
 
     def close(self) -> None:
         """End what was begun for reading ahead."""

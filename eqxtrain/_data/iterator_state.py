@@ -6,8 +6,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from .batch import real
-from .cursor import Mark
+from .batch import drop_padding
+from .cursor import StreamPosition
 from .feed import Feed, Item
 
 _MOST_HELD = 4
@@ -15,7 +15,7 @@ _MOST_HELD = 4
 
 
 @dataclasses.dataclass
-class Standing:
+class IteratorState:
     """What became of an iterator so far.
 
     **Arguments:**
@@ -24,14 +24,14 @@ class Standing:
     - `rows`: how many rows its first batch had; 0 if that was not seen.
     - `unread`: what was taken from it beyond those, in order: whoever reads it next begins there.
     - `error`: what it raised when it was asked for more.
-    - `left_behind`: who still waits for a batch of it, in a thread that nobody waited for.
+    - `abandoned_feed`: who still waits for a batch of it, in a thread that nobody waited for.
     """
 
-    mark: Mark = dataclasses.field(default_factory=Mark)
+    mark: StreamPosition = dataclasses.field(default_factory=StreamPosition)
     rows: int = 0
     unread: collections.deque[Item] = dataclasses.field(default_factory=collections.deque)
     error: BaseException | None = None
-    left_behind: Feed | None = None
+    abandoned_feed: Feed | None = None
 
     def take_unread(self) -> Iterator[Item]:
         """What was taken before, and then what was raised."""
@@ -52,36 +52,36 @@ class Standing:
         self.error = None
 
     def _wait(self) -> None:
-        if self.left_behind is not None:
-            feed, self.left_behind = self.left_behind, None
+        if self.abandoned_feed is not None:
+            feed, self.abandoned_feed = self.abandoned_feed, None
             feed.join()
             self._keep(feed, at_end=True)
 
-    def leave(self, mark: Mark, rows: int, feed: Feed) -> None:
+    def leave(self, mark: StreamPosition, rows: int, feed: Feed) -> None:
         """Remember where a reader left it, which had these in hand."""
         self.mark, self.rows = mark, rows
         self._keep(feed, at_end=False)
         if feed.is_alive:
-            self.left_behind = feed
+            self.abandoned_feed = feed
 
     def _keep(self, feed: Feed, *, at_end: bool) -> None:
-        items = [item._replace(batch=real(item.batch)) for item in feed.close()]
+        items = [item._replace(batch=drop_padding(item.batch)) for item in feed.close()]
         self.unread = collections.deque(
             [*self.unread, *items] if at_end else [*items, *self.unread]
         )
         self.error = feed.error or self.error
 
 
-_weakly: dict[int, tuple[Any, Standing]] = {}
-_held: dict[int, tuple[Any, Standing]] = {}
+_weakly: dict[int, tuple[Any, IteratorState]] = {}
+_held: dict[int, tuple[Any, IteratorState]] = {}
 
 
-def standing(iterator: Any) -> Standing:
+def state_of(iterator: Any) -> IteratorState:
     """Where the iterator was left; at its beginning, as far as we know, if nobody left it."""
     key = id(iterator)
     if (found := _weakly.get(key) or _held.get(key)) is not None:
         return found[1]
-    made = Standing()
+    made = IteratorState()
     try:
         _weakly[key] = (weakref.ref(iterator, lambda _: _weakly.pop(key, None)), made)
     except TypeError:

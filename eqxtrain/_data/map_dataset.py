@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from .._types import PyTree
-from .batch import Batch, padded
+from .batch import Batch, pad_batch
 from .coerce import as_columns
-from .cursor import Mark
+from .cursor import StreamPosition
 from .feed import Feed, Item
 from .order import Order
 from .random_access import RowReader, RowSource
-from .source import Cut
+from .source import Batching
 from .stack import Stack
 
 
@@ -51,12 +51,12 @@ class ExampleSource(RowSource):
 
     def read(
         self,
-        cut: Cut,
+        batching: Batching,
         *,
         wanted: Callable[[], bool] = lambda: True,
         limit: int | None = None,
     ) -> "ExampleReader":
-        return ExampleReader(self, cut, wanted)
+        return ExampleReader(self, batching, wanted)
 
 
 class ExampleReader(RowReader[ExampleSource]):
@@ -66,10 +66,14 @@ class ExampleReader(RowReader[ExampleSource]):
 
     def first(self) -> Batch:
         """The first examples as they stand: a batch like those to come."""
-        return self._padded(self.source.take(slice(0, self.cut.batch_size)))
+        return self._padded(self.source.take(slice(0, self.batching.batch_size)))
 
     def _padded(self, batch: Batch) -> Batch:
-        return padded(batch, self.cut.batch_size) if self.cut.remainder == "pad" else batch
+        return (
+            pad_batch(batch, self.batching.batch_size)
+            if self.batching.remainder == "pad"
+            else batch
+        )
 
     def stacks(
         self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
@@ -81,11 +85,11 @@ class ExampleReader(RowReader[ExampleSource]):
         yield from self._feed.stacks(capacity, most)
 
     def _items(self, start: int) -> Generator[Item, None, None]:
-        rows, size = self.rows(), self.cut.batch_size
+        rows, size = self.rows(), self.batching.batch_size
         for i in range(start, self.batches):
             span = slice(i * size, min((i + 1) * size, self.source.length))
             batch = self.source.take(span if rows is None else rows[span])
-            yield Item(self._padded(batch), Mark(i + 1))
+            yield Item(self._padded(batch), StreamPosition(i + 1))
 
     def ran(self, steps: int) -> None:
         assert self._feed is not None

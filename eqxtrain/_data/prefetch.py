@@ -19,7 +19,7 @@ _PATIENCE = 5.0
 """Seconds for which a producer may finish its last item after nobody wants it."""
 
 
-class Prefetched(Generic[T]):
+class PrefetchIterator(Generic[T]):
     """The items of an iterator, produced in a thread while this one does something else.
 
     The thread begins with the first item that is asked for. A context manager: its end is the end
@@ -53,7 +53,7 @@ class Prefetched(Generic[T]):
             target=context.run, args=(self._produce, make), name=name, daemon=True
         )
 
-    def __enter__(self) -> "Prefetched[T]":
+    def __enter__(self) -> "PrefetchIterator[T]":
         return self
 
     def __exit__(

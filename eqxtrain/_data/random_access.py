@@ -11,7 +11,7 @@ import numpy as np
 from .._types import Self
 from .batch import Batch
 from .order import Order
-from .source import Cut, Position, Reader, Source, check_position
+from .source import Batching, Position, Reader, Source, check_position
 
 
 class RowSource(Source):
@@ -36,16 +36,16 @@ class RowSource(Source):
     def part(self, rows: slice) -> Self:
         """The examples at `rows` as a source of their own."""
 
-    def steps(self, cut: Cut) -> int:
+    def steps(self, batching: Batching) -> int:
         """How many batches a pass has."""
-        if cut.remainder != "drop":
-            return math.ceil(self.length / cut.batch_size)
-        if self.length < cut.batch_size:
+        if batching.remainder != "drop":
+            return math.ceil(self.length / batching.batch_size)
+        if self.length < batching.batch_size:
             raise ValueError(
                 f'`remainder="drop"` leaves no batch: there are {self.length} examples, fewer than '
-                f"`batch_size={cut.batch_size}`. Choose a smaller one, or keep the remainder."
+                f"`batch_size={batching.batch_size}`. Choose a smaller one, or keep the remainder."
             )
-        return self.length // cut.batch_size
+        return self.length // batching.batch_size
 
     def check_passes(self, passes: int, name: str) -> None:
         """There can be as many passes as one likes."""
@@ -77,20 +77,20 @@ class RowReader(Reader, Generic[S]):
     - `wanted`: whether to go on waiting for the next batch.
     """
 
-    def __init__(self, source: S, cut: Cut, wanted: Callable[[], bool]) -> None:
+    def __init__(self, source: S, batching: Batching, wanted: Callable[[], bool]) -> None:
         self.source = source
-        self.cut = cut.of_rows(source.length)
+        self.batching = batching.of_rows(source.length)
         self.wanted = wanted
-        self.batches = source.steps(cut)
+        self.batches = source.steps(batching)
         self.at = 0
         self.order: Order | None = None
         self._rows: np.ndarray | None = None
 
     def upcoming(self, most: int | None = None) -> list[Batch]:
         """A batch of each shape, or its shapes, that the pass will have."""
-        first, rest = self.first(), self.source.length % self.cut.batch_size
+        first, rest = self.first(), self.source.length % self.batching.batch_size
         ends = most is None or self.at + most >= self.batches
-        if self.cut.remainder != "keep" or not ends or rest in (0, self.source.length):
+        if self.batching.remainder != "keep" or not ends or rest in (0, self.source.length):
             return [first]
         short = lambda leaf: jax.ShapeDtypeStruct((rest, *leaf.shape[1:]), leaf.dtype)
         return [first, jax.tree.map(short, first)]
@@ -98,7 +98,9 @@ class RowReader(Reader, Generic[S]):
     @property
     def will_pad(self) -> bool:
         """Whether some rows of a pass will be padding."""
-        return self.cut.remainder == "pad" and self.source.length % self.cut.batch_size != 0
+        return (
+            self.batching.remainder == "pad" and self.source.length % self.batching.batch_size != 0
+        )
 
     @property
     def left(self) -> int:
@@ -124,18 +126,19 @@ class RowReader(Reader, Generic[S]):
     def position(self) -> Position:
         """How many examples of the pass are consumed, of how many, and its order."""
         order = None if self.order is None or self.at == 0 else [*self.order.key, self.order.step]
-        examples = self.at * self.cut.batch_size
+        examples = self.at * self.batching.batch_size
         return {"examples": examples, "of": self.source.length, "order": order}
 
     def seek(self, position: Position) -> None:
         """Go where another reader stood."""
         where = check_position(position, examples=0, of=0, order=None)
-        at, rest = divmod(where["examples"], self.cut.batch_size)
+        at, rest = divmod(where["examples"], self.batching.batch_size)
         if rest or at >= self.batches or where["of"] != self.source.length:
             raise ValueError(
                 f"`position` is behind {where['examples']} of {where['of']} examples, where no "
                 f"batch begins: there are {self.source.length} examples, and `batch_size` is "
-                f"{self.cut.batch_size}. Go on with the data and the batch size that it came from."
+                f"{self.batching.batch_size}. Go on with the data and the batch size that it came "
+                "from."
             )
         self.at, self.order, self._rows = at, _order(where["order"]), None
 

@@ -16,7 +16,7 @@ Position = dict[str, Any]
 """Where the next batch comes from; plain data, apart from what an iterator of others gave."""
 
 
-class Cut(NamedTuple):
+class Batching(NamedTuple):
     """How data are cut into batches.
 
     **Arguments:**
@@ -29,7 +29,7 @@ class Cut(NamedTuple):
     batch_size: int
     remainder: Remainder = "keep"
 
-    def of_rows(self, rows: int) -> "Cut":
+    def of_rows(self, rows: int) -> "Batching":
         """The same for so many rows, which are not filled up to more than there are."""
         return self._replace(batch_size=min(self.batch_size, rows)) if self.pads else self
 
@@ -38,7 +38,7 @@ class Cut(NamedTuple):
         """Whether a batch with fewer rows is filled up."""
         return self.remainder == "pad"
 
-    def for_validation(self) -> "Cut":
+    def for_validation(self) -> "Batching":
         """The same, but dropping nothing: that is for training, what is measured is it whole."""
         return self._replace(remainder="keep") if self.remainder == "drop" else self
 
@@ -121,7 +121,7 @@ class Source(abc.ABC):
     """Data as people gave them, checked."""
 
     @abc.abstractmethod
-    def steps(self, cut: Cut) -> int | float | None:
+    def steps(self, batching: Batching) -> int | float | None:
         """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
 
     @abc.abstractmethod
@@ -131,7 +131,7 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(
         self,
-        cut: Cut,
+        batching: Batching,
         *,
         wanted: Callable[[], bool] = lambda: True,
         limit: int | None = None,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .batch import Batch, size
+from .batch import Batch, num_rows
 
 _ALIGNMENT = 64
 """In bytes. XLA's CPU backend reads memory that begins at a multiple of it without a copy."""
@@ -27,7 +27,7 @@ class Stack(NamedTuple):
     rows: int
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array of the host that a device on the host can take as it is."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
@@ -36,20 +36,20 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + count].view(dtype).reshape(shape)
 
 
-def alone(batch: Batch) -> Stack:
+def stack_of_one(batch: Batch) -> Stack:
     """A stack of one batch."""
-    return Stack(jax.tree.map(lambda leaf: np.asarray(leaf)[None], batch), 1, size(batch))
+    return Stack(jax.tree.map(lambda leaf: np.asarray(leaf)[None], batch), 1, num_rows(batch))
 
 
-def stacked(batches: Sequence[Batch], capacity: int) -> Stack:
+def stack_batches(batches: Sequence[Batch], capacity: int) -> Stack:
     """A stack of batches of one shape."""
     if capacity == 1:
-        return alone(batches[0])
+        return stack_of_one(batches[0])
 
     def fill(*leaves: Any) -> np.ndarray:
-        buffer = empty((capacity, *leaves[0].shape), leaves[0].dtype)
+        buffer = aligned_empty((capacity, *leaves[0].shape), leaves[0].dtype)
         for i, leaf in enumerate(leaves):
             buffer[i] = leaf
         return buffer
 
-    return Stack(jax.tree.map(fill, *batches), len(batches), size(batches[0]))
+    return Stack(jax.tree.map(fill, *batches), len(batches), num_rows(batches[0]))

@@ -9,16 +9,16 @@ import numpy as np
 from .. import _tree
 from .._types import PyTree
 from ..metrics import _logs
-from .step import Called
+from .step import CallOutput
 
 
 class _InFlight(NamedTuple):
-    called: Called
+    called: CallOutput
     emitted_static: _tree.Static
     span: tuple[int, int]
 
 
-class Calls:
+class CallQueue:
     """A queue of calls: bounded, so that the host does not run ahead without end.
 
     **Arguments:**
@@ -30,7 +30,7 @@ class Calls:
         self._most = most
         self._in_flight: collections.deque[_InFlight] = collections.deque()
         self._fetched: list[PyTree] = []
-        self._last: Called | None = None
+        self._last: CallOutput | None = None
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -40,7 +40,7 @@ class Calls:
         while len(self._in_flight) >= self._most:
             self._finish_one()
 
-    def add(self, called: Called, emitted_static: _tree.Static, span: tuple[int, int]) -> None:
+    def add(self, called: CallOutput, emitted_static: _tree.Static, span: tuple[int, int]) -> None:
         """Take a call in that has begun.
 
         **Arguments:**
@@ -77,7 +77,11 @@ class Calls:
     def with_emitted(self, metrics: PyTree) -> PyTree:
         """Accumulators with what was emitted in its place; waits for all calls."""
         self.wait()
-        return _logs.put_back(metrics, _logs.joined(self._fetched)) if self._fetched else metrics
+        return (
+            _logs.restore_gathers(metrics, _logs.concatenate_gathers(self._fetched))
+            if self._fetched
+            else metrics
+        )
 
     def _finish_one(self) -> None:
         called, static, (start, stop) = self._in_flight.popleft()

@@ -48,18 +48,18 @@ class Traced:
 
     def __init__(self, fn: Callable[..., tuple[PyTree, ...]], *args: PyTree) -> None:
         began = time.perf_counter()
-        flat = [_tree.split(arg) for arg in args]
+        flat = [_tree.partition_leaves(arg) for arg in args]
         statics = [static for _, static in flat]
         out: list[_tree.Static] = []
 
         def on_leaves(*given: Leaves) -> tuple[Leaves, ...]:
             trees = [s.merge(leaves) for s, leaves in zip(statics, given, strict=True)]
-            made = [_tree.split(tree) for tree in fn(*trees)]
+            made = [_tree.partition_leaves(tree) for tree in fn(*trees)]
             out[:] = [static for _, static in made]
-            return tuple([_tree.strong(leaf) for leaf in leaves] for leaves, _ in made)
+            return tuple([_tree.strip_weak_type(leaf) for leaf in leaves] for leaves, _ in made)
 
         self._on_leaves = jax.jit(on_leaves)
-        traced = self._on_leaves.trace(*(_tree.shapes(leaves) for leaves, _ in flat))
+        traced = self._on_leaves.trace(*(_tree.shape_structs(leaves) for leaves, _ in flat))
         self.jaxpr = traced.jaxpr
         self.out = tuple(out)
         self.shapes = tuple(s.merge(leaves) for s, leaves in zip(out, traced.out_info, strict=True))
@@ -118,7 +118,7 @@ class Program:
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
             began = time.perf_counter()
             # shapes would be static to `filter_jit`; zeros that nobody reads take no memory
-            lowered = call.lower(*map(_tree.unshaped, args))
+            lowered = call.lower(*map(_tree.zeros_for_structs, args))
             self.lower_seconds = time.perf_counter() - began
         self._lowered = lowered
 
@@ -260,7 +260,7 @@ def clear_caches() -> None:
     """
     _programs.clear()
     _executables.clear()
-    _record.forget()
+    _record.clear()
     _frozen.forget()
     eqx.clear_caches()
     jax.clear_caches()

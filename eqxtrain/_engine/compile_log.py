@@ -103,6 +103,6 @@ def end(compilation: Compilation) -> None:
             limit.seen.append(compilation)
 
 
-def forget() -> None:
+def clear() -> None:
     """Forget what was compiled."""
     _last_seen.clear()

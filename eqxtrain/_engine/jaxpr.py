@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from .._identity.tokens import PLAIN, Held
+from .._identity.tokens import PLAIN, ByIdentity
 from .._tree import is_typed_key
 
 _MOST_BYTES = 4096
@@ -154,5 +154,5 @@ def _value(value: Any) -> Hashable:
     try:
         hash(value)
     except TypeError:
-        return Held(value)
+        return ByIdentity(value)
     return (type(value), value)

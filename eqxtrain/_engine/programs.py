@@ -17,7 +17,18 @@ from . import (
     cost as _cost,
     recompile_reason as _account,
 )
-from .step import STEPS, Called, Carry, Folded, Kept, Kind, called, fold, fused, single
+from .step import (
+    STEPS,
+    CallOutput,
+    Carry,
+    Consts,
+    StepKind,
+    StepOutput,
+    call_output,
+    fused_program,
+    one_step_program,
+    run_step,
+)
 
 
 class Options(NamedTuple):
@@ -27,7 +38,7 @@ class Options(NamedTuple):
     steps_per_call: _cost.StepsPerCall = "auto"
 
 
-class Call(NamedTuple):
+class CallPlan(NamedTuple):
     """How batches of one shape are run.
 
     **Arguments:**
@@ -58,11 +69,11 @@ class Jit(NamedTuple):
     key: Hashable = None
 
 
-class Made(NamedTuple):
+class CompiledStep(NamedTuple):
     """A program, how it is called, and what its step costs."""
 
     program: "StepProgram"
-    call: Call
+    call: CallPlan
     cost: _cost.Cost
 
 
@@ -152,9 +163,9 @@ class StepProgram:
         """
         return self._compiled([*read, *batches, span], carry, metrics)
 
-    def called(self, leaves: list[Any]) -> Called:
+    def called(self, leaves: list[Any]) -> CallOutput:
         """What a call gave beside what it threads."""
-        return called(leaves, *self._layout)
+        return call_output(leaves, *self._layout)
 
 
 class StepPrograms:
@@ -167,30 +178,34 @@ class StepPrograms:
     - `survey`: what was seen of the learner besides its arrays.
     """
 
-    def __init__(self, kind: Kind, kept: Kept, carry: Carry, jit: Jit, survey: Survey) -> None:
-        self.kind: Kind = kind
+    def __init__(
+        self, kind: StepKind, kept: Consts, carry: Carry, jit: Jit, survey: Survey
+    ) -> None:
+        self.kind: StepKind = kind
         self._jit = jit
         self._survey = survey
         self._owner = type(kept.learner)
         self._parts = len(jax.tree.leaves(kept.batch))
 
-        def step(kept: Kept, carry: Carry) -> tuple[PyTree, ...]:
-            folded = fold(kind, kept, carry)
+        def step(kept: Consts, carry: Carry) -> tuple[PyTree, ...]:
+            folded = run_step(kind, kept, carry)
             return folded.carry, folded.logs, folded.emitted
 
         self._step = _compile.Traced(step, kept, carry)
-        shapes = Folded(*self._step.shapes)
+        shapes = StepOutput(*self._step.shapes)
         self.cost = _cost.cost(self._step.jaxpr.jaxpr)
         self.empty = self._begin(shapes.logs, kept, carry)
-        self.metrics, self.metrics_static = _tree.split(self.empty)
+        self.metrics, self.metrics_static = _tree.partition_leaves(self.empty)
         merge = lambda metrics, logs: (_logs.merge(metrics, logs),)
         self._merge = _compile.Traced(merge, self.empty, shapes.logs)
         self.carry_static, _, self.emitted_static = self._step.out
-        self._emits = _tree.split(shapes.emitted)[0]
+        self._emits = _tree.partition_leaves(shapes.emitted)[0]
         self._seconds = self._step.seconds + self._merge.seconds
-        read, carried = (len(_tree.split(tree)[0]) for tree in (kept, carry))
+        read, carried = (len(_tree.partition_leaves(tree)[0]) for tree in (kept, carry))
         first = read - self._parts  # of the batch's arrays, which are all given
-        kinds = [jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in _tree.split(kept)[0]]
+        kinds = [
+            jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in _tree.partition_leaves(kept)[0]
+        ]
         # zeros can't stand for random keys
         used = [u or is_key for u, is_key in zip(self._step.used(), kinds, strict=False)]
         self._used = [*used[:first], *[True] * self._parts]
@@ -204,34 +219,38 @@ class StepPrograms:
         held = jax.tree.leaves((kept.batch, shapes.emitted, self.empty))
         self._bytes = _cost.nbytes(filter(_tree.is_array, held))
 
-    def _begin(self, logs: Any, kept: Kept, carry: Carry) -> dict[str, Any]:
+    def _begin(self, logs: Any, kept: Consts, carry: Carry) -> dict[str, Any]:
         """Empty accumulators for what the step logs, on the host."""
         empty = _logs.begin(logs)
         if not _tree.same_bits(empty, _logs.begin(logs, fill=1)):
             # its metrics are configured by arrays, which `reset` keeps: take them as they are
-            leaves = [_tree.split(tree)[0] for tree in (_tree.unshaped(kept), carry)]
+            leaves = [
+                _tree.partition_leaves(tree)[0] for tree in (_tree.zeros_for_structs(kept), carry)
+            ]
             _, found, _ = self._step(*leaves)
             empty = _logs.begin(self._step.out[1].merge(found))
         return _tree.to_host(empty)
 
-    def call(self, asked: _cost.StepsPerCall, platform: str) -> Call:
+    def call(self, asked: _cost.StepsPerCall, platform: str) -> CallPlan:
         """How batches of this shape are run."""
         capacity = _cost.stack_capacity(asked, self._bytes, platform)
-        return Call(_cost.steps_per_call(asked, self.cost, capacity, platform), capacity)
+        return CallPlan(_cost.steps_per_call(asked, self.cost, capacity, platform), capacity)
 
-    def program(self, call: Call) -> Made | None:
+    def program(self, call: CallPlan) -> CompiledStep | None:
         """The program of such calls, if it is there."""
         made = self._made.get(call.key)
-        return None if made is None else Made(made, call, self.cost)
+        return None if made is None else CompiledStep(made, call, self.cost)
 
     def select(self, read: Sequence[Any]) -> list[Any]:
         """Those arrays that the step does something with, of what it may read but batches."""
         return [leaf for leaf, used in zip(read, self._used, strict=False) if used]
 
-    def compile(self, call: Call, kept: Kept, carry: Carry) -> Made:
+    def compile(self, call: CallPlan, kept: Consts, carry: Carry) -> CompiledStep:
         """Begin to compile the program of such calls, unless one that does the same is there."""
-        read, carried = (_tree.split(tree)[0] for tree in (kept._replace(batch=None), carry))
-        batch = _tree.split(kept.batch)[0]
+        read, carried = (
+            _tree.partition_leaves(tree)[0] for tree in (kept._replace(batch=None), carry)
+        )
+        batch = _tree.partition_leaves(kept.batch)[0]
         stack = [jax.ShapeDtypeStruct((call.capacity, *x.shape), x.dtype) for x in batch]
         span = jax.ShapeDtypeStruct((2,), jnp.uint32)
         args = ([*self.select(read), *stack, span], carried, self.metrics)
@@ -251,9 +270,9 @@ class StepPrograms:
             compiling = Compiling(STEPS[self.kind], reason, _account.signature(trees), seconds)
             step = self._on_used([*read, *batch])
             fn = (
-                fused(step, self._merge, self._parts, self._emits, call.capacity)
+                fused_program(step, self._merge, self._parts, self._emits, call.capacity)
                 if call.steps > 1
-                else single(step, self._merge, self._parts)
+                else one_step_program(step, self._merge, self._parts)
             )
             fn.__name__ = STEPS[self.kind]  # by which profilers and caches know it
             return _compile.Program(fn, args, jit=self._jit.compile)
@@ -264,7 +283,7 @@ class StepPrograms:
         trace_seconds = self._step.seconds + self._merge.seconds
         made = StepProgram(program, layout, compiling, trace_seconds)
         self._made[call.key] = made
-        return Made(made, call, self.cost)
+        return CompiledStep(made, call, self.cost)
 
     def _on_used(self, read: list[Any]) -> Callable[..., Any]:
         """The step on those arrays that it does something with; zeros stand for the others."""
@@ -288,7 +307,7 @@ class StepPrograms:
         if self._compute is None:
             computed = _logs.not_gathered(self.empty)
             traced = _compile.Traced(lambda metrics: (_logs.compute(metrics),), computed)
-            leaves = _tree.split(computed)[0]
+            leaves = _tree.partition_leaves(computed)[0]
             build = lambda: _compile.Program(lambda leaves: traced(leaves), (leaves,))
             key = ("compute", traced.form(), tuple(_compile.settings().values()))
             self._compute = (_compile.shared(key, build), traced.out[0])
@@ -299,10 +318,10 @@ class StepPrograms:
         program = self.prepare_to_compute()
         assert self._compute is not None
         _, static = self._compute
-        return static.merge(program(_tree.split(dict(metrics))[0])[0])
+        return static.merge(program(_tree.partition_leaves(dict(metrics))[0])[0])
 
 
-def _described(kind: Kind, kept: Kept, carry: Carry) -> dict[str, PyTree]:
+def _described(kind: StepKind, kept: Consts, carry: Carry) -> dict[str, PyTree]:
     """What a program depends on, under the names that people know."""
     return {
         "learner": kept.learner,
@@ -310,7 +329,7 @@ def _described(kind: Kind, kept: Kept, carry: Carry) -> dict[str, PyTree]:
         "state": carry.state,
         "opt_state": kept.opt_state,
         "class_weight": kept.class_weight,
-        "batch": data.bare(kept.batch),
+        "batch": data.strip_mask(kept.batch),
         "mask": kept.batch.mask if isinstance(kept.batch, data.Masked) else None,
     }
 
@@ -326,7 +345,7 @@ def one_of(batches: data.Batch, index: int) -> data.Batch:
 
 
 def run_eagerly(
-    kind: Kind, kept: Kept, carry: Carry, metrics: Mapping[str, Any]
+    kind: StepKind, kept: Consts, carry: Carry, metrics: Mapping[str, Any]
 ) -> tuple[Carry, dict[str, Any], list[PyTree]]:
     """One step as plain Python: what it threads, the accumulators, and what it emitted.
 
@@ -334,6 +353,6 @@ def run_eagerly(
 
     - `metrics`: the accumulators, empty before the first step.
     """
-    folded = fold(kind, kept, carry)
+    folded = run_step(kind, kept, carry)
     merged = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
-    return _tree.canonical(folded.carry), _tree.canonical(merged), folded.emitted
+    return _tree.as_jax_arrays(folded.carry), _tree.as_jax_arrays(merged), folded.emitted

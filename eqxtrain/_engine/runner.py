@@ -13,16 +13,16 @@ from jaxtyping import PyTree
 
 from .. import _data as data, _tree
 from .._identity.survey import Survey
-from .._steps.contract import withhold
-from .._steps.ladder import AbstractLearner, hold_steps
+from .._steps.contract import without_state
+from .._steps.ladder import AbstractLearner, enforce_contracts
 from .._steps.state import at_rest
 from ..metrics import _logs
 from . import compile as _compile, compile_log as _record, padding_check as _padding
-from .call_queue import Calls
+from .call_queue import CallQueue
 from .programs import (
-    Call,
+    CallPlan,
+    CompiledStep,
     Jit,
-    Made,
     Options,
     StepProgram,
     StepPrograms,
@@ -30,7 +30,7 @@ from .programs import (
     one_of,
     run_eagerly,
 )
-from .step import STEPS, Y_PRED, Called, Carry, Kept, Kind
+from .step import STEPS, Y_PRED, CallOutput, Carry, Consts, StepKind
 
 _IN_FLIGHT = 2
 """How many calls may be under way before the next one waits: one where memory is short, since each
@@ -40,7 +40,7 @@ has temporaries of its own."""
 _DEFAULT = Options()
 
 
-class Pass:
+class StepRunner:
     """One pass of a step over batches.
 
     A stack of batches is loaded, and its steps are run, in as many calls as one likes: where they
@@ -56,13 +56,13 @@ class Pass:
     def __init__(
         self,
         learner: Any,
-        kind: Kind,
+        kind: StepKind,
         *,
         class_weight: Any = None,
         options: Options = _DEFAULT,
         donate: bool = False,
     ) -> None:
-        self.kind: Kind = kind
+        self.kind: StepKind = kind
         self.compilations: list[_record.Compilation] = []
         self.steps_per_call = 1
         self._options = options
@@ -73,8 +73,8 @@ class Pass:
         if not jit.lowers:  # it may be plain Python, and a loop in it would be compiled each time
             self._options = options._replace(steps_per_call=1)
         self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
-        self._calls = Calls(1 if donate else _IN_FLIGHT)
-        self._metrics, self._metrics_static = _tree.split({})
+        self._calls = CallQueue(1 if donate else _IN_FLIGHT)
+        self._metrics, self._metrics_static = _tree.partition_leaves({})
         self._programs: dict[Any, StepPrograms] = {}
         self._earlier: list[Any] = []  # whose programs serve those that took their place, too
         self._spans: dict[tuple[int, int], jax.Array] = {}
@@ -91,25 +91,25 @@ class Pass:
         put arrays of the user's into it (`optax.inject_hyperparams` does).
         """
         model, state = learner.model, learner.state
-        hold_steps(type(learner))
+        enforce_contracts(type(learner))
         self._learner = _tree.with_fields(learner, model=None, state=None)
-        config = _tree.canonical(withhold(learner))
-        own = _tree.apart if donate else _tree.copy
+        config = _tree.as_jax_arrays(without_state(learner))
+        own = _tree.donatable if donate else _tree.copy
         threaded = _tree.with_fields(state, metrics={}, opt_state_leaves=None)
         begun: Any = np.zeros((), np.int32)
         if self.kind == "train":
-            self._kept = Kept(config, None, None, self._class_weight, None)
+            self._kept = Consts(config, None, None, self._class_weight, None)
             carry = own(Carry(model, threaded, begun))
             if donate:  # all of it, so that a small model tells who uses it again, too
                 kept_ids = set(map(id, jax.tree.leaves(carry)))
                 _tree.delete(leaf for leaf in jax.tree.leaves(model) if id(leaf) not in kept_ids)
         else:
             fixed = _tree.inference_mode(model)
-            self._kept = Kept(config, fixed, state.opt_state, self._class_weight, None)
+            self._kept = Consts(config, fixed, state.opt_state, self._class_weight, None)
             carry = own(Carry(None, _tree.with_fields(threaded, opt_state=None), begun))
-        carry = _tree.canonical(carry)
-        self._kept_leaves, kept_static = _tree.split(self._kept)
-        self._carry, self._carry_static = _tree.split(carry)
+        carry = _tree.as_jax_arrays(carry)
+        self._kept_leaves, kept_static = _tree.partition_leaves(self._kept)
+        self._carry, self._carry_static = _tree.partition_leaves(carry)
         if not self._eager:
             seen = _tree.with_fields(carry.state, opt_state=_tree.not_arrays(state.opt_state))
             self._survey = Survey(learner=config, model=model, state=seen)
@@ -124,14 +124,14 @@ class Pass:
 
     def __call__(self, batch: Any) -> None:
         """Run the step on one batch. Returns while the device still works."""
-        self.load(data.alone(batch))
+        self.load(data.stack_of_one(batch))
         self.run(0, 1)
 
     def capacity(self, batch: data.Batch) -> int:
         """How many batches like this one a stack should hold."""
         if self._eager:
             return 1
-        return self._call(self._programs_for(_tree.shapes(batch))).capacity
+        return self._call(self._programs_for(_tree.shape_structs(batch))).capacity
 
     def load(self, stack: data.Stack) -> None:
         """Take a stack of batches in, for `run` to run over."""
@@ -184,18 +184,20 @@ class Pass:
         """One step as plain Python."""
         arguments = self._arguments(one_of(self._stack.batch, index))
         metrics = self._metrics_static.merge(self._metrics)
-        carry, metrics, emitted = map(_tree.split, run_eagerly(self.kind, *arguments, metrics))
+        carry, metrics, emitted = map(
+            _tree.partition_leaves, run_eagerly(self.kind, *arguments, metrics)
+        )
         self._carry, self._carry_static = carry
         self._metrics, self._metrics_static = metrics
         emitted, static = emitted
-        called = Called(self._carry[-1], [leaf[None] for leaf in emitted])
+        called = CallOutput(self._carry[-1], [leaf[None] for leaf in emitted])
         self._calls.add(called, static, (index, index + 1))
 
-    def prepare(self, batch: data.Batch) -> Made | None:
+    def prepare(self, batch: data.Batch) -> CompiledStep | None:
         """Trace and lower the program for batches like this one, without running it."""
         if self._eager:
             return None
-        shapes = _tree.shapes(batch)
+        shapes = _tree.shape_structs(batch)
         return self._made(shapes, self._call(self._programs_for(shapes)).capacity)
 
     def prepare_for(
@@ -243,7 +245,7 @@ class Pass:
         carry, read = change(_tree.copy(self._carry)), change(self._kept_leaves)
         if self._eager:
             kept, _ = self._arguments(one_of(batch, 0))
-            leaves, static = _tree.split(kept._replace(batch=None))
+            leaves, static = _tree.partition_leaves(kept._replace(batch=None))
             kept = static.merge(change(leaves))._replace(batch=kept.batch)
             threaded = self._carry_static.merge(carry)
             _, metrics, emitted = run_eagerly(self.kind, kept, threaded, {})
@@ -261,7 +263,7 @@ class Pass:
         leaves = jax.tree.leaves(emitted)
         return {"y_pred": np.concatenate([np.asarray(x)[real].ravel() for x in leaves])}
 
-    def _call(self, found: StepPrograms) -> Call:
+    def _call(self, found: StepPrograms) -> CallPlan:
         return found.call(self._options.steps_per_call, self._platform)
 
     def _programs_for(self, batch: data.Batch) -> StepPrograms:
@@ -275,7 +277,7 @@ class Pass:
             self._programs[signature] = found
         found = self._found = self._programs[signature]
         if not self._metrics_static.leaves:
-            self._metrics, self._metrics_static = _tree.split(_tree.copy(found.empty))
+            self._metrics, self._metrics_static = _tree.partition_leaves(_tree.copy(found.empty))
         return found
 
     def _traced(self, batch: data.Batch, signature: Any) -> StepPrograms:
@@ -289,16 +291,16 @@ class Pass:
         self._earlier.append(_compile.kept(key := ("traced", found.form)))
         return _compile.keep(key, found)
 
-    def _made(self, batch: data.Batch, capacity: int) -> Made:
+    def _made(self, batch: data.Batch, capacity: int) -> CompiledStep:
         """The program for stacks of so many batches of these shapes."""
         found = self._programs_for(batch)
-        call = Call(min(self._call(found).steps, capacity), capacity)
+        call = CallPlan(min(self._call(found).steps, capacity), capacity)
         made = found.program(call)
         if made is None:
             made = found.compile(call, *self._arguments(batch))
         return made
 
-    def _arguments(self, batch: data.Batch) -> tuple[Kept, Carry]:
+    def _arguments(self, batch: data.Batch) -> tuple[Consts, Carry]:
         """What a step is called with on a batch, or on one of these shapes."""
         return self._kept._replace(batch=batch), self._carry_static.merge(self._carry)
 
@@ -319,7 +321,7 @@ class Pass:
     def begin(self) -> None:
         """Empty the accumulators, for another pass over data."""
         self._calls.forget()
-        self._metrics, self._metrics_static = _tree.split({})
+        self._metrics, self._metrics_static = _tree.partition_leaves({})
 
     @property
     def learner(self) -> Any:

@@ -11,7 +11,7 @@ from .. import _data as data, _tree
 from .._steps.state import LearnerState, Stream, step_key
 from ..metrics import _logs
 
-Kind = Literal["train", "test", "predict"]
+StepKind = Literal["train", "test", "predict"]
 
 _STREAMS = {"train": Stream.TRAIN, "test": Stream.TEST, "predict": Stream.PREDICT}
 STEPS = {"train": "train_step", "test": "test_step", "predict": "pred_step"}
@@ -33,7 +33,7 @@ class Carry(NamedTuple):
     position: jax.Array
 
 
-class Kept(NamedTuple):
+class Consts(NamedTuple):
     """What a program only reads.
 
     **Arguments:**
@@ -51,7 +51,7 @@ class Kept(NamedTuple):
     span: Any = None
 
 
-class Folded(NamedTuple):
+class StepOutput(NamedTuple):
     """What one call of a step comes to."""
 
     carry: Carry
@@ -59,10 +59,10 @@ class Folded(NamedTuple):
     emitted: list[PyTree]
 
 
-def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
+def run_step(kind: StepKind, kept: Consts, carry: Carry) -> StepOutput:
     """One step on one batch, as a pure function of trees."""
     training = kind == "train"
-    names = data.named(kept.batch) | {
+    names = data.step_arguments(kept.batch) | {
         "model": carry.model if training else kept.model,
         "state": carry.state if training else carry.state.update(opt_state=kept.opt_state),
         "class_weight": kept.class_weight,
@@ -81,15 +81,15 @@ def fold(kind: Kind, kept: Kept, carry: Carry) -> Folded:
     state = state.update(metrics={}, step=carry.state.step + int(training))
     if not training:
         state = state.update(opt_state=None)
-    rows, mask = data.size(kept.batch), names.get("mask")
+    rows, mask = data.num_rows(kept.batch), names.get("mask")
     real = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
     contributed = _logs.contributions(logs, real)
     _check_gathered(contributed, rows)
     contributed = _logs.cut(contributed, mask)
-    accumulated, emitted = _logs.take_out(contributed)
+    accumulated, emitted = _logs.extract_gathers(contributed)
     new = Carry(model, state, carry.position if training else carry.position + 1)
     _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")
-    return Folded(new, accumulated, emitted)
+    return StepOutput(new, accumulated, emitted)
 
 
 def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
@@ -101,7 +101,7 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
                 f"`{who}` was given a `{type(before).__name__}` as state and returned a "
                 f"`{type(after).__name__}`: return `state.update(...)`."
             )
-        changes = _tree.differences(_tree.shapes(before), _tree.shapes(after), name)
+        changes = _tree.differences(_tree.shape_structs(before), _tree.shape_structs(after), name)
         if changes:
             raise TypeError(
                 f"`{who}` changed the structure of the {name}, which must stay the same from step "
@@ -131,7 +131,7 @@ def _check_gathered(logs: dict[str, Any], rows: int) -> None:
                 )
 
 
-class Called(NamedTuple):
+class CallOutput(NamedTuple):
     """What a call gives beside what it threads.
 
     **Arguments:**
@@ -159,7 +159,7 @@ Body = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
 the accumulators, to what is threaded, the accumulators, and the leaves of a `Called`."""
 
 
-def single(step: Step, merge: Merge, parts: int) -> Body:
+def one_step_program(step: Step, merge: Merge, parts: int) -> Body:
     """The program of one step: of the batch where the span begins.
 
     **Arguments:**
@@ -171,13 +171,15 @@ def single(step: Step, merge: Merge, parts: int) -> Body:
         *read, span = kept
         carry, logs, emitted = step(_with_one(read, parts, span[0]), carry)
         (metrics,) = merge(metrics, logs)
-        called = Called(jnp.zeros((), jnp.int32), [leaf[None] for leaf in emitted])
+        called = CallOutput(jnp.zeros((), jnp.int32), [leaf[None] for leaf in emitted])
         return carry, metrics, jax.tree.leaves(called)
 
     return program
 
 
-def fused(step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity: int) -> Body:
+def fused_program(
+    step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity: int
+) -> Body:
     """The program of as many steps as the span is long.
 
     Their number is not part of the program, so cutting a call in two changes no bit.
@@ -202,13 +204,13 @@ def fused(step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity:
             return carry, metrics, _put(emitted, new, i), _put(trail, _tree.pack(metrics), i)
 
         carry, metrics, emitted, trail = jax.lax.fori_loop(span[0], span[1], body, begun)
-        called = Called(jnp.zeros((), jnp.int32), emitted, trail)
+        called = CallOutput(jnp.zeros((), jnp.int32), emitted, trail)
         return carry, metrics, jax.tree.leaves(called)
 
     return program
 
 
-def called(leaves: list[Any], emitted: int, dtypes: Sequence[str], trail: bool) -> Called:
+def call_output(leaves: list[Any], emitted: int, dtypes: Sequence[str], trail: bool) -> CallOutput:
     """The leaves of a `Called` as one.
 
     **Arguments:**
@@ -218,7 +220,7 @@ def called(leaves: list[Any], emitted: int, dtypes: Sequence[str], trail: bool) 
     """
     done, rest = leaves[0], leaves[1:]
     rows = dict(zip(sorted(set(dtypes)), rest[emitted:], strict=True)) if trail else None
-    return Called(done, rest[:emitted], rows)
+    return CallOutput(done, rest[:emitted], rows)
 
 
 def _with_one(read: list[Any], parts: int, index: Any) -> list[Any]:

@@ -34,7 +34,7 @@ from .bytecode import (
     reads,
 )
 from .members import CALLED_BY_US, attributes, fields, keeps_to_python, members
-from .tokens import PLAIN, Held, Unseen, constant, hashable
+from .tokens import PLAIN, ByIdentity, Unseen, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
 """Names by which code may reach a method without naming it."""
@@ -153,7 +153,7 @@ class Survey:
             shown = [f".{name}" if isinstance(name, str) else f"[{name}]" for name in names]
             parts = dict(zip(shown, value, strict=False)) | attributes(value)
             complete = isinstance(value, tuple) or kind is list or keeps_to_python(kind, list)
-            self._parts(Held(kind) if complete else Unseen(), label, parts, inputs=inputs)
+            self._parts(ByIdentity(kind) if complete else Unseen(), label, parts, inputs=inputs)
         elif isinstance(value, dict | types.MappingProxyType):
             self._mapping(value, label, inputs)
         elif kind in (set, frozenset):
@@ -163,8 +163,8 @@ class Survey:
         elif isinstance(value, enum.Enum):
             self._members(kind, label)
             own = {".value": value.value} if is_library(kind.__module__) else attributes(value)
-            self._parts((Held(kind), value.name), label, own)
-        elif isinstance(value, Frozen):
+            self._parts((ByIdentity(kind), value.name), label, own)
+        elif isinstance(value, StaticLeaf):
             self._parts(kind, label, {"": value.value})
         elif isinstance(value, functools.partial):
             parts = {".func": value.func, **{f"({i})": arg for i, arg in enumerate(value.args)}}
@@ -181,13 +181,13 @@ class Survey:
         elif isinstance(value, types.ModuleType):
             name = value.__name__
             seen = is_library(name) and not is_impure(name)
-            self._write(Held(value) if seen else Unseen(), label)
+            self._write(ByIdentity(value) if seen else Unseen(), label)
         elif inputs and not jax.tree_util.all_leaves([value]):
             self._members(kind, label)
             children, structure = jax.tree_util.default_registry.flatten_one_level(value) or ((), 0)
-            self._parts(Held(kind), label, {"<static>": structure})
+            self._parts(ByIdentity(kind), label, {"<static>": structure})
             names = {f"[{i}]": child for i, child in enumerate(children)}
-            self._parts(Held(kind), label, names, inputs=True)
+            self._parts(ByIdentity(kind), label, names, inputs=True)
         else:
             self._instance(value, label)
 
@@ -200,7 +200,7 @@ class Survey:
         own = attributes(value)
         if isinstance(value, collections.defaultdict):
             own[".default_factory"] = value.default_factory
-        self._parts(Held(kind) if complete else Unseen(), label, own)
+        self._parts(ByIdentity(kind) if complete else Unseen(), label, own)
         keys = [
             f"[{key!r}]" if isinstance(key, str) else f"[key {i}]" for i, key in enumerate(value)
         ]
@@ -221,7 +221,7 @@ class Survey:
             else:
                 later.append(name)
                 self._queue.append((part, (label, shown), inputs and not static))
-        self._write(("module", Held(kind), tuple(later)), label)
+        self._write(("module", ByIdentity(kind), tuple(later)), label)
         for token, shown in at_once:
             self._write(token, (label, shown))
         self._members(kind, label)
@@ -278,7 +278,7 @@ class Survey:
         - `chains`: the attributes that it reads of that, in each place where it does.
         """
         if type(value) in _COLLECTIONS and all(row and row[0] in _ADDS for row in chains):
-            self._write(("added to", Held(value)), (within, f" › {name}"))
+            self._write(("added to", ByIdentity(value)), (within, f" › {name}"))
             return
         for row in chains:
             self._follow(value, row, within, name)
@@ -297,7 +297,7 @@ class Survey:
         self._later(value, within, f" › {name}")
 
     def _class(self, kind: type, label: Label) -> None:
-        self._write(Unseen() if is_impure(kind.__module__) else ("class", Held(kind)), label)
+        self._write(Unseen() if is_impure(kind.__module__) else ("class", ByIdentity(kind)), label)
         self._members(kind, label)
 
     def _members(self, kind: type, label: Label) -> None:
@@ -331,7 +331,7 @@ class Survey:
         owner = getattr(fn, "__self__", None)
         if owner is None or isinstance(owner, types.ModuleType | type):
             impure = is_impure(getattr(fn, "__module__", None) or getattr(owner, "__name__", None))
-            self._write(Unseen() if impure else Held(fn), label)
+            self._write(Unseen() if impure else ByIdentity(fn), label)
         else:
             self._parts((type(fn), fn.__name__), label, {".__self__": owner})
 
@@ -343,20 +343,22 @@ class Survey:
         if is_impure(kind.__module__) or isinstance(value, ContextVar | weakref.ref):
             self._write(Unseen(), label)
         elif kind is object or (by_library and hasattr(value, "__wrapped__")):
-            self._write(Held(value), label)  # a library's own function, in a wrapping of JAX's
+            self._write(
+                ByIdentity(value), label
+            )  # a library's own function, in a wrapping of JAX's
         elif library and hasattr(value, "__wrapped__") and not keeps_to_python(kind):
             # what `jax.jit` makes: its options can't be read, so it is itself alone
-            self._parts(Held(value), label, {"": value.__wrapped__})
+            self._parts(ByIdentity(value), label, {"": value.__wrapped__})
         elif library and kind.__hash__ not in (None, object.__hash__):
             self._write(hashable(value), label)
         elif keeps_to_python(kind) or isinstance(value, types.SimpleNamespace):
             self._members(kind, label)
-            self._parts(("object", Held(kind)), label, attributes(value))
+            self._parts(("object", ByIdentity(kind)), label, attributes(value))
         else:
             self._write(Unseen(), label)
 
 
-class Frozen(Hashable):
+class StaticLeaf(Hashable):
     """A value that is not an array, hashable, and equal to what would be traced to the same.
 
     `1 == 1.0 == True` in Python, and `nan != nan`; a compiled program must tell the first apart and
@@ -374,7 +376,7 @@ class Frozen(Hashable):
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Frozen) and self._key == other._key)
+        return self is other or (isinstance(other, StaticLeaf) and self._key == other._key)
 
     def __repr__(self) -> str:
         return repr(self.value)

@@ -12,7 +12,7 @@ _MOST_BYTES = 2**16
 """Of a NumPy array that code reads. It may be changed in place, so its contents are compared."""
 
 
-class Held(Hashable):
+class ByIdentity(Hashable):
     """Equal to itself alone. It holds its value, so that its `id` is not given to another."""
 
     __slots__ = ("value",)
@@ -24,7 +24,7 @@ class Held(Hashable):
         return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Held) and self.value is other.value
+        return isinstance(other, ByIdentity) and self.value is other.value
 
     def __repr__(self) -> str:
         return f"a `{type(self.value).__name__}`"
@@ -50,7 +50,7 @@ def constant(array: Any) -> Hashable:
     if isinstance(array, np.ndarray | np.generic):
         small = array.nbytes <= _MOST_BYTES and array.dtype != object
         return (array.dtype, array.shape, array.tobytes()) if small else Unseen()
-    return Held(array)
+    return ByIdentity(array)
 
 
 def hashable(value: Any) -> Hashable:
@@ -59,4 +59,4 @@ def hashable(value: Any) -> Hashable:
         hash(value)
     except Exception:
         return Unseen()
-    return (Held(type(value)), value)
+    return (ByIdentity(type(value)), value)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .. import _data as data
-from .._engine.runner import Pass
+from .._engine.runner import StepRunner
 from ..callbacks import Run
 from ..callbacks._base import Callbacks
 
 
-class Pause(NamedTuple):
+class PeriodicAction(NamedTuple):
     """Something done every so many steps of the learner's life, between two calls."""
 
     every: int
@@ -38,7 +38,7 @@ class Driver:
         ran: Callable[[int], None] = lambda steps: None,
         settle: Callable[[], None] = lambda: None,
         halted: Callable[[], bool] = lambda: False,
-        pause: Pause | None = None,
+        pause: PeriodicAction | None = None,
     ) -> None:
         self._run = run
         self._callbacks = callbacks
@@ -47,7 +47,7 @@ class Driver:
         self._halted = halted
         self._pause = pause
 
-    def over(self, pass_: Pass, stacks: Iterator[data.Stack]) -> int:
+    def over(self, pass_: StepRunner, stacks: Iterator[data.Stack]) -> int:
         """Run the pass over all of the stacks, or until halted; gives how many steps were run."""
         total = 0
         for stack in stacks:
@@ -64,14 +64,14 @@ class Driver:
                     pass_.load(stack)
         return total
 
-    def _most(self, pass_: Pass, stack: data.Stack, start: int) -> int:
+    def _most(self, pass_: StepRunner, stack: data.Stack, start: int) -> int:
         """How many steps of the stack a call may run."""
         most = min(stack.steps - start, pass_.steps_per_call)
         if self._pause is not None:
             most = min(most, self._pause.every - self._run.step % self._pause.every)
         return self._callbacks.steps_until_cut(pass_.kind, self._run.step, most)
 
-    def _call(self, pass_: Pass, stack: data.Stack, start: int) -> int:
+    def _call(self, pass_: StepRunner, stack: data.Stack, start: int) -> int:
         """One call; gives how many steps it ran."""
         run, callbacks, kind = self._run, self._callbacks, pass_.kind
         begin, end = f"on_{kind}_batch_begin", f"on_{kind}_batch_end"

@@ -10,8 +10,8 @@ import jax
 
 from .. import _data as data
 from .._engine.programs import Options
-from .._engine.runner import Pass
-from .._engine.step import Kind
+from .._engine.runner import StepRunner
+from .._engine.step import StepKind
 from .._history import History
 from .._losses import reduction as _reduction
 from .._naming import unique
@@ -23,79 +23,83 @@ from ..callbacks import Run
 from ..callbacks._base import Callbacks
 from .driver import Driver
 from .interrupt import Interrupt
-from .ready import Padding, ready
+from .ready import Padding, ensure_ready
 from .rescue import noting, plainly, telling_of_exceptions
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
 
-class Given(NamedTuple):
+class PassInputs(NamedTuple):
     """What `fit`, `evaluate` and `predict` are given alike, checked.
 
     **Arguments:**
 
-    - `source`, `cut`: the data, and how they are cut into batches.
+    - `source`, `batching`: the data, and how they are cut into batches.
     - `weights`: which of `sample_weight` and `class_weight` are given.
     """
 
     source: data.Source
-    cut: data.Cut
+    batching: data.Batching
     callbacks: Callbacks
     options: Options
     params: Mapping[str, Any]
     class_weight: Any = None
     weights: tuple[str, ...] = ()
 
-    def ready(self, learner: L, first: data.Batch, kind: Kind) -> L:
+    def ready(self, learner: L, first: data.Batch, kind: StepKind) -> L:
         """The learner, initialised and checked, from the first batch."""
-        return ready(learner, data.bare(first), kind, weights=self.weights, padding=self._padding())
+        return ensure_ready(
+            learner, data.strip_mask(first), kind, weights=self.weights, padding=self._padding()
+        )
 
     def _padding(self) -> Padding:
-        if not self.cut.pads:
+        if not self.batching.pads:
             return "none"
         if not isinstance(self.source, data.RowSource):
             return "some"
         rows = self.source.length
-        return "none yet" if rows % self.cut.of_rows(rows).batch_size == 0 else "some"
+        return "none yet" if rows % self.batching.of_rows(rows).batch_size == 0 else "some"
 
 
-def evaluate(learner: AbstractLearner[Any], given: Given, steps: int | None) -> dict[str, Any]:
+def evaluate(learner: AbstractLearner[Any], given: PassInputs, steps: int | None) -> dict[str, Any]:
     """One pass of `test_step`. The arguments are those of `Learner.evaluate`, checked."""
     return _whole(learner, given, "test", steps)
 
 
-def predict(learner: AbstractLearner[Any], given: Given, steps: int | None) -> PyTree:
+def predict(learner: AbstractLearner[Any], given: PassInputs, steps: int | None) -> PyTree:
     """One pass of `pred_step`. The arguments are those of `Learner.predict`, checked."""
     return _whole(learner, given, "predict", steps)
 
 
-def _whole(learner: AbstractLearner[Any], given: Given, kind: Kind, steps: int | None) -> Any:
+def _whole(
+    learner: AbstractLearner[Any], given: PassInputs, kind: StepKind, steps: int | None
+) -> Any:
     """A pass that is no part of a run: what it measured, or what it predicted."""
-    batches = given.source.steps(given.cut)
+    batches = given.source.steps(given.batching)
     known = [n for n in (steps, batches) if isinstance(n, int)]
     run = Run(learner, History(), {"steps": min(known, default=None), **given.params})
     with (
         telling_of_exceptions(run, given.callbacks, lambda: learner),
-        given.source.read(given.cut, limit=steps) as reader,
+        given.source.read(given.batching, limit=steps) as reader,
     ):
         learner = given.ready(learner, reader.first(), kind)
         run.begin(learner)
-        pass_ = Pass(learner, kind, class_weight=given.class_weight, options=given.options)
+        pass_ = StepRunner(learner, kind, class_weight=given.class_weight, options=given.options)
         run.enter(training=None, measuring=pass_ if kind == "test" else None)
         measured = _pass_over(run, given.callbacks, pass_, reader, steps)
         return measured if kind == "test" else pass_.outputs()
 
 
 def on_batch(
-    learner: L, kind: Kind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
+    learner: L, kind: StepKind, given: tuple[PyTree, ...], class_weight: Any, eager: bool
 ) -> tuple[L, Any]:
     """One step on one batch: the learner after it, and what it measured, or predicted."""
     batch = data.array_source(*given).tree
     batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
     table = _reduction.class_weight_table(class_weight, given[1])
     with plainly():
-        learner = ready(learner, batch, kind)
-        one = Pass(learner, kind, class_weight=table, options=Options(eager, 1))
+        learner = ensure_ready(learner, batch, kind)
+        one = StepRunner(learner, kind, class_weight=table, options=Options(eager, 1))
         one(batch)
         if kind == "train":
             _frozen.may_change_yet(learner, lambda: one.learner)
@@ -106,13 +110,13 @@ def on_batch(
 def _pass_over(
     run: Run,
     callbacks: Callbacks,
-    pass_: Pass,
+    pass_: StepRunner,
     reader: data.Reader,
     most: int | None,
     halted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """A pass that changes no learner, told to the callbacks."""
-    kind: Kind = pass_.kind
+    kind: StepKind = pass_.kind
     measures = kind == "test"
     callbacks.tell(f"on_{kind}_begin", run)
     for program in pass_.prepare_for(reader, most):
@@ -139,19 +143,19 @@ class Validation:
     """
 
     _run: Run
-    _training: Pass
-    _given: Given
+    _training: StepRunner
+    _given: PassInputs
     _sources: Mapping[str, data.Source]
     _interrupt: Interrupt
     _steps: int | None
 
     def __post_init__(self) -> None:
         self._closed = contextlib.ExitStack()
-        cut = self._given.cut.for_validation()
+        batching = self._given.batching.for_validation()
         interrupt = self._interrupt  # not `self`, which would hold itself and the data
         wanted = lambda: not interrupt.asked
         self._readers = {
-            prefix: self._closed.enter_context(source.read(cut, wanted=wanted))
+            prefix: self._closed.enter_context(source.read(batching, wanted=wanted))
             for prefix, source in self._sources.items()
         }
 
@@ -213,8 +217,8 @@ class Validation:
                 return
         run.history.validations.append({"epoch": run.epoch, "step": run.step, **result})
 
-    def _testing(self) -> Pass:
-        testing = Pass(self._training.learner, "test", options=self._given.options)
+    def _testing(self) -> StepRunner:
+        testing = StepRunner(self._training.learner, "test", options=self._given.options)
         testing.compilations = self._run.history.timing.compilations
         return testing
 

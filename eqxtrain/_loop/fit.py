@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from .. import _data as data, _tree
-from .._engine.runner import Pass
+from .._engine.runner import StepRunner
 from .._history import Fitted, History
 from .._naming import unique
 from .._steps import frozen_leaves as _frozen
@@ -22,10 +22,10 @@ from .._steps.ladder import AbstractLearner
 from .._warn import warn
 from ..callbacks import Run
 from ..metrics import _logs
-from .driver import Driver, Pause
-from .evaluate import Given, Validation
+from .driver import Driver, PeriodicAction
+from .evaluate import PassInputs, Validation
 from .interrupt import Interrupt
-from .ready import ready
+from .ready import ensure_ready
 from .rescue import interrupted, telling_of_exceptions
 from .schedule import Schedule
 
@@ -34,7 +34,7 @@ L = TypeVar("L", bound=AbstractLearner[Any])
 
 def fit(
     learner: L,
-    checked: Callable[[], tuple[Given, Mapping[str, data.Source]]],
+    checked: Callable[[], tuple[PassInputs, Mapping[str, data.Source]]],
     schedule: Schedule,
     *,
     shuffle: bool,
@@ -55,7 +55,7 @@ def fit(
     if training_data is None:
         return interrupted(on_interrupt, learner, history, where)
     given, validation = training_data
-    batches = given.source.steps(given.cut)
+    batches = given.source.steps(given.batching)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
     reader = None
     position_of = lambda: None if reader is None else reader.position
@@ -67,7 +67,7 @@ def fit(
         contextlib.ExitStack() as closed,
     ):
         wanted = lambda: not interrupt.asked
-        reader = given.source.read(given.cut, wanted=wanted, limit=schedule.limit)
+        reader = given.source.read(given.batching, wanted=wanted, limit=schedule.limit)
         closed.enter_context(reader)
         if position is not None:
             reader.seek(position)
@@ -78,7 +78,7 @@ def fit(
             learner = given.ready(learner, first, "train")
             run.begin(learner)
             kept = {"class_weight": given.class_weight, "options": given.options}
-            training = Pass(learner, "train", donate=donate, **kept)
+            training = StepRunner(learner, "train", donate=donate, **kept)
             training.compilations = history.timing.compilations
             validating = Validation(
                 run, training, given, validation, interrupt, schedule.validation_steps
@@ -100,8 +100,8 @@ class _Fit:
     """The run of one `fit`: what `epoch` needs, and what is rescued when it fails."""
 
     _run: Run
-    _training: Pass
-    _given: Given
+    _training: StepRunner
+    _given: PassInputs
     _schedule: Schedule
     _reader: data.Reader
     _validation: Validation
@@ -127,7 +127,7 @@ class _Fit:
             ran=self._count,
             settle=self._settle,
             halted=self._is_halted,
-            pause=None if every is None else Pause(every, self._validate),
+            pause=None if every is None else PeriodicAction(every, self._validate),
         )
 
     def _look_at_frozen(self) -> None:
@@ -212,7 +212,7 @@ class _Fit:
     def _settle(self) -> None:
         run = self._run
         if run.replacement is not None:
-            learner, run.replacement = ready(run.replacement, None, "train"), None
+            learner, run.replacement = ensure_ready(run.replacement, None, "train"), None
             self._given_learner = None if self._given_learner is None else learner
             self._training.adopt(learner)
             self._take_snapshot()

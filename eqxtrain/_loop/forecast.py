@@ -13,7 +13,7 @@ import numpy as np
 from .. import _data as data, _tree
 from .._engine import cost as _cost
 from .._engine.programs import Options
-from .._engine.runner import Pass
+from .._engine.runner import StepRunner
 from .._losses import reduction as _reduction
 from .._steps.summary import in_units
 from .._types import PyTree
@@ -144,7 +144,7 @@ def forecast(
     table = _reduction.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
-    made = initialise.ready(learner, _first(source, checked[0]), "train")
+    made = initialise.ensure_ready(learner, _first(source, checked[0]), "train")
     found = [
         _at(made, source, size, class_weight=table, options=options, donate=donate)
         for size in checked
@@ -153,7 +153,7 @@ def forecast(
 
 
 def _first(source: data.Source, batch_size: int) -> data.Batch:
-    with source.read(data.Cut(batch_size)) as reader:
+    with source.read(data.Batching(batch_size)) as reader:
         return reader.first()
 
 
@@ -175,7 +175,7 @@ def _at(
 ) -> Forecast:
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
     first = _first(source, batch_size)
-    training = Pass(learner, "train", class_weight=class_weight, options=options)
+    training = StepRunner(learner, "train", class_weight=class_weight, options=options)
     made = training.prepare(first)
     if made is None or (executable := made.program.executable) is None:
         raise ValueError(
@@ -185,23 +185,23 @@ def _at(
     made.program.compilation()  # this forecast's, not that of the `fit` which takes the program
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
-    parameters, parameter_bytes = _tree.size(learner.model)
+    parameters, parameter_bytes = _tree.count_and_bytes(learner.model)
     stack = made.call.capacity * _cost.nbytes(jax.tree.leaves(first))
-    given = _tree.size((learner.model, learner.state))[1]
+    given = _tree.count_and_bytes((learner.model, learner.state))[1]
     return Forecast(
-        batch_size=data.size(first),
+        batch_size=data.num_rows(first),
         steps_per_call=made.call.steps,
         flops=made.cost.flops,
         bytes_moved=float((moved or {}).get("bytes accessed", float("nan"))),
         arguments=analysis.argument_size_in_bytes,
         outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         temporaries=analysis.temp_size_in_bytes,
-        example=_cost.nbytes(jax.tree.leaves(first)) // data.size(first),
+        example=_cost.nbytes(jax.tree.leaves(first)) // data.num_rows(first),
         stack=stack,
         beside=stack + (0 if donate else given),
         parameters=parameters,
         parameter_bytes=parameter_bytes,
-        optimizer_bytes=_tree.size(learner.state.opt_state)[1],
+        optimizer_bytes=_tree.count_and_bytes(learner.state.opt_state)[1],
         checkpoint_bytes=checkpoint_bytes(learner),
         compile_seconds=made.program.seconds,
     )

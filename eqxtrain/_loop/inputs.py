@@ -9,29 +9,29 @@ from .._engine.programs import Options
 from .._losses import reduction as _reduction
 from ..callbacks import Callback, Progress
 from ..callbacks._base import Callbacks
-from .evaluate import Given
+from .evaluate import PassInputs
 from .schedule import Schedule, check_ends
 
 Verbose = Literal[0, 1, 2, "auto"]
 OnInterrupt = Literal["return", "raise"] | None
 
 
-def cut(batch_size: int, remainder: data.Remainder) -> data.Cut:
+def check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching:
     """How data are cut into batches."""
     if remainder not in get_args(data.Remainder):
         raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
-    return data.Cut(data.check_whole("batch_size", batch_size, at_least=1), remainder)
+    return data.Batching(data.check_whole("batch_size", batch_size, at_least=1), remainder)
 
 
-def passed(
+def check_inputs(
     arrays: tuple[Any, Any, Any],
     class_weight: Any = None,
     *,
-    cut: data.Cut,
+    batching: data.Batching,
     callbacks: Callbacks,
     options: Options,
     verbose: Verbose = 0,
-) -> Given:
+) -> PassInputs:
     """What all passes over data are given alike.
 
     **Arguments:**
@@ -40,10 +40,10 @@ def passed(
     """
     weights = {"sample_weight": arrays[2], "class_weight": class_weight}
     source = data.as_source(*arrays)
-    rows = cut.batch_size if isinstance(source, data.RowSource) else None
-    return Given(
+    rows = batching.batch_size if isinstance(source, data.RowSource) else None
+    return PassInputs(
         source,
-        cut,
+        batching,
         callbacks,
         options,
         {"batch_size": rows, "verbose": verbose},
@@ -53,14 +53,14 @@ def passed(
 
 
 def training_data(
-    given: Given, validation_data: Any, validation_split: float, schedule: Schedule
-) -> tuple[Given, dict[str, data.Source]]:
+    given: PassInputs, validation_data: Any, validation_split: float, schedule: Schedule
+) -> tuple[PassInputs, dict[str, data.Source]]:
     """What is trained on, and what is validated on by the prefix of its logs."""
     source = given.source
     source.check_passes(schedule.passes, "x")
     bounded = schedule.steps is not None or schedule.steps_per_epoch is not None
     remedy = "give `steps_per_epoch`, or `steps` for the run"
-    check_ends(source, given.cut, bounded, "x", remedy)
+    check_ends(source, given.batching, bounded, "x", remedy)
     if validation_split:
         if validation_data is not None:
             raise ValueError("Give `validation_data` or `validation_split`, not both.")
@@ -71,7 +71,7 @@ def training_data(
             )
         source, held_out = source.split(validation_split)
         return given._replace(source=source), {"val_": held_out}
-    batches = source.steps(given.cut)
+    batches = source.steps(given.batching)
     validation = {} if validation_data is None else data.named_sets(validation_data)
     for held_out in validation.values():
         if isinstance(source, data.IterableSource):
@@ -79,13 +79,13 @@ def training_data(
         held_out.check_passes(schedule.validations(batches), "validation_data")
         remedy = "give `validation_steps`"
         bounded = schedule.validation_steps is not None
-        check_ends(held_out, given.cut.for_validation(), bounded, "validation_data", remedy)
+        check_ends(held_out, given.batching.for_validation(), bounded, "validation_data", remedy)
     return given, validation
 
 
-def steps(given: Given, steps: int | None) -> int | None:
+def steps(given: PassInputs, steps: int | None) -> int | None:
     """How many batches `evaluate` or `predict` takes."""
-    check_ends(given.source, given.cut, steps is not None, "x", "give `steps`")
+    check_ends(given.source, given.batching, steps is not None, "x", "give `steps`")
     return None if steps is None else data.check_whole("steps", steps, at_least=1)
 
 

@@ -12,11 +12,11 @@ from jaxtyping import PRNGKeyArray
 
 from .. import _data as data, _tree
 from .._engine import compile as _compile
-from .._engine.step import Kind
-from .._identity.tokens import Held
+from .._engine.step import StepKind
+from .._identity.tokens import ByIdentity
 from .._request import request
 from .._steps import optimize as _optimize
-from .._steps.contract import withhold
+from .._steps.contract import without_state
 from .._steps.ladder import AbstractLearner
 from .._steps.state import LearnerState, at_rest, key_data
 from .._types import PyTree
@@ -50,10 +50,13 @@ def initialised(
         )
     key = jax.random.key(0) if key is None else key
     key_data(key)  # refuses a batch of keys, and keys that can't be stored, before they are used
-    names = {} if batch is None else data.named(jax.tree.map(jnp.asarray, batch))
+    names = {} if batch is None else data.step_arguments(jax.tree.map(jnp.asarray, batch))
     names |= {"model": learner.model, "model_state": model_state, "key": key}
     model, state = learner.init_step(**names)
-    model, state = _tree.untied(_tree.canonical(model), root="model"), _tree.canonical(state)
+    model, state = (
+        _tree.copy_tied(_tree.as_jax_arrays(model), root="model"),
+        _tree.as_jax_arrays(state),
+    )
     _check_new(learner, model, state)
     held = {"model": model, "state": at_rest(state), "model_state": None, "is_initialised": True}
     return _tree.with_fields(learner, **held)
@@ -73,7 +76,7 @@ def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState
             "passes it on to `self.states_step(..., model_state=model_state)`."
         )
     for tree, root in ((state, "state"), (model, "model")):
-        if where := _tree.first(_tree.is_typed_key, tree, root):
+        if where := _tree.find_path(_tree.is_typed_key, tree, root):
             raise TypeError(
                 f"`{where}` is a typed random key, which `eqx.tree_serialise_leaves` can't "
                 "save: store `jax.random.key_data(key)`, and wrap it where it is used."
@@ -110,10 +113,10 @@ def overrides(learner: AbstractLearner[Any], step: str) -> bool:
     return getattr(type(learner), step) is not getattr(AbstractLearner, step)
 
 
-def ready(
+def ensure_ready(
     learner: L,
     batch: PyTree,
-    kind: Kind,
+    kind: StepKind,
     *,
     weights: Sequence[str] = (),
     padding: Padding = "none",
@@ -135,12 +138,12 @@ def ready(
             f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
         )
     gone = lambda leaf: isinstance(leaf, jax.Array) and leaf.is_deleted()
-    if where := _tree.first(gone, learner.model, "model"):
+    if where := _tree.find_path(gone, learner.model, "model"):
         raise ValueError(
             f"`{where}` of this learner was given away, by `fit(..., donate=True)` or by a step of "
             "your own: go on with the learner that `fit` returned."
         )
-    if where := _tree.first(gone, withhold(learner), "learner"):
+    if where := _tree.find_path(gone, without_state(learner), "learner"):
         raise ValueError(
             f"`{where}` was deleted, so it has no values any more: give the learner another array, "
             "`learner.replace(...)`."
@@ -153,7 +156,7 @@ def ready(
         _check_padded(made, kind, padding)
     _check_model_state(made.model, made.state.model_state)
     checked = kind == "train" and not own_updates and not _makes_own_states(made)
-    if checked and (bad := _foreign(made)):
+    if checked and (bad := _state_mismatches_cached(made)):
         raise ValueError(
             "The `state` of this learner belongs to another model, optimizer or `trainable`: "
             + "; ".join(bad[:5])
@@ -164,7 +167,7 @@ def ready(
 
 
 def _warn_of_lost_weights(
-    learner: AbstractLearner[Any], kind: Kind, weights: Collection[str]
+    learner: AbstractLearner[Any], kind: StepKind, weights: Collection[str]
 ) -> None:
     for step in ("test_step", *(("grad_step", "train_step") if kind == "train" else ())):
         if overrides(learner, step):
@@ -181,7 +184,7 @@ _LADDER = {"train": ("test_step", "grad_step", "train_step"), "test": ("test_ste
 """The steps of a pass that may look at rows which are padding."""
 
 
-def _check_padded(learner: AbstractLearner[Any], kind: Kind, padding: Padding) -> None:
+def _check_padded(learner: AbstractLearner[Any], kind: StepKind, padding: Padding) -> None:
     """Refuse steps that would take padding for data, and tell of what can't leave it out."""
     name = type(learner).__name__
     for step in _LADDER[kind]:
@@ -208,21 +211,21 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
     return overrides(learner, "states_step") or overrides(learner, "init_step")
 
 
-def _foreign(learner: AbstractLearner[Any]) -> list[str]:
+def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
     """What `foreign` says; remembered for learners like one that was right."""
     assert learner.state is not None
-    leaves, static = _tree.split((learner.model, learner.state.opt_state))
-    parts = (Held(learner.optimizer), Held(learner.trainable))
+    leaves, static = _tree.partition_leaves((learner.model, learner.state.opt_state))
+    parts = (ByIdentity(learner.optimizer), ByIdentity(learner.trainable))
     key = ("foreign", parts, _compile.key_of(leaves, static.treedef))
     if _compile.kept(key):
         return []
-    found = foreign(learner)
+    found = state_mismatches(learner)
     if not found:
         _compile.keep(key, True)
     return found
 
 
-def foreign(learner: AbstractLearner[Any]) -> list[str]:
+def state_mismatches(learner: AbstractLearner[Any]) -> list[str]:
     """Where the optimizer's state differs from one made for this learner, by path.
 
     From shapes alone. Only for learners whose state the default steps make.
@@ -232,7 +235,9 @@ def foreign(learner: AbstractLearner[Any]) -> list[str]:
         _optimize.init, learner.optimizer, learner.trainable, learner.model
     )
     given = learner.state.opt_state
-    return _tree.differences(_tree.shapes(expected), _tree.shapes(given), "state.opt_state")
+    return _tree.differences(
+        _tree.shape_structs(expected), _tree.shape_structs(given), "state.opt_state"
+    )
 
 
 def replaced(learner: L, changes: dict[str, Any]) -> L:
@@ -271,10 +276,11 @@ def _kept_in_step(old: L, new: L, state: LearnerState) -> LearnerState:
         for name in fields
         if name not in ("key", "step", "metrics", "model_state", "opt_state_leaves")
         and _tree.differences(
-            _tree.shapes(getattr(before, name, None)), _tree.shapes(getattr(after, name))
+            _tree.shape_structs(getattr(before, name, None)),
+            _tree.shape_structs(getattr(after, name)),
         )
     ]
     if not changed:
         return state
-    fresh = _tree.canonical(made_by(new))
+    fresh = _tree.as_jax_arrays(made_by(new))
     return state.update(**{name: getattr(fresh, name) for name in changed})

@@ -141,7 +141,9 @@ def _frequency(given: Any) -> Frequency:
     return checked[0] if alone else checked
 
 
-def check_ends(source: data.Source, cut: data.Cut, bounded: bool, name: str, remedy: str) -> None:
+def check_ends(
+    source: data.Source, batching: data.Batching, bounded: bool, name: str, remedy: str
+) -> None:
     """Refuse data without an end where nothing else ends them."""
-    if source.steps(cut) == math.inf and not bounded:
+    if source.steps(batching) == math.inf and not bounded:
         raise ValueError(f"`{name}` never ends, so a pass over it does not either: {remedy}.")

@@ -63,7 +63,7 @@ def withheld_message(learner: Any, name: str) -> str:
     )
 
 
-def withhold(learner: T) -> T:
+def without_state(learner: T) -> T:
     """The learner as its steps see it: without the fields that are threaded."""
     held = vars(learner)
     if not any(name in held for name in WITHHELD):
@@ -75,7 +75,7 @@ def withhold(learner: T) -> T:
     return bare
 
 
-def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callable[..., Any]:
+def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callable[..., Any]:
     """Hold the function `fn`, a method of a learner, to the contract of the step `name`.
 
     **Arguments:**
@@ -103,10 +103,12 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
         )
         with watching as watch:
             try:
-                out = fn(withhold(self), **arguments)
+                out = fn(without_state(self), **arguments)
             except Exception as error:
                 if name in _ON_BATCHES:
-                    _failing.locate(error, who, functools.partial(fn, withhold(self)), arguments)
+                    _failing.locate(
+                        error, who, functools.partial(fn, without_state(self)), arguments
+                    )
                 raise
             out = _CHECKS[name](out, who)
             if watch is not None:
@@ -125,7 +127,7 @@ def step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callabl
     return _mark(held_to_contract)
 
 
-def jit(fn: Callable[..., Any]) -> Callable[..., Any]:
+def checked_jit(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Hold a `jit_step` to what it must return."""
 
     @functools.wraps(fn)

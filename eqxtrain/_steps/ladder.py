@@ -21,9 +21,9 @@ from .contract import (
     CONTRACTS,
     WITHHELD,
     WithheldError,
+    checked_jit,
+    checked_step,
     is_held_to_contract,
-    jit,
-    step,
     withheld_message,
 )
 from .forward import call_over_batch
@@ -110,17 +110,17 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
     return _summary.rows(self.pred_step, self.trainable, model, state, available)
 
 
-def hold_steps(kind: Any) -> None:
+def enforce_contracts(kind: Any) -> None:
     """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
     for name in CONTRACTS:
         if is_held_to_contract(getattr(kind, name)):
             continue  # it was before
         fn = inspect.getattr_static(kind, name)
         if not is_held_to_contract(fn):
-            setattr(kind, name, step(name, fn))
+            setattr(kind, name, checked_step(name, fn))
     fn = inspect.getattr_static(kind, "jit_step")
     if fn is not AbstractLearner.jit_step and not is_held_to_contract(fn):
-        kind.jit_step = jit(fn)
+        kind.jit_step = checked_jit(fn)
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
@@ -175,17 +175,17 @@ class AbstractLearner(eqx.Module, Generic[M]):
         def summary_step(self, **available: Any) -> list[_summary.Row]: ...
 
     else:
-        pred_step = step("pred_step", _pred_step, default=True)
-        test_step = step("test_step", _test_step, default=True)
-        grad_step = step("grad_step", _grad_step, default=True)
-        train_step = step("train_step", _train_step, default=True)
-        init_step = step("init_step", _init_step, default=True)
-        states_step = step("states_step", _states_step, default=True)
-        summary_step = step("summary_step", _summary_step, default=True)
+        pred_step = checked_step("pred_step", _pred_step, default=True)
+        test_step = checked_step("test_step", _test_step, default=True)
+        grad_step = checked_step("grad_step", _grad_step, default=True)
+        train_step = checked_step("train_step", _train_step, default=True)
+        init_step = checked_step("init_step", _init_step, default=True)
+        states_step = checked_step("states_step", _states_step, default=True)
+        summary_step = checked_step("summary_step", _summary_step, default=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        hold_steps(cls)
+        enforce_contracts(cls)
         names = _request.OUR_NAMES | {"fn"}
         refuse_misnamed(cls, AbstractLearner, (*CONTRACTS, "jit_step"), names)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._identity.survey import Frozen
+from .._identity.survey import StaticLeaf
 from .._promotion import standard_promotion
 from .._tree import differences, is_inexact
 from .._types import FilterSpec, Optimizer, PyTree, Transformation
@@ -24,7 +24,7 @@ class Prefix(NamedTuple):
 class Freeze(NamedTuple):
     """Everything is trained but what the functions `where` pick from the model."""
 
-    where: tuple[Frozen, ...]
+    where: tuple[StaticLeaf, ...]
 
 
 def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
@@ -48,7 +48,7 @@ def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
                 "`freeze` takes functions that pick nodes from the model, such as "
                 f"`lambda m: m.layers[0]`; got {function!r}."
             )
-    return Freeze(tuple(map(Frozen, where)))
+    return Freeze(tuple(map(StaticLeaf, where)))
 
 
 def as_spec(spec: FilterSpec) -> Hashable:
@@ -79,7 +79,7 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     return jax.tree.map(lambda want, leaf: want and is_inexact(leaf), wanted, model)
 
 
-def _without(model: PyTree, where: tuple[Frozen, ...]) -> PyTree:
+def _without(model: PyTree, where: tuple[StaticLeaf, ...]) -> PyTree:
     mask = jax.tree.map(lambda _: True, model)
     for function in where:
         try:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
-from .._tree import describe, is_array, size
+from .._tree import count_and_bytes, describe, is_array
 from .._types import FilterSpec, PyTree
 from .module_calls import shapes_of
 from .module_outputs import trace
@@ -174,9 +174,9 @@ def rows(
             path=path,
             type=type(node).__name__,
             arrays=tuple(f"{name} {describe(leaf)}" for name, leaf in own),
-            parameters=size(own)[0],
-            bytes=size(own)[1],
-            trainable=size(trained_own)[0],
+            parameters=count_and_bytes(own)[0],
+            bytes=count_and_bytes(own)[1],
+            trainable=count_and_bytes(trained_own)[0],
             output=" | ".join(outputs.get(path, ())),
         )
         for (path, node, own), (_, _, trained_own) in zip(
@@ -220,4 +220,4 @@ def summarise(learner: Any, batch: Mapping[str, Any]) -> Summary:
         return learner.summary_step(**batch, **names), (state.opt_state, state.model_state)
 
     found, (opt_state, model_state) = shapes_of(described, learner, dict(batch))
-    return Summary(found, size(opt_state), size(model_state))
+    return Summary(found, count_and_bytes(opt_state), count_and_bytes(model_state))

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from .._engine.step import Kind
+from .._engine.step import StepKind
 from ._run import Run
 
 BATCH_HOOKS = tuple(
@@ -143,11 +143,11 @@ class Callbacks:
                 finally:
                     run.reads = "state"
 
-    def listen(self, kind: Kind) -> bool:
+    def listen(self, kind: StepKind) -> bool:
         """Whether any callback has hooks for the batches of such a pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
 
-    def steps_until_cut(self, kind: Kind, step: int, most: int) -> int:
+    def steps_until_cut(self, kind: StepKind, step: int, most: int) -> int:
         """How many steps may be run at once from `step` on, `most` at most.
 
         A callback that reads the state must be called right before and after the steps that it is

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, check_number
-from ._class_inputs import decide, known_classes, need_scores, warn_of
+from ._class_inputs import decide, known_classes, need_scores, warning_about_labels
 from ._modes import Mean
 from ._precision_recall import check_options
 
@@ -48,7 +48,7 @@ class Accuracy(Metric):
         check_options("Accuracy", None, self.threshold, self.ignore_index)
 
     def warning(self) -> str | None:
-        return warn_of("Accuracy", self.correct)
+        return warning_about_labels("Accuracy", self.correct)
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = decide(
@@ -89,7 +89,7 @@ class TopKAccuracy(Metric):
         check_number("TopKAccuracy(k)", self.k, least=1, whole=True)
 
     def warning(self) -> str | None:
-        return warn_of("TopKAccuracy", self.correct)
+        return warning_about_labels("TopKAccuracy", self.correct)
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = decide("TopKAccuracy", y_pred, y_true, mask, ignore_index=self.ignore_index)

@@ -207,7 +207,7 @@ def _log_odds(logits: Float[Array, "rows classes"]) -> Float[Array, "rows classe
     return logits - jnp.where(is_first, without, first + jnp.log(jnp.where(is_first, 1, less)))
 
 
-def warn_of(who: str, seen: Any, *, from_logits: bool | None = None) -> str | None:
+def warning_about_labels(who: str, seen: Any, *, from_logits: bool | None = None) -> str | None:
     """What a metric says of accumulators that are nan.
 
     **Arguments:**

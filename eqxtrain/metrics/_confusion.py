@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric
-from ._class_inputs import decide, known_classes, tally, warn_of
+from ._class_inputs import decide, known_classes, tally, warning_about_labels
 from ._compensated import CompensatedSum
 from ._precision_recall import check_options, ratio
 
@@ -41,7 +41,7 @@ class _MatrixMetric(Metric):
         return self.replace(counts=self.counts.merge(CompensatedSum.of(matrix)))
 
     def warning(self) -> str | None:
-        return warn_of(type(self).__name__, self.counts)
+        return warning_about_labels(type(self).__name__, self.counts)
 
     def _matrix(self) -> Float[Array, "true predicted"]:
         counts = self.counts.total()

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Self
 from ._base import check_number
-from ._class_inputs import probabilities, ranks, tally, warn_of
+from ._class_inputs import probabilities, ranks, tally, warning_about_labels
 from ._compensated import CompensatedSum
 from ._gather import Gather
 from ._precision_recall import ClassMetric, average_over, by_class
@@ -83,7 +83,7 @@ class _CurveMetric(ClassMetric):
         return by_class(result, self.class_names) if self.average == "none" else result
 
     def warning(self) -> str | None:
-        said = warn_of(type(self).__name__, self.seen, from_logits=self.from_logits)
+        said = warning_about_labels(type(self).__name__, self.seen, from_logits=self.from_logits)
         if said or self.bins is None or jnp.ndim(self.seen.value) == 0:
             return said
         positives, negatives = np.asarray(self.seen.total(), np.float64)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._naming import unique
-from .._tree import differences, is_typed_key, shapes, strong
+from .._tree import differences, is_typed_key, shape_structs, strip_weak_type
 from .._types import PyTree
 from .._warn import warn
 from ._base import Metric
@@ -76,7 +76,7 @@ def begin(logs: Mapping[str, Any], *, fill: int = 0) -> dict[str, Metric]:
         name: jax.tree.map(real, value).reset() if isinstance(value, Metric) else Mean().reset()
         for name, value in logs.items()
     }
-    return jax.tree.map(lambda leaf: strong(leaf) if _has_shape(leaf) else leaf, empty)
+    return jax.tree.map(lambda leaf: strip_weak_type(leaf) if _has_shape(leaf) else leaf, empty)
 
 
 def _is_shape(leaf: Any) -> bool:
@@ -123,7 +123,7 @@ def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None
     """Refuse logs whose names or structure changed within a pass."""
     gone, extra = sorted(metrics.keys() - new.keys()), sorted(new.keys() - metrics.keys())
     changes = [f"`{name}` is gone" for name in gone] + [f"`{name}` is new" for name in extra]
-    old, now = (shapes(take_out(dict(logs))[0]) for logs in (metrics, new))
+    old, now = (shape_structs(extract_gathers(dict(logs))[0]) for logs in (metrics, new))
     if not changes and jax.tree.structure(old) == jax.tree.structure(now):
         # a scan turns Python numbers in its carry into arrays, so only arrays are compared
         both = lambda a, b: a if _has_shape(a) and _has_shape(b) else b
@@ -142,7 +142,7 @@ def is_gather(node: Any) -> bool:
     return isinstance(node, Gather)
 
 
-def take_out(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
+def extract_gathers(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
     """Take every `Gather` out of accumulators, leaving an empty one in its place."""
     nodes = [node for node in jax.tree.leaves(metrics, is_leaf=is_gather) if is_gather(node)]
     emptied = jax.tree.map(
@@ -151,7 +151,7 @@ def take_out(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
     return emptied, nodes
 
 
-def joined(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
+def concatenate_gathers(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
     """What was emitted call by call, as one, on the host."""
 
     def join(path: Any, *parts: Any) -> np.ndarray:
@@ -166,7 +166,7 @@ def joined(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
     return jax.tree_util.tree_map_with_path(join, *emitted)
 
 
-def put_back(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
+def restore_gathers(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
     """Undo `take_out`."""
     rest = iter(emitted)
     return jax.tree.map(

@@ -10,7 +10,15 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric, check_number
-from ._class_inputs import Average, Decisions, decide, known_classes, need_scores, tally, warn_of
+from ._class_inputs import (
+    Average,
+    Decisions,
+    decide,
+    known_classes,
+    need_scores,
+    tally,
+    warning_about_labels,
+)
 from ._compensated import CompensatedSum
 
 Rates = Float[Array, "..."]
@@ -166,7 +174,7 @@ class _CountMetric(ClassMetric):
         return by_class(result, self.class_names) if self.average == "none" else result
 
     def warning(self) -> str | None:
-        return warn_of(type(self).__name__, self.counts)
+        return warning_about_labels(type(self).__name__, self.counts)
 
     def _defined(self, tp: Rates, fp: Rates, fn: Rates) -> Array:
         """Which classes occur: among labels or predictions, as in scikit-learn; a label always."""

@@ -16,7 +16,7 @@ from ._class_inputs import (
     need_scores,
     probabilities,
     tally,
-    warn_of,
+    warning_about_labels,
 )
 from ._compensated import CompensatedSum
 from ._modes import Mean
@@ -35,7 +35,7 @@ class _LikelihoodMetric(Metric):
         return self.replace(loss=self.loss.merge(Mean.of(-log_p, d.weight)))
 
     def warning(self) -> str | None:
-        return warn_of(type(self).__name__, self.loss, from_logits=self.from_logits)
+        return warning_about_labels(type(self).__name__, self.loss, from_logits=self.from_logits)
 
 
 def _scored(who: str, y_pred: Any, y_true: Any, mask: Any, ignore_index: int | None) -> Decisions:
@@ -148,4 +148,4 @@ class CalibrationError(Metric):
         return jnp.sum(share * gap)
 
     def warning(self) -> str | None:
-        return warn_of(type(self).__name__, self.counts, from_logits=self.from_logits)
+        return warning_about_labels(type(self).__name__, self.counts, from_logits=self.from_logits)

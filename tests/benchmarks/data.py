@@ -22,7 +22,7 @@ from .workloads import WORKLOADS, Workload
 
 def read(batches: list[Any]) -> None:
     """Take all batches as `fit` does, and do nothing with them."""
-    with data.as_source(batches).read(data.Cut(1)) as reader:
+    with data.as_source(batches).read(data.Batching(1)) as reader:
         for stack in reader.stacks(lambda batch: 64):
             reader.ran(stack.steps)
 

@@ -13,7 +13,9 @@ from scipy.sparse import csr_matrix
 from eqxtrain import _data as data
 
 
-def batches_of(source: data.Source, cut: data.Cut, order: Any = None, capacity: int = 3) -> Any:
+def batches_of(
+    source: data.Source, cut: data.Batching, order: Any = None, capacity: int = 3
+) -> Any:
     """The batches of one pass, with how many of their rows are real."""
     with source.read(cut) as reader:
         for stack in reader.stacks(lambda batch: capacity, None, order):
@@ -36,7 +38,7 @@ def test_every_example_comes_once_in_order(
     source = data.array_source(np.arange(length), {"y": csr_matrix(y) if sparse else y})
     order = None if seed is None else data.Order((seed, 0), 3)
     expected = np.arange(length) if order is None else order.permutation(length)
-    cut = data.Cut(batch_size, remainder)
+    cut = data.Batching(batch_size, remainder)
     if remainder == "drop" and length < batch_size:
         with pytest.raises(ValueError, match=f"no batch: there are {length} examples, fewer than"):
             source.steps(cut)
@@ -44,12 +46,12 @@ def test_every_example_comes_once_in_order(
     batches = list(batches_of(source, cut, order))
     assert len(batches) == source.steps(cut)
     if remainder == "pad":
-        assert all(data.size(batch) == min(batch_size, length) for batch in batches)
+        assert all(data.num_rows(batch) == min(batch_size, length) for batch in batches)
         masks = [batch.mask for batch in batches]
         assert np.concatenate(masks).sum() == length and all(mask.all() for mask in masks[:-1])
         batches = [jax.tree.map(lambda leaf, b=b: leaf[b.mask], b.batch) for b in batches]
     else:
-        assert all(data.size(batch) == batch_size for batch in batches[:-1])
+        assert all(data.num_rows(batch) == batch_size for batch in batches[:-1])
     kept = length if remainder != "drop" else length // batch_size * batch_size
     assert np.array_equal(np.concatenate([x for x, _ in batches]), expected[:kept])
     assert all(np.array_equal(2 * x[:, None], y["y"]) for x, y in batches)
@@ -65,8 +67,8 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
     length: int, batch_size: int, cuts: list[int], remainder: Any
 ) -> None:
     source = data.array_source(np.arange(length))
-    cut, order = data.Cut(batch_size, remainder), data.Order((1, 2), 3)
-    whole = [np.asarray(data.bare(batch)[0]) for batch in batches_of(source, cut, order)]
+    cut, order = data.Batching(batch_size, remainder), data.Order((1, 2), 3)
+    whole = [np.asarray(data.strip_mask(batch)[0]) for batch in batches_of(source, cut, order)]
     seen: list[np.ndarray] = []
     position: Any = None
     for most in cuts:
@@ -76,7 +78,7 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
             left = reader.left
             before = len(seen)
             for stack in reader.stacks(lambda batch: 2, most, order):
-                seen += [np.array(data.bare(stack.batch)[0][i]) for i in range(stack.steps)]
+                seen += [np.array(data.strip_mask(stack.batch)[0][i]) for i in range(stack.steps)]
                 reader.ran(stack.steps)
             assert len(seen) - before == min(most, left or 0)
             position = reader.position
@@ -85,7 +87,7 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
 
 
 def test_a_position_where_no_batch_begins_is_refused() -> None:
-    reader = data.array_source(np.arange(20)).read(data.Cut(6))
+    reader = data.array_source(np.arange(20)).read(data.Batching(6))
     at = lambda examples, of=20, order=None: {"examples": examples, "of": of, "order": order}
     for position in (at(8), at(24), at(6, of=21)):
         with pytest.raises(ValueError, match="where no batch begins: there are 20 examples, and"):

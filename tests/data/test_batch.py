@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eqxtrain import _data as data
-from eqxtrain._data.batch import pack
+from eqxtrain._data.batch import make_batch
 
 X, Y, W = np.ones((2, 3)), np.zeros(2), np.ones(2)
 
@@ -24,26 +24,26 @@ X, Y, W = np.ones((2, 3)), np.zeros(2), np.ones(2)
     ],
 )
 def test_tuples_of_one_to_three_have_the_usual_names(batch: Any, names: dict[str, Any]) -> None:
-    found = data.named(batch)
+    found = data.step_arguments(batch)
     assert found.pop("batch") is batch and found == names
 
 
 def test_the_keys_of_a_mapping_stand_among_the_names_but_do_not_shadow_ours() -> None:
     batch = {"image": X, "y_true": Y, "state": W}
-    found = data.named(batch)
+    found = data.step_arguments(batch)
     assert list(found["x"]) == ["image", "state"]  # what is no label and no weight
     assert found["image"] is X and found["y_true"] is Y
-    assert data.named({"image": X})["x"] == {"image": X}
+    assert data.step_arguments({"image": X})["x"] == {"image": X}
     assert "state" not in found
 
 
 def test_a_mapping_alone_stays_a_mapping() -> None:
-    assert pack({"a": X}) == {"a": X}
-    assert pack({"a": X}, Y) == ({"a": X}, Y)
-    assert pack(X, None, W) == (X, None, W)
-    assert pack({"a": X}, None, W) == {"a": X, "sample_weight": W}
+    assert make_batch({"a": X}) == {"a": X}
+    assert make_batch({"a": X}, Y) == ({"a": X}, Y)
+    assert make_batch(X, None, W) == (X, None, W)
+    assert make_batch({"a": X}, None, W) == {"a": X, "sample_weight": W}
 
 
 def test_weights_given_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="given twice"):
-        pack({"a": X, "sample_weight": W}, None, W)
+        make_batch({"a": X, "sample_weight": W}, None, W)

@@ -29,7 +29,7 @@ def steps_of(made: et.Learner[Any]) -> int:
 
 
 def stacks_of(batches: Any, capacity: int = 4) -> Iterator[data.Stack]:
-    with data.IterableSource(batches).read(data.Cut(1)) as reader:
+    with data.IterableSource(batches).read(data.Batching(1)) as reader:
         for stack in reader.stacks(lambda batch: capacity):
             yield stack
             reader.ran(stack.steps)

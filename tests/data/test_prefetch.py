@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from eqxtrain._data import prefetch as _prefetch
-from eqxtrain._data.prefetch import Prefetched
+from eqxtrain._data.prefetch import PrefetchIterator
 
 
-def prefetched(make: Any, ahead: int = 1, wanted: Any = lambda: True) -> Prefetched[Any]:
-    return Prefetched(make, ahead=ahead, wanted=wanted, name="test-data")
+def prefetched(make: Any, ahead: int = 1, wanted: Any = lambda: True) -> PrefetchIterator[Any]:
+    return PrefetchIterator(make, ahead=ahead, wanted=wanted, name="test-data")
 
 
 def threads() -> list[str]:

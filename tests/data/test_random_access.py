@@ -23,8 +23,8 @@ class Examples:
 
 @pytest.mark.parametrize("source", [data.array_source(X, Y), data.as_source(Examples())])
 def test_a_batch_is_filled_up_to_no_more_rows_than_there_are(source: Any) -> None:
-    with source.read(data.Cut(10**12, "pad")) as reader:
-        assert data.size(reader.first()) == 5
+    with source.read(data.Batching(10**12, "pad")) as reader:
+        assert data.num_rows(reader.first()) == 5
         (stack,) = reader.stacks(lambda batch: 1)
         assert stack.batch.mask.shape == (1, 5) and stack.batch.mask.all()
         reader.ran(1)

@@ -24,7 +24,7 @@ from helpers import (
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain._engine.runner import Pass
+from eqxtrain._engine.runner import StepRunner
 
 
 def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
@@ -113,7 +113,7 @@ def test_hyperparameters_are_programs_by_type_as_well_as_value() -> None:
 
 def test_accumulators_keep_dtype_and_structure_from_the_first_step() -> None:
     x, y = data(24)
-    running = Pass(learner().init(), "train")
+    running = StepRunner(learner().init(), "train")
     describe = lambda a: (a.shape, a.dtype, a.weak_type) if eqx.is_array(a) else a
     seen: list[Any] = []
     for start in (0, 8, 16):
@@ -129,7 +129,7 @@ def test_accumulators_keep_dtype_and_structure_from_the_first_step() -> None:
 def test_what_a_pass_is_given_is_never_deleted(kind: Any) -> None:
     x, y = data(16)
     made = normed().init()
-    running = Pass(made, kind)
+    running = StepRunner(made, kind)
     batch = (x,) if kind == "predict" else (x, y)
     for _ in range(3):
         running(batch)
@@ -140,7 +140,7 @@ def test_what_a_pass_is_given_is_never_deleted(kind: Any) -> None:
 
 def test_the_state_of_training_is_donated_from_step_to_step() -> None:
     x, y = data(16)
-    running = Pass(learner().init(), "train")
+    running = StepRunner(learner().init(), "train")
     running((x, y))
     before = jax.tree.leaves(eqx.filter(running.learner.model, eqx.is_array))
     running((x, y))
@@ -156,7 +156,7 @@ def test_a_step_returns_while_the_device_still_works() -> None:
             return {"loss": jnp.mean(out)}, out, state
 
     x = np.eye(256, dtype=np.float32)
-    running = Pass(Slow(jnp.ones((256, 256)), None).init(), "train")
+    running = StepRunner(Slow(jnp.ones((256, 256)), None).init(), "train")
     running((x,))
     running.logs()
     shares: list[float] = []
@@ -171,7 +171,7 @@ def test_a_step_returns_while_the_device_still_works() -> None:
 
 def test_at_most_two_calls_are_in_flight() -> None:
     x, y = data(16)
-    running = Pass(learner().init(), "train")
+    running = StepRunner(learner().init(), "train")
     for _ in range(10):
         running((x, y))
         assert len(running._calls) <= 2
@@ -195,7 +195,7 @@ def test_donated_buffers_are_taken_over_and_not_copied() -> None:
     model = eqx.nn.MLP(4, 3, 128, 2, key=jr.key(0))
     made = learner(model).init()
     x, y = data(24)
-    running = Pass(made, "train", donate=True)
+    running = StepRunner(made, "train", donate=True)
     where = lambda tree: {
         leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree) if leaf.nbytes > 4096
     }
@@ -276,16 +276,18 @@ def test_what_cannot_be_lowered_runs_one_step_a_call() -> None:
             return lambda *leaves: fn(*leaves)
 
     x, y = data(24)
-    running = Pass(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), "train")
+    running = StepRunner(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), "train")
     running((x[:8], y[:8]))
     assert running.steps_per_call == 1 and np.isfinite(running.logs()["loss"])
 
 
 def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
-    run = Pass.run
+    run = StepRunner.run
     monkeypatch.setattr(
-        Pass, "run", lambda self, start, stop: calls.append((start, stop)) or run(self, start, stop)
+        StepRunner,
+        "run",
+        lambda self, start, stop: calls.append((start, stop)) or run(self, start, stop),
     )
     x, y = data(96)
     learner().fit(x, y, batch_size=8, verbose=0, steps_per_call=5)
@@ -399,7 +401,7 @@ def test_metrics_are_computed_when_somebody_looks_and_not_in_steps() -> None:
             return self.mean.compute()
 
     x, y = data(16)
-    running = Pass(learner(metrics=Told()).init(), "train")
+    running = StepRunner(learner(metrics=Told()).init(), "train")
     for _ in range(3):
         running((x, y))
     running.wait()
@@ -411,7 +413,7 @@ def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = data(24)
-    testing = Pass(learner(metrics=et.metrics.Gather()).init(), "test")
+    testing = StepRunner(learner(metrics=et.metrics.Gather()).init(), "test")
     calls: dict[str, list[int]] = {"concatenate": [], "device_get": []}
     join, fetch = np.concatenate, jax.device_get
     for batch in range(12):

@@ -20,7 +20,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, forget_programs, linear, same
 
 import eqxtrain as et
-from eqxtrain._identity.survey import Frozen, Survey
+from eqxtrain._identity.survey import StaticLeaf, Survey
 
 SCALE = 1.0
 
@@ -38,7 +38,9 @@ SCALE = 1.0
     ],
 )
 def test_what_is_built_again_of_the_same_parts_is_the_same(build: Any) -> None:
-    assert Frozen(build()) == Frozen(build()) and hash(Frozen(build())) == hash(Frozen(build()))
+    assert StaticLeaf(build()) == StaticLeaf(build()) and hash(StaticLeaf(build())) == hash(
+        StaticLeaf(build())
+    )
 
 
 def test_what_is_built_of_other_parts_is_another() -> None:
@@ -46,10 +48,10 @@ def test_what_is_built_of_other_parts_is_another() -> None:
         return lambda x: x**n
 
     for a, b in ((1, 2), (1, 1.0), (1.0, True), (0.0, -0.0)):
-        assert Frozen(power(a)) != Frozen(power(b))
-        assert Frozen(functools.partial(max, a)) != Frozen(functools.partial(max, b))
-    assert Frozen(power(float("nan"))) == Frozen(power(float("nan")))
-    assert Frozen(optax.adam(1e-3).update) != Frozen(optax.adam(1e-4).update)
+        assert StaticLeaf(power(a)) != StaticLeaf(power(b))
+        assert StaticLeaf(functools.partial(max, a)) != StaticLeaf(functools.partial(max, b))
+    assert StaticLeaf(power(float("nan"))) == StaticLeaf(power(float("nan")))
+    assert StaticLeaf(optax.adam(1e-3).update) != StaticLeaf(optax.adam(1e-4).update)
 
 
 def test_what_may_change_is_compared_by_what_it_holds_now() -> None:
@@ -57,15 +59,15 @@ def test_what_may_change_is_compared_by_what_it_holds_now() -> None:
         held: Any = build()
         other = build()
         read = lambda: held  # noqa: B023
-        before = Frozen(read)
-        assert before == Frozen(read)
+        before = StaticLeaf(read)
+        assert before == StaticLeaf(read)
         if isinstance(held, SimpleNamespace):
             held.scale = 2.0
         else:
             held["scale" if isinstance(held, dict) else 0] = 2.0
-        assert before != Frozen(read)
+        assert before != StaticLeaf(read)
         held = other
-        assert before == Frozen(read)
+        assert before == StaticLeaf(read)
 
 
 def test_functions_that_call_themselves_have_an_end() -> None:
@@ -75,7 +77,7 @@ def test_functions_that_call_themselves_have_an_end() -> None:
 
         return count
 
-    assert Frozen(build(1)) == Frozen(build(1)) != Frozen(build(2))
+    assert StaticLeaf(build(1)) == StaticLeaf(build(1)) != StaticLeaf(build(2))
 
 
 def test_a_global_that_changed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +95,7 @@ def test_one_code_in_two_namespaces_is_two_functions() -> None:
         space: dict[str, Any] = {"factor": factor}
         exec(code, space)
         made.append(space["f"])
-    assert Frozen(made[0]) != Frozen(made[1])
+    assert StaticLeaf(made[0]) != StaticLeaf(made[1])
 
 
 def test_a_hyperparameter_that_cannot_be_hashed_is_seen_through() -> None:
@@ -187,9 +189,9 @@ def test_a_global_that_shares_its_name_with_an_attribute_costs_no_compile(
     x, y = data()
     made = et.Learner(linear(), optax.sgd(0.1), loss=lambda p, t: CROSS_ENTROPY(p, t))
     read = lambda model: model.weight
-    before = Frozen(read)
+    before = StaticLeaf(read)
     monkeypatch.setitem(globals(), "weight", 1.0)
-    assert Frozen(read) == before
+    assert StaticLeaf(read) == before
     made.fit(x, y, verbose=0)
     monkeypatch.setitem(globals(), "SCALE", 5.0)
     assert made.fit(x, y, verbose=0).history.timing.compilations == []

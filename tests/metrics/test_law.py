@@ -186,10 +186,10 @@ def padded(metric: Metric, data: Data, draw: Any) -> Metric:
 @eqx.filter_jit
 def _fused(metric: Metric, stacked: Any) -> tuple[Metric, Any]:
     first = jax.tree.map(lambda leaf: leaf[0], stacked)
-    empty = _logs.take_out(contribution(metric, first).reset())[0]
+    empty = _logs.extract_gathers(contribution(metric, first).reset())[0]
 
     def step(seen: Metric, batch: Any) -> tuple[Metric, Any]:
-        new, emitted = _logs.take_out(contribution(metric, batch))
+        new, emitted = _logs.extract_gathers(contribution(metric, batch))
         return seen.merge(new), emitted
 
     dynamic, static = eqx.partition(empty, eqx.is_array)
@@ -205,7 +205,7 @@ def fused(metric: Metric, data: Data, draw: Any) -> Metric:
     """All batches, with their padding, in one call of a scan; what is emitted joined at the end."""
     stacked = {n: v.reshape(-1, SIZE, *v.shape[1:]) for n, v in data.items()}
     seen, joined = _fused(metric, stacked)
-    return _logs.put_back(seen, joined)
+    return _logs.restore_gathers(seen, joined)
 
 
 WAYS: dict[str, Callable[[Metric, Data, Any], Metric]] = {
@@ -257,11 +257,12 @@ def test_reset_is_the_identity_bit_for_bit(name: str, draw: Any) -> None:
 def test_dtype_and_structure_stay_what_they_are_from_the_first_update(name: str, draw: Any) -> None:
     new = contribution(CASES[name], rows(draw.draw(examples(name)), slice(SIZE)))
     kinds: Callable[[Any], Any] = lambda metric: jax.tree.map(
-        lambda leaf: jax.typeof(leaf) if eqx.is_array(leaf) else leaf, _logs.take_out(metric)[0]
+        lambda leaf: jax.typeof(leaf) if eqx.is_array(leaf) else leaf,
+        _logs.extract_gathers(metric)[0],
     )
     for other in (new.reset(), merged(new, new), merged(new.reset(), new), new.merge(new)):
         assert eqx.tree_equal(kinds(other), kinds(new))
-    for leaf in jax.tree.leaves(eqx.filter(_logs.take_out(new)[0], eqx.is_array)):
+    for leaf in jax.tree.leaves(eqx.filter(_logs.extract_gathers(new)[0], eqx.is_array)):
         assert leaf.dtype in (jnp.float32, jnp.bool_) and not leaf.weak_type
 
 
@@ -324,7 +325,7 @@ def test_with_64_bits_switched_on_numbers_and_dtypes_are_the_same(
     with jax.enable_x64(True):
         new = contribution(CASES[name], data)
         wide = merged(new, new.reset()).results(name)
-        arrays = jax.tree.leaves(eqx.filter(_logs.take_out(new)[0], eqx.is_array))
+        arrays = jax.tree.leaves(eqx.filter(_logs.extract_gathers(new)[0], eqx.is_array))
     for key, value in expected.items():
         np.testing.assert_allclose(wide[key], value, rtol=2e-5, atol=2e-5)
     if name != "last":  # which keeps what it is given

@@ -122,13 +122,13 @@ def test_logs_with_other_names_from_step_to_step_are_refused() -> None:
 def test_emissions_are_taken_out_and_put_back() -> None:
     values = jnp.array([1.0, 5.0])
     metrics = {"g": Gather.of({"k": values}), "e": Exact().update(values), "m": Mean.of(values)}
-    emptied, emitted = _logs.take_out(metrics)
+    emptied, emitted = _logs.extract_gathers(metrics)
     assert len(emitted) == 2 and not any(
         node.values is not None
         for node in jax.tree.leaves(emptied, is_leaf=_logs.is_gather)
         if _logs.is_gather(node)
     )
-    back = _logs.put_back(emptied, emitted)
+    back = _logs.restore_gathers(emptied, emitted)
     assert eqx.tree_equal(back, metrics)
     assert _logs.compute(back)["e"] == 5
 
