@@ -39,10 +39,10 @@ class ArraySource(RowSource):
         self,
         batching: Batching,
         *,
-        wanted: Callable[[], bool] = lambda: True,
-        limit: int | None = None,
+        keep_waiting: Callable[[], bool] = lambda: True,
+        max_batches: int | None = None,
     ) -> "ArrayReader":
-        return ArrayReader(self, batching, wanted)
+        return ArrayReader(self, batching, keep_waiting)
 
 
 class ArrayReader(RowReader[ArraySource]):
@@ -52,7 +52,7 @@ class ArrayReader(RowReader[ArraySource]):
     are views, which cost nothing.
     """
 
-    def first(self) -> Batch:
+    def peek(self) -> Batch:
         """The first examples as they stand: a batch like those to come."""
         batch = self.source.take(slice(self.batching.batch_size))
         return (
@@ -74,7 +74,9 @@ class ArrayReader(RowReader[ArraySource]):
         if len(parts) == 1 or (self.order is None and not sparse):
             yield from make()
             return
-        with PrefetchIterator(make, ahead=1, wanted=self.wanted, name="eqxtrain-data") as ready:
+        with PrefetchIterator(
+            make, ahead=1, keep_waiting=self.keep_waiting, name="eqxtrain-data"
+        ) as ready:
             yield from ready
 
     def _parts(
@@ -86,7 +88,7 @@ class ArrayReader(RowReader[ArraySource]):
         whole = self.source.length // size if self.batching.remainder == "keep" else self.batches
         parts: list[tuple[int, int, int, int]] = []
         if start < min(whole, stop):
-            room = capacity(self.first())
+            room = capacity(self.peek())
             for first in range(start, min(whole, stop), room):
                 parts.append((first, min(room, min(whole, stop) - first), size, room))
         if stop > whole:

@@ -41,30 +41,32 @@ class Feed:
     **Arguments:**
 
     - `items`: makes the iterator of them; called in the thread.
-    - `wanted`: whether to go on waiting for the next one.
-    - `limit`: how many will be asked for at most.
+    - `keep_waiting`: whether to go on waiting for the next one.
+    - `max_batches`: how many will be asked for at most.
     """
 
     def __init__(
         self,
         items: Callable[[], Generator[Item, None, None]],
-        wanted: Callable[[], bool],
-        limit: int | None,
+        keep_waiting: Callable[[], bool],
+        max_batches: int | None,
     ) -> None:
         wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
         def make() -> Iterator[Item]:
             # the thread has no part in a `with jax.enable_x64(...)` of the one that trains
             with jax.enable_x64(wide), contextlib.closing(items()) as made:
-                yield from itertools.islice(made, limit)
+                yield from itertools.islice(made, max_batches)
 
-        self._ready = PrefetchIterator(make, ahead=1, wanted=wanted, name="eqxtrain-data")
-        self._wanted = wanted
+        self._ready = PrefetchIterator(
+            make, ahead=1, keep_waiting=keep_waiting, name="eqxtrain-data"
+        )
+        self._keep_waiting = keep_waiting
         self.ended = False  # whether `stacks` came to the end, wherever the thread already is
         self._peeked: collections.deque[Item] = collections.deque()
         self._given: collections.deque[Item] = collections.deque()
 
-    def first(self) -> Item | None:
+    def peek(self) -> Item | None:
         """The next batch, which `stacks` will give all the same; None if there is none."""
         if not self._peeked:
             item = self._ready.take(wait=True)
@@ -85,7 +87,7 @@ class Feed:
         while most is None or given < most:
             first = self._peeked.popleft() if self._peeked else self._ready.take(wait=True)
             if first is None:
-                self.ended = self._wanted()
+                self.ended = self._keep_waiting()
                 return
             room = capacity(first.batch)
             here = min(room, _AHEAD) if most is None else min(room, _AHEAD, most - given)
@@ -103,7 +105,7 @@ class Feed:
             self._given.extend(items)
             yield stack_batches([item.batch for item in items], room)
 
-    def ran(self, steps: int) -> Item:
+    def consume(self, steps: int) -> Item:
         """Count so many batches as consumed; gives the last of them."""
         for _ in range(steps - 1):
             self._given.popleft()

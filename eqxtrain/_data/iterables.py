@@ -79,11 +79,11 @@ class IterableSource(Source):
         self,
         batching: Batching,
         *,
-        wanted: Callable[[], bool] = lambda: True,
-        limit: int | None = None,
+        keep_waiting: Callable[[], bool] = lambda: True,
+        max_batches: int | None = None,
     ) -> "IterableReader":
         """A reader of these batches."""
-        return IterableReader(self, batching, wanted, limit)
+        return IterableReader(self, batching, keep_waiting, max_batches)
 
     def items(self, mark: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
         """The batches of a pass, checked and copied, from `mark` on.
@@ -165,35 +165,37 @@ class IterableReader(Reader):
         self,
         source: IterableSource,
         batching: Batching,
-        wanted: Callable[[], bool],
-        limit: int | None,
+        keep_waiting: Callable[[], bool],
+        max_batches: int | None,
     ) -> None:
         self._source = source
         self._batching = batching
-        self._wanted = wanted
-        self._limit = None if limit is None else max(limit, 1)  # `first` may ask for one
+        self._keep_waiting = keep_waiting
+        self._max_batches = (
+            None if max_batches is None else max(max_batches, 1)
+        )  # `peek` may ask for one
         self._feed: Feed | None = None
         self._at, self._rows = source.begun
         self._sought = False
         self._goes_on = False  # whether there is something of this pass behind us
 
-    def first(self) -> Batch | None:
+    def peek(self) -> Batch | None:
         """The first batch of the pass under way; None if it is not wanted any more."""
-        item = self._opened().first()
-        if item is None and self._wanted() and self._goes_on:  # it had stood at the pass's end
+        item = self._opened().peek()
+        if item is None and self._keep_waiting() and self._goes_on:
             self._begin()
-            item = self._opened().first()
-        if item is None and self._wanted():
+            item = self._opened().peek()
+        if item is None and self._keep_waiting():
             raise ValueError(_EMPTY)
         return None if item is None else item.batch
 
     def upcoming(self, most: int | None = None) -> list[Batch]:
         """The first batch: what comes behind it is not known."""
-        first = self.first()
+        first = self.peek()
         return [] if first is None else [first]
 
     @property
-    def left(self) -> int | None:
+    def remaining(self) -> int | None:
         """How many batches the pass under way still has, if that is known."""
         steps = self._source.steps(self._batching)
         if not isinstance(steps, int) or self._batching.remainder == "drop":
@@ -217,12 +219,12 @@ class IterableReader(Reader):
             yield from self.stacks(capacity, most)
 
     def _is_at_limit(self) -> bool:
-        return self._limit is not None and self._limit <= 0
+        return self._max_batches is not None and self._max_batches <= 0
 
     def _opened(self) -> Feed:
         if self._feed is None:
             mark = self._at
-            self._feed = Feed(lambda: self._items(mark), self._wanted, self._limit)
+            self._feed = Feed(lambda: self._items(mark), self._keep_waiting, self._max_batches)
         return self._feed
 
     def _items(self, mark: StreamPosition) -> Generator[Item, None, None]:
@@ -236,12 +238,12 @@ class IterableReader(Reader):
                 elif self._batching.remainder == "keep" or rows >= self._rows:
                     yield item
 
-    def ran(self, steps: int) -> None:
+    def consume(self, steps: int) -> None:
         """Count so many batches as consumed."""
         assert self._feed is not None
-        self._at, self._goes_on = self._feed.ran(steps).behind, True
-        if self._limit is not None:
-            self._limit -= steps
+        self._at, self._goes_on = self._feed.consume(steps).behind, True
+        if self._max_batches is not None:
+            self._max_batches -= steps
 
     @property
     def position(self) -> Position:

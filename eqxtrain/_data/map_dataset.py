@@ -53,10 +53,10 @@ class ExampleSource(RowSource):
         self,
         batching: Batching,
         *,
-        wanted: Callable[[], bool] = lambda: True,
-        limit: int | None = None,
+        keep_waiting: Callable[[], bool] = lambda: True,
+        max_batches: int | None = None,
     ) -> "ExampleReader":
-        return ExampleReader(self, batching, wanted)
+        return ExampleReader(self, batching, keep_waiting)
 
 
 class ExampleReader(RowReader[ExampleSource]):
@@ -64,7 +64,7 @@ class ExampleReader(RowReader[ExampleSource]):
 
     _feed: Feed | None = None
 
-    def first(self) -> Batch:
+    def peek(self) -> Batch:
         """The first examples as they stand: a batch like those to come."""
         return self._padded(self.source.take(slice(0, self.batching.batch_size)))
 
@@ -81,7 +81,7 @@ class ExampleReader(RowReader[ExampleSource]):
         self.begin(order)
         start = self.at
         if self._feed is None:
-            self._feed = Feed(lambda: self._items(start), self.wanted, None)
+            self._feed = Feed(lambda: self._items(start), self.keep_waiting, None)
         yield from self._feed.stacks(capacity, most)
 
     def _items(self, start: int) -> Generator[Item, None, None]:
@@ -91,10 +91,10 @@ class ExampleReader(RowReader[ExampleSource]):
             batch = self.source.take(span if rows is None else rows[span])
             yield Item(self._padded(batch), StreamPosition(i + 1))
 
-    def ran(self, steps: int) -> None:
+    def consume(self, steps: int) -> None:
         assert self._feed is not None
-        self._feed.ran(steps)
-        super().ran(steps)
+        self._feed.consume(steps)
+        super().consume(steps)
         if self.at == 0:
             self.close()
 

@@ -29,7 +29,7 @@ class PrefetchIterator(Generic[T]):
 
     - `make`: gives the iterator; called in the thread.
     - `ahead`: how many items may be ready and not taken. It may be changed at any time.
-    - `wanted`: whether to go on waiting for the next item.
+    - `keep_waiting`: whether to go on waiting for the next item.
     - `name`: of the thread.
     """
 
@@ -38,11 +38,11 @@ class PrefetchIterator(Generic[T]):
         make: Callable[[], Iterator[T]],
         *,
         ahead: int,
-        wanted: Callable[[], bool],
+        keep_waiting: Callable[[], bool],
         name: str,
     ) -> None:
         self.ahead = ahead
-        self._wanted = wanted
+        self._keep_waiting = keep_waiting
         self._ready: collections.deque[T] = collections.deque()
         self.error: BaseException | None = None  # of the iterator, not raised here yet
         self._ended = self._closed = False
@@ -107,7 +107,7 @@ class PrefetchIterator(Generic[T]):
             self._thread.start()
         with self._changed:
             while not self._ready and not self._ended:
-                if not wait or not self._wanted():
+                if not wait or not self._keep_waiting():
                     return None
                 self._changed.wait(_POLL)
             if self._ready:

@@ -74,13 +74,13 @@ class RowReader(Reader, Generic[S]):
 
     **Arguments:**
 
-    - `wanted`: whether to go on waiting for the next batch.
+    - `keep_waiting`: whether to go on waiting for the next batch.
     """
 
-    def __init__(self, source: S, batching: Batching, wanted: Callable[[], bool]) -> None:
+    def __init__(self, source: S, batching: Batching, keep_waiting: Callable[[], bool]) -> None:
         self.source = source
         self.batching = batching.of_rows(source.length)
-        self.wanted = wanted
+        self.keep_waiting = keep_waiting
         self.batches = source.steps(batching)
         self.at = 0
         self.order: Order | None = None
@@ -88,7 +88,7 @@ class RowReader(Reader, Generic[S]):
 
     def upcoming(self, most: int | None = None) -> list[Batch]:
         """A batch of each shape, or its shapes, that the pass will have."""
-        first, rest = self.first(), self.source.length % self.batching.batch_size
+        first, rest = self.peek(), self.source.length % self.batching.batch_size
         ends = most is None or self.at + most >= self.batches
         if self.batching.remainder != "keep" or not ends or rest in (0, self.source.length):
             return [first]
@@ -103,7 +103,7 @@ class RowReader(Reader, Generic[S]):
         )
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many batches the pass under way still has."""
         return self.batches - self.at
 
@@ -118,7 +118,7 @@ class RowReader(Reader, Generic[S]):
             self._rows = self.order.permutation(self.source.length)
         return self._rows
 
-    def ran(self, steps: int) -> None:
+    def consume(self, steps: int) -> None:
         """Count so many batches as consumed."""
         self.at = (self.at + steps) % self.batches
 

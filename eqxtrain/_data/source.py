@@ -50,7 +50,7 @@ class Reader(abc.ABC):
     """
 
     @abc.abstractmethod
-    def first(self) -> Batch | None:
+    def peek(self) -> Batch | None:
         """A batch like those to come, which none of them misses; None if it is not wanted."""
 
     @abc.abstractmethod
@@ -69,7 +69,7 @@ class Reader(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def left(self) -> int | None:
+    def remaining(self) -> int | None:
         """How many batches the pass under way still has, if that is known."""
 
     @abc.abstractmethod
@@ -85,7 +85,7 @@ class Reader(abc.ABC):
         """
 
     @abc.abstractmethod
-    def ran(self, steps: int) -> None:
+    def consume(self, steps: int) -> None:
         """Count so many batches of what `stacks` gave as consumed."""
 
     @property
@@ -133,15 +133,15 @@ class Source(abc.ABC):
         self,
         batching: Batching,
         *,
-        wanted: Callable[[], bool] = lambda: True,
-        limit: int | None = None,
+        keep_waiting: Callable[[], bool] = lambda: True,
+        max_batches: int | None = None,
     ) -> Reader:
         """A reader of these data.
 
         **Arguments:**
 
-        - `wanted`: whether to go on waiting for the next batch.
-        - `limit`: how many batches will be asked for at most, over all passes.
+        - `keep_waiting`: whether to go on waiting for the next batch.
+        - `max_batches`: how many batches will be asked for at most, over all passes.
         """
 
 

@@ -80,9 +80,9 @@ def _whole(
     run = Run(learner, History(), {"steps": min(known, default=None), **given.params})
     with (
         telling_of_exceptions(run, given.callbacks, lambda: learner),
-        given.source.read(given.batching, limit=steps) as reader,
+        given.source.read(given.batching, max_batches=steps) as reader,
     ):
-        learner = given.ready(learner, reader.first(), kind)
+        learner = given.ready(learner, reader.peek(), kind)
         run.begin(learner)
         pass_ = StepRunner(learner, kind, class_weight=given.class_weight, options=given.options)
         run.enter(training=None, measuring=pass_ if kind == "test" else None)
@@ -122,7 +122,7 @@ def _pass_over(
     for program in pass_.prepare_for(reader, most):
         program.begin()
     with closing(reader.stacks(pass_.capacity, most)) as stacks:
-        steps = Driver(run, callbacks, ran=reader.ran, halted=halted).over(pass_, stacks)
+        steps = Driver(run, callbacks, ran=reader.consume, halted=halted).over(pass_, stacks)
     if halted():
         return {}
     if most is not None and steps < most:
@@ -153,9 +153,9 @@ class Validation:
         self._closed = contextlib.ExitStack()
         batching = self._given.batching.for_validation()
         interrupt = self._interrupt  # not `self`, which would hold itself and the data
-        wanted = lambda: not interrupt.asked
+        keep_waiting = lambda: not interrupt.asked
         self._readers = {
-            prefix: self._closed.enter_context(source.read(batching, wanted=wanted))
+            prefix: self._closed.enter_context(source.read(batching, keep_waiting=keep_waiting))
             for prefix, source in self._sources.items()
         }
 

@@ -66,12 +66,14 @@ def fit(
         telling_of_exceptions(run, given.callbacks, lambda: rescue()),
         contextlib.ExitStack() as closed,
     ):
-        wanted = lambda: not interrupt.asked
-        reader = given.source.read(given.batching, wanted=wanted, limit=schedule.limit)
+        keep_waiting = lambda: not interrupt.asked
+        reader = given.source.read(
+            given.batching, keep_waiting=keep_waiting, max_batches=schedule.max_steps
+        )
         closed.enter_context(reader)
         if position is not None:
             reader.seek(position)
-        first = reader.first()
+        first = reader.peek()
         if first is None:
             history.position = reader.position
         else:
@@ -296,7 +298,7 @@ class _Fit:
     def _train(self) -> bool:
         """The steps of an epoch; gives whether these were all that it has."""
         reader, most = self._reader, self._schedule.most(self._taken)
-        left = reader.left
+        left = reader.remaining
         due = most if self._schedule.steps_per_epoch is not None else left
         self._due = due = due if due is None or most is None else min(due, most)
         with closing(reader.stacks(self._training.capacity, most, self._order())) as stacks:
@@ -310,7 +312,7 @@ class _Fit:
         return not self._is_halted() if due is None else steps >= due
 
     def _count(self, steps: int) -> None:
-        self._reader.ran(steps)
+        self._reader.consume(steps)
         self._ran += steps
         if not self._has_run:
             self._has_run = True

@@ -154,7 +154,7 @@ def forecast(
 
 def _first(source: data.Source, batch_size: int) -> data.Batch:
     with source.read(data.Batching(batch_size)) as reader:
-        return reader.first()
+        return reader.peek()
 
 
 def _stand_in(tree: PyTree) -> PyTree:

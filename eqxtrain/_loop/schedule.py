@@ -43,7 +43,7 @@ class Schedule(NamedTuple):
         return min(bounds, default=None)
 
     @property
-    def limit(self) -> int | None:
+    def max_steps(self) -> int | None:
         """How many steps the run has at most, if that is bounded at all."""
         by_epochs = None
         if self.epochs is not None and self.steps_per_epoch is not None:
@@ -95,7 +95,7 @@ class Schedule(NamedTuple):
 
     def validations(self, batches: int | float | None) -> int:
         """How many validations there will be for sure, of a run over so many batches a pass."""
-        epochs, steps = self.epochs_of(batches), self.limit
+        epochs, steps = self.epochs_of(batches), self.max_steps
         if self.validates_every is not None:
             if steps is None and epochs is not None and isinstance(batches, int):
                 steps = epochs * batches

@@ -24,7 +24,7 @@ def read(batches: list[Any]) -> None:
     """Take all batches as `fit` does, and do nothing with them."""
     with data.as_source(batches).read(data.Batching(1)) as reader:
         for stack in reader.stacks(lambda batch: 64):
-            reader.ran(stack.steps)
+            reader.consume(stack.steps)
 
 
 def work_for(seconds: float) -> None:

@@ -21,7 +21,7 @@ def batches_of(
         for stack in reader.stacks(lambda batch: capacity, None, order):
             for i in range(stack.steps):
                 yield jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), stack.batch)
-            reader.ran(stack.steps)
+            reader.consume(stack.steps)
 
 
 @given(
@@ -75,11 +75,11 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
         with source.read(cut) as reader:
             if position is not None:
                 reader.seek(position)
-            left = reader.left
+            left = reader.remaining
             before = len(seen)
             for stack in reader.stacks(lambda batch: 2, most, order):
                 seen += [np.array(data.strip_mask(stack.batch)[0][i]) for i in range(stack.steps)]
-                reader.ran(stack.steps)
+                reader.consume(stack.steps)
             assert len(seen) - before == min(most, left or 0)
             position = reader.position
     for i, batch in enumerate(seen):

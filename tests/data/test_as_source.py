@@ -80,7 +80,7 @@ def test_a_loader_of_torch_gives_batches() -> None:
 )
 def test_what_is_none_of_them_gets_a_sentence(given: Any, match: str) -> None:
     with pytest.raises(TypeError, match=match):
-        data.as_source(given).read(data.Batching(2)).first()
+        data.as_source(given).read(data.Batching(2)).peek()
 
 
 @pytest.mark.parametrize("given", [[(ONES[0], 1)], iter([(ONES[0], np.float32(1))])])
@@ -88,7 +88,7 @@ def test_examples_where_batches_are_due_get_the_remedy(given: Any) -> None:
     with pytest.raises(
         (TypeError, ValueError), match=r"single examples, batch them: `\.batch\(32\)"
     ):
-        data.as_source(given).read(data.Batching(2)).first()
+        data.as_source(given).read(data.Batching(2)).peek()
 
 
 def test_lengths_that_others_tell() -> None:

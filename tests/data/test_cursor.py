@@ -25,7 +25,7 @@ def some(reader: data.Reader, most: int | None) -> list[list[int]]:
         for i in range(stack.steps):
             numbers = jax.tree.leaves(stack.batch)[-1][i]
             seen.append([int(n) for n in numbers.ravel()])
-            reader.ran(1)
+            reader.consume(1)
     return seen
 
 

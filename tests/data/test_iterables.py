@@ -32,7 +32,7 @@ def stacks_of(batches: Any, capacity: int = 4) -> Iterator[data.Stack]:
     with data.IterableSource(batches).read(data.Batching(1)) as reader:
         for stack in reader.stacks(lambda batch: capacity):
             yield stack
-            reader.ran(stack.steps)
+            reader.consume(stack.steps)
 
 
 def threads() -> list[str]:

@@ -13,7 +13,7 @@ from eqxtrain._data.prefetch import PrefetchIterator
 
 
 def prefetched(make: Any, ahead: int = 1, wanted: Any = lambda: True) -> PrefetchIterator[Any]:
-    return PrefetchIterator(make, ahead=ahead, wanted=wanted, name="test-data")
+    return PrefetchIterator(make, ahead=ahead, keep_waiting=wanted, name="test-data")
 
 
 def threads() -> list[str]:

@@ -37,7 +37,7 @@ def test_a_run_ends_where_it_should(
         assert len(run) == (epochs or 1)
     else:
         assert sum(run) == steps or len(run) == epochs
-    assert made.limit is None or sum(run) <= made.limit
+    assert made.max_steps is None or sum(run) <= made.max_steps
     assert all(0 < each <= (steps_per_epoch or batches) for each in run)
     assert made.epochs_of(batches) == len(run)
     assert made.steps_of(batches) == max(run) or run[-1] < max(run)
@@ -56,9 +56,9 @@ def test_passes_and_limits_are_those_that_are_sure() -> None:
     assert schedule(3, None, None, 1, None).passes == 3
     assert schedule(3, None, 5, 1, None).passes == 1  # all may be one long pass
     assert schedule(None, 9, None, 1, None).passes == 1
-    assert schedule(3, None, 5, 1, None).limit == 15
-    assert schedule(3, 9, 5, 1, None).limit == 9
-    assert schedule(3, None, None, 1, None).limit is None
+    assert schedule(3, None, 5, 1, None).max_steps == 15
+    assert schedule(3, 9, 5, 1, None).max_steps == 9
+    assert schedule(3, None, None, 1, None).max_steps is None
 
 
 @pytest.mark.parametrize(
