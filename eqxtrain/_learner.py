@@ -19,10 +19,10 @@ from ._loop import (
 )
 from ._loop.forecast import Forecast
 from ._loop.inputs import OnInterrupt, Verbose
-from ._loop.ready import initialised, replaced
 from ._loop.schedule import Frequency
 from ._losses import loss as _loss
 from ._steps import optimize as _optimize
+from ._steps.init import initialised, replaced
 from ._steps.ladder import AbstractLearner
 from ._steps.state import LearnerState, at_rest, check_states
 from ._steps.summary import Summary, summarise
@@ -100,7 +100,8 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `ValueError` if it would throw a `model_state` away, or if one is missing.
         """
-        return initialised(self, None if x is None else data.array_source(x, y).tree, key=key)
+        names = {} if x is None else data.step_arguments(data.array_source(x, y).tree)
+        return initialised(self, names, key=key)
 
     @replaces_fields
     def replace(self, **changes: Any) -> Self:

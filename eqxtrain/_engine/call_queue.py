@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import _tree
+from .. import _placement, _tree
 from .._types import PyTree
 from ..metrics import _logs
 from .step import CallOutput
@@ -85,10 +85,10 @@ class CallQueue:
 
     def _finish_one(self) -> None:
         called, static, (start, stop) = self._in_flight.popleft()
-        jax.block_until_ready(called.done)
+        _placement.wait(called.done)
         if not called.emitted:
             return
-        fetched = static.merge(jax.device_get(called.emitted))
+        fetched = static.merge(_placement.fetch(called.emitted))
         ran = slice(start, stop) if called.trail is not None else slice(None)
         self._fetched.append(jax.tree.map(lambda leaf: _rows(leaf, ran), fetched))
 

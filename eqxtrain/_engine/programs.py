@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .. import _data as data, _tree
+from .. import _data as data, _placement, _tree
 from .._identity.survey import Survey
 from ..metrics import _logs
 from . import (
@@ -229,7 +229,7 @@ class StepPrograms:
             ]
             _, found, _ = self._step(*leaves)
             empty = _logs.begin(self._step.out[1].merge(found))
-        return _tree.to_host(empty)
+        return _placement.owned_by_host(empty)
 
     def call(self, asked: _cost.StepsPerCall, platform: str) -> CallPlan:
         """How batches of this shape are run."""
@@ -254,7 +254,7 @@ class StepPrograms:
         stack = [jax.ShapeDtypeStruct((call.capacity, *x.shape), x.dtype) for x in batch]
         span = jax.ShapeDtypeStruct((2,), jnp.uint32)
         args = ([*self.select(read), *stack, span], carried, self.metrics)
-        places = tuple(_compile.placement(leaf) for leaves in args[:2] for leaf in leaves)
+        places = tuple(_placement.sharding(leaf) for leaves in args[:2] for leaf in leaves)
         settings = tuple(_compile.settings().values())
         key = (self.form, settings, places, call.key)
         trees = _described(self.kind, kept, carry)
@@ -341,7 +341,7 @@ def batch_of(stack: data.Stack) -> data.Batch:
 
 def one_of(batches: data.Batch, index: int) -> data.Batch:
     """One batch of a stack's."""
-    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], batches))
+    return _placement.put(jax.tree.map(lambda leaf: leaf[index], batches))
 
 
 def run_eagerly(
@@ -355,4 +355,4 @@ def run_eagerly(
     """
     folded = run_step(kind, kept, carry)
     merged = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
-    return _tree.as_jax_arrays(folded.carry), _tree.as_jax_arrays(merged), folded.emitted
+    return _placement.as_jax_arrays(folded.carry), _placement.as_jax_arrays(merged), folded.emitted

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .. import _data as data, _tree
+from .. import _data as data, _placement, _tree
 from .._identity.survey import Survey
 from .._steps.contract import without_state
 from .._steps.ladder import AbstractLearner, enforce_contracts
@@ -93,8 +93,8 @@ class StepRunner:
         model, state = learner.model, learner.state
         enforce_contracts(type(learner))
         self._learner = _tree.with_fields(learner, model=None, state=None)
-        config = _tree.as_jax_arrays(without_state(learner))
-        own = _tree.donatable if donate else _tree.copy
+        config = _placement.as_jax_arrays(without_state(learner))
+        own = _placement.donatable if donate else _placement.copy
         threaded = _tree.with_fields(state, metrics={}, opt_state_leaves=None)
         begun: Any = np.zeros((), np.int32)
         if self.kind == "train":
@@ -102,12 +102,14 @@ class StepRunner:
             carry = own(Carry(model, threaded, begun))
             if donate:  # all of it, so that a small model tells who uses it again, too
                 kept_ids = set(map(id, jax.tree.leaves(carry)))
-                _tree.delete(leaf for leaf in jax.tree.leaves(model) if id(leaf) not in kept_ids)
+                _placement.delete(
+                    leaf for leaf in jax.tree.leaves(model) if id(leaf) not in kept_ids
+                )
         else:
             fixed = _tree.inference_mode(model)
             self._kept = Consts(config, fixed, state.opt_state, self._class_weight, None)
             carry = own(Carry(None, _tree.with_fields(threaded, opt_state=None), begun))
-        carry = _tree.as_jax_arrays(carry)
+        carry = _placement.as_jax_arrays(carry)
         self._kept_leaves, kept_static = _tree.partition_leaves(self._kept)
         self._carry, self._carry_static = _tree.partition_leaves(carry)
         if not self._eager:
@@ -118,7 +120,7 @@ class StepRunner:
             structures = (kept_static.treedef, self._carry_static.treedef)
             arrays = _compile.key_of([*self._kept_leaves, *self._carry], *structures)
             self._key = (self.kind, self._survey.key, arrays)
-        self._platform = _compile.platform(self._carry)
+        self._platform = _placement.platform(self._carry)
         self._programs.clear()
         self._program, self._loaded = None, False
 
@@ -168,10 +170,10 @@ class StepRunner:
         assert self._program is not None and self._found is not None
         span = self._spans.get((start, stop))
         if span is None:
-            span = self._spans[start, stop] = jax.device_put(np.asarray((start, stop), np.uint32))
+            span = self._spans[start, stop] = _placement.put(np.asarray((start, stop), np.uint32))
         batches = jax.tree.leaves(self._stack.batch)
         if stop - start < self._stack.steps:  # for more than one call, put it once
-            batches = self._put = self._put or jax.device_put(batches)
+            batches = self._put = self._put or _placement.put(batches)
         program = self._program
         if (compilation := program.compilation()) is not None:
             self.compilations.append(compilation)
@@ -242,7 +244,7 @@ class StepRunner:
     def _values_of_first(self, batch: data.Batch, *, noisy: bool) -> dict[str, Any]:
         """What a step would measure, or predict, on the first batch of a stack."""
         change = _padding.perturbed if noisy else list
-        carry, read = change(_tree.copy(self._carry)), change(self._kept_leaves)
+        carry, read = change(_placement.copy(self._carry)), change(self._kept_leaves)
         if self._eager:
             kept, _ = self._arguments(one_of(batch, 0))
             leaves, static = _tree.partition_leaves(kept._replace(batch=None))
@@ -252,7 +254,7 @@ class StepRunner:
             values = _logs.compute(_logs.not_gathered(metrics))
         else:
             assert self._program is not None and self._found is not None
-            span, begun = np.asarray((0, 1), np.uint32), _tree.copy(self._found.metrics)
+            span, begun = np.asarray((0, 1), np.uint32), _placement.copy(self._found.metrics)
             arrays = jax.tree.leaves(batch)
             _, metrics, called = self._program(self._found.select(read), arrays, span, carry, begun)
             values = self._found.compute(self._found.metrics_static.merge(metrics))
@@ -277,7 +279,9 @@ class StepRunner:
             self._programs[signature] = found
         found = self._found = self._programs[signature]
         if not self._metrics_static.leaves:
-            self._metrics, self._metrics_static = _tree.partition_leaves(_tree.copy(found.empty))
+            self._metrics, self._metrics_static = _tree.partition_leaves(
+                _placement.copy(found.empty)
+            )
         return found
 
     def _traced(self, batch: data.Batch, signature: Any) -> StepPrograms:
@@ -307,7 +311,7 @@ class StepRunner:
     def wait(self) -> None:
         """Wait for the calls in flight, and for what went wrong in them."""
         self._calls.wait()
-        jax.block_until_ready(self._carry)
+        _placement.wait(self._carry)
 
     @property
     def intact(self) -> bool:
@@ -316,7 +320,7 @@ class StepRunner:
             self.wait()
         except Exception:
             return False
-        return not any(leaf.is_deleted() for leaf in self._carry)
+        return not any(map(_placement.is_deleted, self._carry))
 
     def begin(self) -> None:
         """Empty the accumulators, for another pass over data."""

@@ -1,17 +1,17 @@
 """One step on one batch as a pure function of trees, and the program around it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .. import _data as data, _tree
-from .._steps.state import LearnerState, Stream, step_key
+from .._keys import Stream, step_key
+from .._steps.state import LearnerState
+from .._types import StepKind
 from ..metrics import _logs
-
-StepKind = Literal["train", "test", "predict"]
 
 _STREAMS = {"train": Stream.TRAIN, "test": Stream.TEST, "predict": Stream.PREDICT}
 STEPS = {"train": "train_step", "test": "test_step", "predict": "pred_step"}

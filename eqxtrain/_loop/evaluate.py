@@ -11,13 +11,12 @@ import jax
 from .. import _data as data
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
-from .._engine.step import StepKind
 from .._history import History
 from .._losses import reduction as _reduction
 from .._naming import unique
 from .._steps import frozen_leaves as _frozen
 from .._steps.ladder import AbstractLearner
-from .._types import PyTree
+from .._types import PyTree, StepKind
 from .._warn import warn
 from ..callbacks import Run
 from ..callbacks._base import Callbacks

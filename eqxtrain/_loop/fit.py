@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .. import _data as data, _tree
+from .. import _data as data, _placement, _tree
 from .._engine.runner import StepRunner
 from .._history import Fitted, History
 from .._naming import unique
@@ -203,7 +203,7 @@ class _Fit:
         if not self._keep_snapshots:
             return
         learner = self._training.learner
-        held = _tree.to_host({"model": learner.model, "state": learner.state})
+        held = _placement.owned_by_host({"model": learner.model, "state": learner.state})
         self._snapshot = (_tree.with_fields(learner, **held), self._reader.position)
 
     def _tell(self, hook: str) -> None:
@@ -339,4 +339,4 @@ class _Fit:
 
 
 def _is_there(leaf: Any) -> bool:
-    return not (isinstance(leaf, jax.Array) and leaf.is_deleted())
+    return not _placement.is_deleted(leaf)

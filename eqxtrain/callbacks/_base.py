@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from .._engine.step import StepKind
+from .._types import StepKind
 from ._run import Run
 
 BATCH_HOOKS = tuple(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .. import _tree
+from .. import _placement
 from .._history import History
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Run:
     def _current(self) -> Any:
         if self._training is None:
             return self._learner
-        return _tree.copy(self._training.learner)  # without accumulators, so that its file loads
+        return _placement.copy(
+            self._training.learner
+        )  # without accumulators, so that its file loads
 
     def _check_reads(self) -> None:
         if self.reads == "logs":
