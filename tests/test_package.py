@@ -34,12 +34,13 @@ FLOORS = {
         "arrays map_dataset iterables as_source"
     ),
     "_engine": (
-        "jaxpr cost recompile_reason compile_log compile step programs padding_check "
-        "call_queue runner"
+        "jaxpr cost recompile_reason compile_log compile step loops programs program_table "
+        "padding_check call_queue accumulators runner"
     ),
-    "callbacks": "_run _base _progress",
+    "callbacks": "_every _run _base _dispatch _progress",
     "_loop": (
-        "exception_payload interrupt rescue ready schedule driver evaluate inputs forecast fit"
+        "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
+        "evaluate validation training forecast fit"
     ),
 }
 """What stands in each folder, from the ground up. A module imports only what stands before it, in

@@ -19,8 +19,8 @@ from .._warn import warn
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
-Padding = Literal["none", "none yet", "some"]
-"""Whether rows may be padding; `"none yet"` where they may by what was asked for, but none are."""
+Padding = Literal["none", "possible", "some"]
+"""Whether rows may be padding; `"possible"` where they may by what was asked for, but none are."""
 
 
 def ensure_ready(
