@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from .. import _data as data, _tree
+from .._check import whole_number
 from .._engine import cost as _cost
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
@@ -125,8 +126,8 @@ def forecast(
     if not 1 <= len(sizes) <= 2:
         raise ValueError(f"`batch_size` is one size, or a pair of them; got {sizes!r}.")
     if memory is not None:
-        memory = data.check_whole("memory", memory, at_least=1)
-    checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
+        memory = whole_number("memory", memory, at_least=1)
+    checked = [whole_number("batch_size", size, at_least=1) for size in sizes]
     table = _reduction.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 from .. import _data as data
+from .._check import whole_number
 from .._engine.cost import StepsPerCall
 from .._engine.programs import Options
 from .._losses import reduction as _reduction
@@ -20,7 +21,7 @@ def check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching:
     """How data are cut into batches."""
     if remainder not in get_args(data.Remainder):
         raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
-    return data.Batching(data.check_whole("batch_size", batch_size, at_least=1), remainder)
+    return data.Batching(whole_number("batch_size", batch_size, at_least=1), remainder)
 
 
 def check_inputs(
@@ -86,7 +87,7 @@ def training_data(
 def steps(given: PassInputs, steps: int | None) -> int | None:
     """How many batches `evaluate` or `predict` takes."""
     check_ends(given.source, given.batching, steps is not None, "x", "give `steps`")
-    return None if steps is None else data.check_whole("steps", steps, at_least=1)
+    return None if steps is None else whole_number("steps", steps, at_least=1)
 
 
 def on_interrupt(given: OnInterrupt) -> OnInterrupt:
@@ -104,7 +105,7 @@ def options(steps_per_call: StepsPerCall, eager: bool) -> Options:
                 f'`steps_per_call` is a whole number or "auto"; got {steps_per_call!r}.'
             )
         return Options(eager, "auto")
-    return Options(eager, data.check_whole("steps_per_call", steps_per_call, at_least=1))
+    return Options(eager, whole_number("steps_per_call", steps_per_call, at_least=1))
 
 
 def callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:

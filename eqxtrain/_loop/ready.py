@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from .. import _data as data, _tree
+from .._check import known_fields
 from .._engine import compile as _compile
 from .._engine.step import StepKind
 from .._identity.tokens import ByIdentity
@@ -243,11 +244,7 @@ def state_mismatches(learner: AbstractLearner[Any]) -> list[str]:
 def replaced(learner: L, changes: dict[str, Any]) -> L:
     """The learner with some fields changed, its state kept in step with them."""
     names = [field.name for field in dataclasses.fields(learner) if field.init]
-    unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
-    if unknown:
-        raise TypeError(
-            f"`{type(learner).__name__}` has no field {unknown}. Its fields are {', '.join(names)}."
-        )
+    known_fields(type(learner), changes, names)
     new = dataclasses.replace(learner, **changes)
     if "state" in changes:
         return new
