@@ -1,7 +1,6 @@
 """The record of a run."""
 
 import dataclasses
-import html
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ._engine.compile_log import Compilation
+from ._format import Table, logged
 
 
 @dataclasses.dataclass
@@ -77,29 +77,23 @@ class History(Mapping[str, list[Any]]):
         return len(self._columns)
 
     def __str__(self) -> str:
-        names = ["epoch", *self._columns]
-        lines = [names, *([str(i + 1), *self._row(i)] for i in range(self.epochs))]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            for line in lines
-        )
+        return str(self._table())
 
     def __repr__(self) -> str:
         end = f", stopped={self.stopped!r}" if self.stopped else ""
-        last = ", ".join(f"{n}={_cell(c[-1])}" for n, c in self._columns.items() if c)
+        last = ", ".join(f"{n}={logged(c[-1])}" for n, c in self._columns.items() if c)
         return f"History(epochs={self.epochs}{end}{', last: ' + last if last else ''})"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("epoch", *self._columns))
-        body = "".join(
-            f"<tr><td>{i + 1}</td>" + "".join(f"<td>{c}</td>" for c in self._row(i)) + "</tr>"
-            for i in range(self.epochs)
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return self._table().html()
 
-    def _row(self, epoch: int) -> list[str]:
-        return [_cell(column[epoch]) for column in self._columns.values()]
+    def _table(self) -> Table:
+        rows = [
+            [str(i + 1), *(logged(column[i]) for column in self._columns.values())]
+            for i in range(self.epochs)
+        ]
+        header = ["epoch", *self._columns]
+        return Table(rows, ">" * len(header), header)
 
 
 if TYPE_CHECKING:
@@ -149,9 +143,3 @@ def _plain(value: Any) -> Any:
     """A number as a float, whatever it is an instance of; all else as it is."""
     is_number = isinstance(value, int | float) or (np.ndim(value) == 0 and hasattr(value, "dtype"))
     return float(value) if is_number else value
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
-    return f"array{np.shape(value)}" if hasattr(value, "shape") else type(value).__name__

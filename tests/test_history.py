@@ -35,8 +35,9 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_it_prints_as_a_table() -> None:
     lines = str(recorded()).splitlines()
     assert lines[0].split() == ["epoch", "loss", "acc", "val_loss", "matrix"]
-    assert lines[2].split() == ["2", "1.000e-07", "0.7500", "2.0000", "nan"]
-    assert "array(2, 2)" in lines[3] and len({len(line) for line in lines}) == 1
+    assert set(lines[1]) == {"─"}
+    assert lines[3].split() == ["2", "1.000e-07", "0.7500", "2.0000", "nan"]
+    assert "array(2, 2)" in lines[4] and len({len(line) for line in lines}) == 1
 
 
 def test_reprs_are_short_and_say_how_the_run_ended() -> None:
@@ -44,7 +45,7 @@ def test_reprs_are_short_and_say_how_the_run_ended() -> None:
     history.stopped = "interrupted"
     assert repr(history).startswith("History(epochs=3, stopped='interrupted', last: loss=0.2500")
     assert repr(Fitted(3, history)) == f"Fitted(learner=int(...), history={history!r})"
-    assert "<td>0.2500</td>" in history._repr_html_()
+    assert ">0.2500</td>" in history._repr_html_()
 
 
 def test_what_is_asked_of_both_at_once_is_told_where_it_is() -> None:

@@ -15,7 +15,8 @@ ROOT = Path(et.__file__).parent
 
 FLOORS = {
     "": (
-        "_types _request _warn _identity _promotion _naming _tree _placement _keys metrics "
+        "_types _request _warn _check _format _identity _promotion _naming _tree _placement _keys "
+        "metrics "
         "_losses _steps _data _engine _history callbacks _loop _learner"
     ),
     "_identity": "bytecode tokens members survey",

@@ -3,7 +3,6 @@
 from .arrays import (
     ArraySource as ArraySource,
     array_source as array_source,
-    check_whole as check_whole,
 )
 from .as_source import as_source as as_source, named_sets as named_sets
 from .batch import (

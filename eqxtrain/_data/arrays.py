@@ -154,11 +154,3 @@ def _check_lengths(leaves: list[tuple[str, Any]]) -> None:
         raise ValueError(
             f"There is no data: `{leaves[0][0]}` has 0 examples. See what filtered them all out."
         )
-
-
-def check_whole(name: str, number: Any, *, at_least: int) -> int:
-    """`number` as an int; what is no whole number, or too small a one, is refused."""
-    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    if not whole or number < at_least:
-        raise ValueError(f"`{name}` is a whole number, {at_least} or more; got {number!r}.")
-    return int(number)

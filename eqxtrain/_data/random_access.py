@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 
+from .._check import is_whole
 from .._types import Self
 from .batch import Batch
 from .order import Order
@@ -151,6 +152,6 @@ def _order(words: Any) -> Order | None:
     if words is None:
         return None
     listed = list(words) if isinstance(words, list | tuple) else []
-    if len(listed) < 2 or not all(isinstance(word, int) and word >= 0 for word in listed):
+    if len(listed) < 2 or not all(is_whole(word) and word >= 0 for word in listed):
         raise ValueError(f"The `order` of a `position` is a list of numbers; got {words!r}.")
     return Order(tuple(listed[:-1]), listed[-1])

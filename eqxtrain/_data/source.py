@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
+from .._check import is_whole
 from .._types import Self
 from .batch import Batch
 from .order import Order
@@ -162,4 +163,4 @@ def check_position(position: Any, **like: Any) -> Position:
 
 
 def _is_count(n: Any) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool) and n >= 0
+    return is_whole(n) and n >= 0

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from .._check import whole_number
 from .recompile_reason import Account, differences
 
 
@@ -60,10 +61,7 @@ def max_compiles(most: int) -> Iterator[list[Compilation]]:
 
     **Raises:** `RuntimeError` at the compile that is one too many.
     """
-    whole = isinstance(most, int) and not isinstance(most, bool)
-    if not whole or most < 0:
-        raise ValueError(f"`max_compiles` takes a whole number, 0 or more; got {most!r}.")
-    limit = _Limit(most)
+    limit = _Limit(whole_number("max_compiles(most)", most, at_least=0))
     _limits.append(limit)
     try:
         yield limit.seen

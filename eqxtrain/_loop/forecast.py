@@ -1,22 +1,19 @@
 """What training will cost, read off the compiled program before it runs."""
 
 import dataclasses
-import html
-import io
-from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from .. import _data as data, _tree
+from .._check import whole_number
 from .._engine import cost as _cost
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import TRAIN
+from .._format import Table, num_bytes
 from .._losses import reduction as _reduction
-from .._steps.summary import in_units
 from .._types import PyTree
 from .ready import ensure_ready
 
@@ -41,7 +38,8 @@ class Forecast:
         the caller's learner, unless it is donated.
     - `parameters`, `parameter_bytes`: of the model, frozen ones included.
     - `optimizer_bytes`: of the optimizer's state.
-    - `checkpoint_bytes`: the size of the file that `eqx.tree_serialise_leaves` writes of a learner.
+    - `checkpoint_bytes`: of the arrays of a learner. `eqx.tree_serialise_leaves` writes a header of
+        some 128 bytes before each.
     - `compile_seconds`: how long it took to trace, lower and compile the program.
     - `memory`: how many bytes of memory there are, if known.
     - `largest_batch`: the largest batch size that fits into `memory`, extrapolated from two.
@@ -73,48 +71,37 @@ class Forecast:
         return self.arguments + self.outputs + self.temporaries
 
     def __str__(self) -> str:
-        rows = list(self._rows())
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-            for row in rows
-        ]
-        return "\n".join([*lines, *self._last_lines()])
+        return "\n".join([str(self._table()), *self._last_lines()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        last = "".join(f"<div>{html.escape(line)}</div>" for line in self._last_lines())
-        return f"<table><tbody>{rows}</tbody></table>{last}"
+        return self._table().html() + "".join(f"<div>{line}</div>" for line in self._last_lines())
 
-    def _rows(self) -> Iterator[list[str]]:
+    def _table(self) -> Table:
         sides = [self] if self.second is None else [self, self.second]
-        for name, cell in _ROWS.items():
-            yield [name, *map(cell, sides)]
+        rows = [[name, *map(cell, sides)] for name, cell in _ROWS.items()]
+        return Table(rows, "<" + ">" * len(sides))
 
     def _last_lines(self) -> list[str]:
         if self.largest_batch is None or self.memory is None:
             return []
-        return [f"The largest batch that fits {in_units(self.memory)}: {self.largest_batch:,}"]
+        return [f"The largest batch that fits {num_bytes(self.memory)}: {self.largest_batch:,}"]
 
 
 _ROWS: dict[str, Any] = {
     "Batch size": lambda f: f"{f.batch_size:,}",
     "Steps per call": lambda f: f"{f.steps_per_call:,}",
     "FLOPs per step": lambda f: f"{f.flops:.3g}",
-    "Bytes moved per step": lambda f: in_units(int(f.bytes_moved)),
-    "Peak memory": lambda f: in_units(f.peak),
-    "  arguments": lambda f: in_units(f.arguments),
-    "  outputs": lambda f: in_units(f.outputs),
-    "  temporaries": lambda f: in_units(f.temporaries),
-    "Held beside it": lambda f: in_units(f.beside),
-    "Parameters": lambda f: f"{f.parameters:,} ({in_units(f.parameter_bytes)})",
-    "Optimizer state": lambda f: in_units(f.optimizer_bytes),
-    "Checkpoint": lambda f: in_units(f.checkpoint_bytes),
+    "Bytes moved per step": lambda f: num_bytes(f.bytes_moved),
+    "Peak memory": lambda f: num_bytes(f.peak),
+    "  arguments": lambda f: num_bytes(f.arguments),
+    "  outputs": lambda f: num_bytes(f.outputs),
+    "  temporaries": lambda f: num_bytes(f.temporaries),
+    "Held beside it": lambda f: num_bytes(f.beside),
+    "Parameters": lambda f: f"{f.parameters:,} ({num_bytes(f.parameter_bytes)})",
+    "Optimizer state": lambda f: num_bytes(f.optimizer_bytes),
+    "Checkpoint": lambda f: num_bytes(f.checkpoint_bytes),
     "Compile time": lambda f: f"{f.compile_seconds:.2f} s",
 }
 
@@ -140,8 +127,8 @@ def forecast(
     if not 1 <= len(sizes) <= 2:
         raise ValueError(f"`batch_size` is one size, or a pair of them; got {sizes!r}.")
     if memory is not None:
-        memory = data.check_whole("memory", memory, at_least=1)
-    checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
+        memory = whole_number("memory", memory, at_least=1)
+    checked = [whole_number("batch_size", size, at_least=1) for size in sizes]
     table = _reduction.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
@@ -203,7 +190,7 @@ def _at(
         parameters=parameters,
         parameter_bytes=parameter_bytes,
         optimizer_bytes=_tree.count_and_bytes(learner.state.opt_state)[1],
-        checkpoint_bytes=checkpoint_bytes(learner),
+        checkpoint_bytes=_tree.count_and_bytes(learner)[1],
         compile_seconds=made.program.seconds,
     )
 
@@ -240,23 +227,3 @@ def _largest(first: Forecast, second: Forecast, memory: int) -> int:
 def _device_memory() -> int | None:
     stats = jax.devices()[0].memory_stats()
     return (stats or {}).get("bytes_limit")
-
-
-def checkpoint_bytes(tree: PyTree) -> int:
-    """The size of the file that `eqx.tree_serialise_leaves` writes, from shapes alone."""
-    return sum(map(_saved_bytes, jax.tree.leaves(tree)))
-
-
-def _saved_bytes(leaf: Any) -> int:
-    if eqx.is_array(leaf):
-        shape, dtype = leaf.shape, np.dtype(leaf.dtype)
-    elif isinstance(leaf, bool | int | float | complex):
-        shape, dtype = (), np.asarray(leaf).dtype
-    else:
-        return 0
-    header = io.BytesIO()
-    described = {
-        "shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)
-    }  # fmt: skip
-    np.lib.format.write_array_header_1_0(header, described)
-    return header.tell() + int(np.prod(shape)) * dtype.itemsize

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from .. import _data as data
+from .._check import whole_number
 from .._engine.cost import StepsPerCall
 from .._engine.programs import Options
 from .._losses.reduction import class_weight_table
@@ -91,7 +92,7 @@ def _check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching
     """How data are cut into batches."""
     if remainder not in get_args(data.Remainder):
         raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
-    return data.Batching(data.check_whole("batch_size", batch_size, at_least=1), remainder)
+    return data.Batching(whole_number("batch_size", batch_size, at_least=1), remainder)
 
 
 def training_data(
@@ -128,7 +129,7 @@ def training_data(
 def check_steps(inputs: PassInputs, steps: int | None) -> int | None:
     """How many batches `evaluate` or `predict` takes."""
     check_ends(inputs.source, inputs.batching, steps is not None, "x", "give `steps`")
-    return None if steps is None else data.check_whole("steps", steps, at_least=1)
+    return None if steps is None else whole_number("steps", steps, at_least=1)
 
 
 def check_on_interrupt(given: OnInterrupt) -> OnInterrupt:
@@ -146,7 +147,7 @@ def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
                 f'`steps_per_call` is a whole number or "auto"; got {steps_per_call!r}.'
             )
         return Options(eager, "auto")
-    return Options(eager, data.check_whole("steps_per_call", steps_per_call, at_least=1))
+    return Options(eager, whole_number("steps_per_call", steps_per_call, at_least=1))
 
 
 def _check_callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:

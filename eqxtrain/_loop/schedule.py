@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _data as data
+from .._check import whole_number
 from ..callbacks import Every
 
 Frequency = int | Sequence[int] | Every
@@ -113,7 +114,7 @@ def make_schedule(
     validation_steps: int | None,
 ) -> Schedule:
     """The shape of a run as people ask for it, checked."""
-    whole = lambda name, n, least: None if n is None else data.check_whole(name, n, at_least=least)
+    whole = lambda name, n, least: None if n is None else whole_number(name, n, at_least=least)
     steps = whole("steps", steps, 0)
     if epochs is None and steps is None:
         epochs = 1
@@ -132,7 +133,7 @@ def _frequency(given: Any) -> Frequency:
     try:
         alone = isinstance(given, int | np.integer)
         listed = [given] if alone else list(given)
-        checked = [data.check_whole("validation_freq", n, at_least=1) for n in listed]
+        checked = [whole_number("validation_freq", n, at_least=1) for n in listed]
     except (TypeError, ValueError):
         raise ValueError(
             "`validation_freq` is a number of epochs, a list of epochs from 1 on, or "

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from .. import _placement, _tree
+from .._check import known_fields
 from .._keys import key_data
 from .._types import PyTree
 from .ladder import AbstractLearner
@@ -106,11 +107,7 @@ def overrides(learner: AbstractLearner[Any], step: str) -> bool:
 def replaced(learner: L, changes: dict[str, Any]) -> L:
     """The learner with some fields changed, its state kept in step with them."""
     names = [field.name for field in dataclasses.fields(learner) if field.init]
-    unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
-    if unknown:
-        raise TypeError(
-            f"`{type(learner).__name__}` has no field {unknown}. Its fields are {', '.join(names)}."
-        )
+    known_fields(type(learner), changes, names)
     new = dataclasses.replace(learner, **changes)
     if "state" in changes:
         return new

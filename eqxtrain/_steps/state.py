@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32
 
+from .._check import known_fields
 from .._keys import key_data
 from .._placement import put
 from .._tree import is_typed_key, with_fields
@@ -68,22 +69,18 @@ class LearnerState(eqx.Module):
         **Raises:** `TypeError` when the state has no field of that name.
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "opt_state_leaves"]
-        unknown = ", ".join(f"`{name}`" for name in changes if name not in names)
-        if unknown:
-            raise TypeError(
-                f"`{type(self).__name__}` has no field {unknown}. Its fields are "
-                f"{', '.join(names)}; for more, subclass `LearnerState` and make one with "
-                "`MyState.from_state(state, ...)` in `states_step`."
-            )
+        remedy = (
+            "; for more, subclass `LearnerState` and make one with "
+            "`MyState.from_state(state, ...)` in `states_step`"
+        )
+        known_fields(type(self), changes, names, remedy=remedy)
         return dataclasses.replace(self, **changes)
 
     @classmethod
     def from_state(cls, state: "LearnerState", **fields: Any) -> Self:
         """A state of this class with the fields of `state`, and `fields` for those that it adds."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        unknown = ", ".join(f"`{name}`" for name in fields if name not in names)
-        if unknown:
-            raise TypeError(f"`{cls.__name__}` has no field {unknown}: declare it in the class.")
+        names = [field.name for field in dataclasses.fields(cls)]
+        known_fields(cls, fields, names, remedy=": declare it in the class")
         kept = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
         return cls(**{name: kept[name] for name in kept if name in names} | fields)
 

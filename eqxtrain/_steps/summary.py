@@ -1,14 +1,13 @@
 """The parameter table: what a model is made of, from shapes alone."""
 
 import dataclasses
-import html
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 
+from .._format import Table, num_bytes
 from .._tree import count_and_bytes, describe, is_array
 from .._types import FilterSpec, PyTree
 from .module_calls import shapes_of
@@ -73,59 +72,29 @@ class Summary:
     @property
     def totals(self) -> list[tuple[str, str]]:
         """The lines under the table."""
-        parameters, in_bytes = self.trainable + self.frozen, sum(row.bytes for row in self.rows)
+        size = sum(row.bytes for row in self.rows)
         lines = [
-            ("Parameters", f"{parameters:,} ({in_units(in_bytes)})"),
+            ("Parameters", _count_and_size(self.trainable + self.frozen, size)),
             ("Trainable", f"{self.trainable:,}"),
             ("Frozen", f"{self.frozen:,}"),
-            (
-                "Optimizer state",
-                f"{self.optimizer_state[0]:,} ({in_units(self.optimizer_state[1])})",
-            ),
+            ("Optimizer state", _count_and_size(*self.optimizer_state)),
         ]
         if self.model_state[0]:
-            lines.append(
-                ("Model state", f"{self.model_state[0]:,} ({in_units(self.model_state[1])})")
-            )
+            lines.append(("Model state", _count_and_size(*self.model_state)))
         return lines
 
     def __str__(self) -> str:
-        table = [tuple(heading for heading, _ in _COLUMNS), *(_cells(row) for row in self.rows)]
-        lines = [line for cells in table for line in _lines(cells)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join(
-                cell.rjust(width) if align == "right" else cell.ljust(width)
-                for cell, width, (_, align) in zip(line, widths, _COLUMNS, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-        return "\n".join([*text, "", *(f"{n + ':':<17}{value}" for n, value in self.totals)])
+        return "\n\n".join(map(str, self._tables()))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{heading}</th>" for heading, _ in _COLUMNS)
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{html.escape(c).replace(chr(10), '<br>')}</td>" for c in _cells(row))
-            + "</tr>"
-            for row in self.rows
-        )
-        totals = "".join(f"<div>{name}: {value}</div>" for name, value in self.totals)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{totals}"
+        return "".join(table.html() for table in self._tables())
 
-
-_COLUMNS: list[tuple[str, Any]] = [
-    ("Module", "left"),
-    ("Type", "left"),
-    ("Arrays", "left"),
-    ("Parameters", "right"),
-    ("Bytes", "right"),
-    ("Trained", "left"),
-    ("Output", "left"),
-]
+    def _tables(self) -> tuple[Table, Table]:
+        header = ("Module", "Type", "Arrays", "Parameters", "Bytes", "Trained", "Output")
+        totals = [(f"{name}:", value) for name, value in self.totals]
+        return Table([_cells(row) for row in self.rows], "<<<>><<", header), Table(totals, "<<")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -134,24 +103,14 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.type,
         "\n".join(row.arrays),
         f"{row.parameters:,}" if row.parameters else "",
-        in_units(row.bytes) if row.bytes else "",
+        num_bytes(row.bytes) if row.bytes else "",
         row.status,
         row.output,
     )
 
 
-def _lines(cells: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """A row whose cells may hold several lines, as lines of cells."""
-    parts = [cell.split("\n") for cell in cells]
-    return list(itertools.zip_longest(*parts, fillvalue=""))
-
-
-def in_units(count: float | int) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TB"
+def _count_and_size(count: int, size: int) -> str:
+    return f"{count:,} ({num_bytes(size)})"
 
 
 def rows(

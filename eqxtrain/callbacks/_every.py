@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from .._check import whole_number
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Every:
@@ -15,10 +17,11 @@ class Every:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.steps, self.epochs) if value is not None]
-        whole = all(isinstance(value, int) and not isinstance(value, bool) for value in given)
-        if len(given) != 1 or not whole or given[0] < 1:
+        if (self.steps is None) == (self.epochs is None):
             raise ValueError(
-                "`Every` takes one positive whole number, `Every(steps=100)` or `Every(epochs=1)`; "
+                "`Every` takes one of its two, `Every(steps=100)` or `Every(epochs=1)`; "
                 f"got steps={self.steps}, epochs={self.epochs}."
             )
+        name = "epochs" if self.steps is None else "steps"
+        number = whole_number(f"Every({name})", getattr(self, name), at_least=1)
+        object.__setattr__(self, name, number)

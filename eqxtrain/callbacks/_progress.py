@@ -1,11 +1,18 @@
-"""The progress of a run, for whoever watches: a bar, a notebook cell, or plain lines."""
+"""The progress of a run, for whoever watches: a bar, a notebook cell, or plain lines.
+
+The bar is drawn by hand: `rich.progress` takes 1.2 ms for an update that takes 0.02 ms here, and
+shows nothing in a notebook without `ipywidgets`.
+"""
 
 import html
 import importlib
+import os
+import shutil
 import sys
 import time
 from typing import Any, Literal, final
 
+from .._format import logged
 from ._base import Callback
 from ._run import Run
 
@@ -97,7 +104,7 @@ class Progress(Callback):
         bar = "" if done or not self._sink.live else _bar(self._batch, steps)
         count = f"{self._batch}" if steps is None else f"{self._batch}/{steps}"
         pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{'' if done else self._left(steps)}"]
-        pieces += [f"{name}: {_number(value)}" for name, value in run.logs.items()]
+        pieces += [f"{name}: {logged(value)}" for name, value in run.logs.items()]
         return "  ".join(pieces)
 
     def _left(self, steps: int | None) -> str:
@@ -135,20 +142,17 @@ class _Bar(_Lines):
     interval = _REFRESH
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console()
         self._open = False
 
     def update(self, text: str) -> None:
-        width = max(self._console.width - 1, 20)
+        width = _line_width()
         sys.stdout.write("\r" + text[:width].ljust(width))
         sys.stdout.flush()
         self._open = True
 
     def line(self, text: str) -> None:
         if self._open:
-            sys.stdout.write("\r" + " " * max(self._console.width - 1, 20) + "\r")
+            sys.stdout.write("\r" + " " * _line_width() + "\r")
             self._open = False
         print(text, flush=True)
 
@@ -197,12 +201,30 @@ class _Cell(_Lines):
 def _choose(verbose: Literal[1, 2, "auto"]) -> _Lines:
     if verbose == 2:
         return _Epochs()
-    from rich.console import Console
-
-    console = Console()
-    if console.is_jupyter:
+    if _in_notebook():
         return _Cell()
-    return _Bar() if console.is_terminal and not console.is_dumb_terminal else _Lines()
+    is_terminal = getattr(sys.stdout, "isatty", bool)()
+    is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    return _Bar() if is_terminal and not is_dumb else _Lines()
+
+
+def _in_notebook() -> bool:
+    """Whether what is displayed goes to a notebook, by the class of IPython's shell.
+
+    Spyder's shell has a kernel as well, but shows no HTML.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None:
+        return False
+    of_colab = type(shell).__module__.startswith("google.colab")
+    on_databricks = "DATABRICKS_RUNTIME_VERSION" in os.environ
+    return type(shell).__name__ == "ZMQInteractiveShell" or of_colab or on_databricks
+
+
+def _line_width() -> int:
+    """How many characters fit a line. One stays free, as some terminals wrap after the last."""
+    return max(shutil.get_terminal_size().columns - 1, 20)
 
 
 def _bar(done: int, total: int | None, width: int = 20) -> str:
@@ -220,9 +242,3 @@ def _clock(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{seconds:02d}"
     return f"{minutes}:{seconds:02d}" if minutes else f"{seconds}s"
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"
-    return f"array{getattr(value, 'shape', ())}"

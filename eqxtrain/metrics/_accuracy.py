@@ -6,8 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._check import whole_number
 from .._types import Self
-from ._base import Metric, check_number
+from ._base import Metric
 from ._class_inputs import decide, known_classes, need_scores, warning_about_labels
 from ._modes import Mean
 from ._precision_recall import check_options
@@ -86,7 +87,7 @@ class TopKAccuracy(Metric):
     correct: Mean = eqx.field(default_factory=Mean)
 
     def __check_init__(self) -> None:
-        check_number("TopKAccuracy(k)", self.k, least=1, whole=True)
+        whole_number("TopKAccuracy(k)", self.k, at_least=1)
 
     def warning(self) -> str | None:
         return warning_about_labels("TopKAccuracy", self.correct)

@@ -1,7 +1,6 @@
 """`Metric`: what is measured over batches and merged."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
+from .._check import known_fields
 from .._tree import with_fields
 from .._types import Self, replaces_fields
 from ._monoid import Monoid
@@ -64,9 +64,7 @@ class Metric(Monoid):
     @replaces_fields
     def replace(self, **parts: Any) -> Self:
         """The same metric with other parts. Its constructor is not called."""
-        unknown = parts.keys() - {field.name for field in dataclasses.fields(self)}
-        if unknown:
-            raise TypeError(f"`{type(self).__name__}` has no part `{min(unknown)}`.")
+        known_fields(type(self), parts, [field.name for field in dataclasses.fields(self)])
         return with_fields(self, **parts)
 
     def warning(self) -> str | None:
@@ -169,28 +167,6 @@ def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
         f"`{who}` compares element by element, but `y_pred` has the shape {p} and `y_true` {t}: "
         f"{remedy}."
     )
-
-
-def check_number(
-    option: str,
-    value: Any,
-    *,
-    least: int | float,
-    most: int | float = math.inf,
-    whole: bool = False,
-) -> None:
-    """Refuse an option that is not a number, or out of range.
-
-    **Arguments:**
-
-    - `option`: what it is called, `HuberLoss(delta)`.
-    """
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not least <= value <= most or (whole and int(value) != value):
-        kind = "a whole number" if whole else "a number"
-        span = f"from {least} to {most}" if most < math.inf else f"of {least} or more"
-        name, _, argument = option.rstrip(")").partition("(")
-        raise ValueError(f"`{name}({argument}={value!r})` is not valid: give {kind} {span}.")
 
 
 def is_known(*arrays: Any) -> bool:

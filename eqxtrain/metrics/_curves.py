@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._check import real_number, whole_number
 from .._types import Self
-from ._base import check_number
 from ._class_inputs import probabilities, ranks, tally, warning_about_labels
 from ._compensated import CompensatedSum
 from ._gather import Gather
@@ -36,7 +36,7 @@ class _CurveMetric(ClassMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bins is not None:
-            check_number(f"{type(self).__name__}(bins)", self.bins, least=2, whole=True)
+            whole_number(f"{type(self).__name__}(bins)", self.bins, at_least=2)
         if self.seen is None and self.bins is None:
             self.seen = Gather()
         elif self.seen is None:
@@ -232,7 +232,7 @@ class PrecisionAtRecall(_CurveMetric):
     recall: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_number("PrecisionAtRecall(recall)", self.recall, least=0, most=1)
+        real_number("PrecisionAtRecall(recall)", self.recall, at_least=0, at_most=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)
@@ -258,7 +258,7 @@ class RecallAtPrecision(_CurveMetric):
     precision: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_number("RecallAtPrecision(precision)", self.precision, least=0, most=1)
+        real_number("RecallAtPrecision(precision)", self.precision, at_least=0, at_most=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)

@@ -1,15 +1,15 @@
 """Classification: what follows from the counts of right and wrong decisions, class by class."""
 
 import abc
-import math
 from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._check import real_number, whole_number
 from .._types import Self
-from ._base import Metric, check_number
+from ._base import Metric
 from ._class_inputs import (
     Average,
     Decisions,
@@ -58,11 +58,11 @@ def check_options(
     who: str, num_classes: int | None, threshold: float, ignore_index: int | None
 ) -> None:
     """Refuse options that are no numbers."""
-    check_number(f"{who}(threshold)", threshold, least=-math.inf)
+    real_number(f"{who}(threshold)", threshold)
     if num_classes is not None:
-        check_number(f"{who}(num_classes)", num_classes, least=2, whole=True)
+        whole_number(f"{who}(num_classes)", num_classes, at_least=2)
     if ignore_index is not None:
-        check_number(f"{who}(ignore_index)", ignore_index, least=-math.inf, whole=True)
+        whole_number(f"{who}(ignore_index)", ignore_index)
 
 
 class ClassMetric(Metric):
@@ -240,7 +240,7 @@ class FBeta(_CountMetric):
     beta: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_number("FBeta(beta)", self.beta, least=0)
+        real_number("FBeta(beta)", self.beta, at_least=0)
 
     def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
         squared = float(self.beta) ** 2

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._check import whole_number
 from .._types import Self
-from ._base import Metric, check_number
+from ._base import Metric
 from ._class_inputs import (
     Decisions,
     decide,
@@ -117,7 +118,7 @@ class CalibrationError(Metric):
     counts: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_number("CalibrationError(bins)", self.bins, least=1, whole=True)
+        whole_number("CalibrationError(bins)", self.bins, at_least=1)
         if self.norm not in ("l1", "l2", "max"):
             raise ValueError(
                 f"`CalibrationError(norm={self.norm!r})` is not known: it is `'l1'`, `'l2'` or "

@@ -154,9 +154,19 @@ def test_every_thins_the_hooks_of_batches_and_epochs() -> None:
     learner().fit(*data(21), epochs=3, batch_size=7, callbacks=[steps, epochs], verbose=0)
     assert steps.hooks.count("on_train_batch_end") == 2 == steps.hooks.count("on_train_batch_begin")
     assert epochs.hooks.count("on_epoch_end") == 1 and epochs.hooks.count("on_train_batch_end") == 9
-    for wrong in ({}, {"steps": 0}, {"steps": 1, "epochs": 1}):
-        with pytest.raises(ValueError, match="takes one positive whole number"):
+    for wrong in ({}, {"steps": 1, "epochs": 1}):
+        with pytest.raises(ValueError, match="takes one of its two"):
             et.Every(**wrong)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_counts_in_whole_numbers() -> None:
+    number: Any
+    for number in (0, True, 1.0):
+        with pytest.raises(ValueError, match=r"`Every\(epochs\)` is a whole number, 1 or more"):
+            et.Every(epochs=number)
+    number = np.int64(3)
+    assert type(et.Every(steps=number).steps) is int
 
 
 def test_a_callback_that_reads_logs_alone_is_refused_the_state() -> None:

@@ -47,11 +47,51 @@ def test_a_terminal_has_a_bar_that_is_overwritten_and_then_a_line(
     assert out.rstrip("\n").split("\r")[-1].startswith("Epoch 1/1  3/3")
 
 
-def test_clocks_and_numbers_are_short() -> None:
+def test_clocks_are_short() -> None:
     assert [_progress._clock(s) for s in (0.04, 12.3, 75.0, 3700.0)] == [
         "0.0s", "12s", "1:15", "1:01:40",
     ]  # fmt: skip
-    assert [_progress._number(v) for v in (0.5, 0.0, 1e-5)] == ["0.5000", "0.0000", "1.00e-05"]
+
+
+def test_a_bar_is_as_wide_as_the_terminal_and_no_wider(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = _progress._Bar()
+    for columns in ("40", "60"):
+        monkeypatch.setenv("COLUMNS", columns)
+        bar.update("x" * 100)
+    bar.line("done")
+    shown = capsys.readouterr().out.split("\r")
+    assert [len(text) for text in shown] == [0, 39, 59, 59, 5] and shown[-1] == "done\n"
+
+
+class ZMQInteractiveShell: ...
+
+
+class SpyderShell(ZMQInteractiveShell): ...
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "shell", "sink"),
+    [
+        (True, "xterm-256color", None, _progress._Bar),
+        (True, "dumb", None, _progress._Lines),
+        (False, "xterm-256color", None, _progress._Lines),
+        (False, "xterm-256color", ZMQInteractiveShell(), _progress._Cell),
+        (True, "xterm-256color", SpyderShell(), _progress._Bar),
+        (True, "xterm-256color", type("Shell", (), {"__module__": "google.colab._shell"})(),
+         _progress._Cell),
+    ],
+)  # fmt: skip
+def test_who_watches_decides_what_is_shown(
+    terminal: bool, term: str, shell: Any, sink: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", term)
+    ipython: Any = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    assert type(_progress._choose("auto")) is sink and type(_progress._choose(1)) is sink
+    assert type(_progress._choose(2)) is _progress._Epochs
 
 
 @pytest.mark.parametrize(("interval", "updates"), [(0.0, 121), (1e9, 1)])

@@ -5,15 +5,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, forget_programs, learner, normed
+from helpers import CROSS_ENTROPY, arrays, data, forget_programs, learner, normed
 
 import eqxtrain as et
-from eqxtrain._loop.forecast import checkpoint_bytes
 
 
 def wide(width: int = 64, **fields: Any) -> et.Learner[Any]:
@@ -62,20 +60,12 @@ def test_the_steps_of_a_call_do_not_count_as_operations_of_a_step() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [wide, normed])
-def test_the_size_of_a_checkpoint_is_that_of_the_file(make: Any) -> None:
+def test_the_size_of_a_checkpoint_is_that_of_the_file_but_for_its_headers(make: Any) -> None:
     made = make().init()
     file = io.BytesIO()
     eqx.tree_serialise_leaves(file, made)
-    assert checkpoint_bytes(made) == len(file.getvalue())
-    x, y = data(16)
-    assert made.forecast(x, y).checkpoint_bytes == len(file.getvalue())
-
-
-def test_python_numbers_and_small_floats_are_saved_as_they_are_counted() -> None:
-    tree = (jnp.ones((3, 4), jnp.bfloat16), 1.5, True, 3, 2j, np.ones(3, np.int8), "name", None)
-    file = io.BytesIO()
-    eqx.tree_serialise_leaves(file, tree)
-    assert checkpoint_bytes(tree) == len(file.getvalue())
+    headers = len(file.getvalue()) - made.forecast(*data(16)).checkpoint_bytes
+    assert 128 * len(arrays(made)) <= headers <= 136 * len(jax.tree.leaves(made))
 
 
 def test_shapes_do_for_data() -> None:
@@ -101,7 +91,7 @@ def test_the_largest_batch_fits_and_a_larger_one_does_not() -> None:
     assert found.largest_batch is not None and found.largest_batch > 2048
     there = made.forecast(*shapes, batch_size=found.largest_batch)
     assert 0.6 * memory < there.peak + there.beside <= 1.05 * memory
-    assert "The largest batch that fits 60.0 MB" in str(found)
+    assert "The largest batch that fits 60.0 MiB" in str(found)
     assert made.forecast(*shapes, batch_size=(256, 2048), memory=10).largest_batch == 0
     with pytest.raises(ValueError, match="`memory` is a whole number"):
         made.forecast(*shapes, batch_size=(256, 2048), memory=-5)

@@ -1,5 +1,6 @@
 """Counts of decisions, next to scikit-learn and torchmetrics."""
 
+import re
 import warnings
 from typing import Any
 
@@ -269,19 +270,19 @@ def test_an_average_of_none_is_each_class_by_itself(rng: np.random.Generator) ->
 @pytest.mark.parametrize(
     ("make", "option"),
     [
-        (lambda: m.FBeta(-1.0), "FBeta\\(beta=-1.0"),
-        (lambda: m.TopKAccuracy(0), "TopKAccuracy\\(k=0"),
-        (lambda: m.CalibrationError(0), "CalibrationError\\(bins=0"),
-        (lambda: m.HuberLoss(-1.0), "HuberLoss\\(delta=-1.0"),
-        (lambda: m.PinballLoss(2.0), "PinballLoss\\(alpha=2.0"),
-        (lambda: m.PrecisionAtRecall(1.5), "PrecisionAtRecall\\(recall=1.5"),
-        (lambda: m.RecallAtPrecision(-0.5), "RecallAtPrecision\\(precision=-0.5"),
-        (lambda: m.Accuracy("0.5"), "Accuracy\\(threshold='0.5'"),  # pyright: ignore[reportArgumentType]
-        (lambda: m.F1(num_classes="3"), "F1\\(num_classes='3'"),  # pyright: ignore[reportArgumentType]
+        (lambda: m.FBeta(-1.0), "FBeta(beta)"),
+        (lambda: m.TopKAccuracy(0), "TopKAccuracy(k)"),
+        (lambda: m.CalibrationError(0), "CalibrationError(bins)"),
+        (lambda: m.HuberLoss(-1.0), "HuberLoss(delta)"),
+        (lambda: m.PinballLoss(2.0), "PinballLoss(alpha)"),
+        (lambda: m.PrecisionAtRecall(1.5), "PrecisionAtRecall(recall)"),
+        (lambda: m.RecallAtPrecision(-0.5), "RecallAtPrecision(precision)"),
+        (lambda: m.Accuracy("0.5"), "Accuracy(threshold)"),  # pyright: ignore[reportArgumentType]
+        (lambda: m.F1(num_classes="3"), "F1(num_classes)"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_numbers_out_of_range_get_a_sentence(make: Any, option: str) -> None:
-    with pytest.raises(ValueError, match=rf"`{option}\)` is not valid: give a"):
+    with pytest.raises(ValueError, match=f"`{re.escape(option)}` is a"):
         make()
 
 

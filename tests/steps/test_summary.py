@@ -45,7 +45,7 @@ def test_shapes_alone_suffice_for_a_model_too_large_for_any_machine() -> None:
     summary = made.summary(x)
     assert summary.trainable == 10**12 + 10**6
     assert summary.rows[0].output == "float32[8,1000000]"
-    assert "3.6 TB" in str(summary)
+    assert "3.6 TiB" in str(summary)
 
 
 def test_nothing_is_compiled_and_the_learner_is_not_changed() -> None:

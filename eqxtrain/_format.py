@@ -1,0 +1,90 @@
+"""How numbers and tables are shown: the one format of each, as text and as HTML.
+
+A table is as wide as its cells. Tables of `rich` fit the terminal, so they would wrap or cut the
+numbers in pipes and notebooks, which tell of no width or of a wrong one.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+
+def number(value: float) -> str:
+    """Four digits after the point; with an exponent where that hides the number or is too long."""
+    plain = value == 0 or 1e-3 <= abs(value) < 1e5
+    return f"{value:.4f}" if plain else f"{value:.3e}"
+
+
+def logged(value: Any) -> str:
+    """A value of logs: a number, or what kind of thing it is, `array(2, 2)`."""
+    if isinstance(value, float):
+        return number(value)
+    return f"array{np.shape(value)}" if hasattr(value, "shape") else type(value).__name__
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def num_bytes(count: int | float) -> str:
+    """Bytes in the largest unit of which there is one: `512 B`, `3.6 TiB`."""
+    power = 0
+    while count >= 1024 and power < len(_UNITS) - 1:
+        count, power = count / 1024, power + 1
+    return f"{count:.{min(power, 1)}f} {_UNITS[power]}"
+
+
+# In each cell, since notebooks align as they like, and fold lines and indents.
+_STYLES = {"<": "text-align:left;white-space:pre", ">": "text-align:right;white-space:pre"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of cells. `str(table)` is for terminals, `table.html()` for notebooks.
+
+    **Arguments:**
+
+    - `rows`: the cells of each row; a cell may hold several lines.
+    - `align`: for each column, `<` to align it on the left or `>` on the right.
+    - `header`: the names of the columns; empty for a table without them.
+    """
+
+    rows: Sequence[Sequence[str]]
+    align: str
+    header: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        head = _lines(self.header)
+        lines = [*head, *itertools.chain.from_iterable(map(_lines, self.rows))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(
+                f"{cell:{side}{width}}"
+                for cell, side, width in zip(line, self.align, widths, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        if head:
+            text.insert(len(head), "─" * (sum(widths) + 2 * (len(widths) - 1)))
+        return "\n".join(text)
+
+    def html(self) -> str:
+        """The table as HTML, whatever its cells hold."""
+        head = f"<thead>{self._html_row('th', self.header)}</thead>" if self.header else ""
+        body = "".join(self._html_row("td", row) for row in self.rows)
+        return f"<table>{head}<tbody>{body}</tbody></table>"
+
+    def _html_row(self, tag: str, cells: Sequence[str]) -> str:
+        row = "".join(
+            f'<{tag} style="{_STYLES[side]}">{escape(cell)}</{tag}>'
+            for cell, side in zip(cells, self.align, strict=True)
+        )
+        return f"<tr>{row}</tr>"
+
+
+def _lines(cells: Sequence[str]) -> list[tuple[str, ...]]:
+    """A row whose cells may hold several lines, as lines of cells."""
+    return list(itertools.zip_longest(*(cell.split("\n") for cell in cells), fillvalue=""))
