@@ -63,10 +63,11 @@ def missing_message(who: str, missing: Collection[str], available: Mapping[str, 
     if "y_true" in missing and "y_true" not in available:
         text += " There are no labels: pass `y`, or give `y_true` a default."
     if who.endswith("init_step") and "x" in missing:
-        text += " Give it one batch: `learner.init(x, y)`."
+        text += " Pass one batch: `learner.init(x, y)`."
     if "y_pred" in missing and "grads" in available:
         text += (
-            " What asks for `grads` or `updates` is measured after the step, without predictions."
+            " A metric that asks for `grads` or `updates` is measured after the step, without "
+            "predictions."
         )
     if "sample_weight" in missing:
         text += " Pass `sample_weight=None` if there are no weights."
@@ -84,8 +85,8 @@ def select(
     if asked.positional_only:
         names = ", ".join(f"`{name}`" for name in asked.positional_only)
         raise TypeError(
-            f"`{who}` has positional-only parameters ({names}), but is called by name: drop "
-            "the `/`."
+            f"`{who}` is called by name, but has positional-only parameters ({names}): drop the "
+            "`/`."
         )
     missing = [name for name in asked.required if name not in available]
     if missing:

@@ -148,11 +148,11 @@ def _check_lengths(leaves: list[tuple[str, Any]]) -> None:
         listed = ", ".join(f"`{path}` has {length}" for path, length in lengths.items())
         raise ValueError(
             f"All data must have the same number of examples along their first axis, but {listed}: "
-            "cut them to one length, or see whether an axis must be moved to the front."
+            "cut them to one length, or check whether an axis must be moved to the front."
         )
     if 0 in lengths.values():
         raise ValueError(
-            f"There is no data: `{leaves[0][0]}` has 0 examples. See what filtered them all out."
+            f"There is no data: `{leaves[0][0]}` has 0 examples. Check what filtered them out."
         )
 
 

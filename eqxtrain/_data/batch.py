@@ -30,8 +30,8 @@ def make_batch(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Bat
     if y is None and isinstance(x, Mapping):
         if sample_weight is not None and "sample_weight" in x:
             raise ValueError(
-                "`sample_weight` is given twice, as an argument and as a key of the mapping: "
-                "drop one."
+                "`sample_weight` was given twice, as an argument and as a key of the mapping: drop "
+                "one of them."
             )
         return x if sample_weight is None else {**x, "sample_weight": sample_weight}
     if y is None and sample_weight is None:

@@ -15,7 +15,7 @@ Column = Any
 """A NumPy array, or the rows of a SciPy matrix in its compressed form."""
 
 _BATCH_THEM = (
-    " If these are single examples, batch them: `.batch(32)` of Grain, a `DataLoader(..., "
+    " If these are single examples, batch them: `.batch(32)` in Grain, or `DataLoader(..., "
     "batch_size=32)`; or stack them all, `np.stack(...)`."
 )
 
@@ -42,14 +42,16 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
 def as_batch(batch: Any) -> PyTree:
     """Check a batch as people give it, and make arrays of its leaves."""
     if batch is None:
-        raise TypeError("The data gave None where a batch was due.")
+        raise TypeError(
+            "The data yielded None instead of a batch: yield `(x,)`, `(x, y)`, or a mapping."
+        )
     columns = as_columns(batch, "batch", of="a batch")
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(columns)}
     if len(lengths) != 1 or 0 in lengths:
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(columns))
         raise ValueError(
             "All parts of a batch must have the same number of examples along their first axis, "
-            f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
+            f"at least one, but one has {f'the shapes {shapes}' if shapes else 'no arrays'}."
             + _BATCH_THEM
         )
     # it waits for its turn, and whoever made it may fill the same memory again
@@ -100,13 +102,13 @@ def _is_deleted(leaf: Any) -> bool:
 def _as_column(leaf: Any, path: str, of: str) -> Column:
     if is_typed_key(leaf):
         raise TypeError(
-            f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
-            "keys, give `jax.random.key_data(keys)` and wrap it in the step."
+            f"`{path}` holds random keys, but data must be numbers. A step can ask for a `key`; to "
+            "feed keys of your own, pass `jax.random.key_data(keys)` and wrap it in the step."
         )
     if _is_deleted(leaf):
         raise ValueError(
-            f"`{path}` was deleted, or given away to a computation that its buffer was donated to: "
-            "make it again, or keep a copy, `np.asarray(...)`, before it is donated."
+            f"`{path}` was deleted, or its buffer was donated to a computation: make it again, or "
+            "keep a copy, `np.asarray(...)`, before donating it."
         )
     if isinstance(leaf, Mapping):  # one that JAX does not know, such as a tokenizer's
         return as_columns(dict(leaf), path, of=of)
@@ -120,7 +122,7 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
     array = np.asanyarray(leaf) if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
     if array.ndim == 0:
         raise ValueError(
-            f"`{path}` is a scalar: data have the examples along their first axis."
+            f"`{path}` is a scalar, but data must have the examples along their first axis."
             + _BATCH_THEM * (of == "a batch")
         )
     return _canonical(array, path)
@@ -130,32 +132,32 @@ def _canonical(column: Column, path: str) -> Column:
     if isinstance(column, np.ma.MaskedArray):
         raise TypeError(
             f"`{path}` is a masked array, whose mask would be lost: fill it, `.filled(...)`, and "
-            "give what is missing the `sample_weight` 0."
+            "give the missing values a `sample_weight` of 0."
         )
     if column.dtype.kind in "USOMm" or column.dtype.names is not None:
         raise TypeError(
-            f"`{path}` has the dtype {column.dtype}, which no device computes with: turn it into "
-            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`; rows of several "
-            "lengths are padded to one)."
+            f"`{path}` has dtype {column.dtype}, which no device computes with: turn it into "
+            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`; pad rows of "
+            "different lengths to one)."
         )
     native = column.dtype.newbyteorder("=")
     return column.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
 
 
 def _no_array(leaf: Any, path: str, of: str) -> str:
-    kind = type(leaf).__name__
+    cls = type(leaf).__name__
     if isinstance(leaf, str | bytes | bool | int | float | complex):
         return (
-            f"`{path}` is {leaf!r}, a Python `{kind}`, not an array: data are arrays with the "
-            "examples along their first axis; wrap lists in `np.asarray(...)`."
+            f"`{path}` is {leaf!r}, a Python `{cls}`, not an array: data must be arrays with the "
+            "examples along their first axis, so wrap lists in `np.asarray(...)`."
             + _BATCH_THEM
             * (of == "a batch")
         )
     if isinstance(leaf, type):
-        return f"`{path}` is the class `{leaf.__name__}`: give an instance of it."
+        return f"`{path}` is the class `{leaf.__name__}`: pass an instance."
     return (
-        f"`{path}` is a `{kind}`, which is not an array: data are arrays, or tuples, lists and "
-        "dicts of them; or one iterable of batches, without `y` and `sample_weight`."
+        f"`{path}` is a `{cls}`, which is not an array: pass arrays, or tuples, lists and dicts of "
+        "them; or one iterable of batches, without `y` and `sample_weight`."
     )
 
 
@@ -187,7 +189,7 @@ def _of_frame(table: Any, path: str) -> Any:
 def _of_series(series: Any, path: str) -> np.ndarray:
     if series.dtype.kind not in "biuf":
         raise TypeError(
-            f"`{path}` has the dtype {series.dtype}, which no device computes with: turn it into "
+            f"`{path}` has dtype {series.dtype}, which no device computes with: turn it into "
             "numbers first (`pd.get_dummies`, `.cat.codes`), or leave it out."
         )
     array = np.asarray(series)

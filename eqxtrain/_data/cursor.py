@@ -118,10 +118,10 @@ def is_persistent(x: Any) -> bool:
 def _replay(items: Iterator[Any], count: int) -> None:
     if count > 0:
         warn(
-            f"The data can't go to a position, so the {count} batches before it are taken once "
-            "more and thrown away, which lasts as long as making them. What has `get_state` and "
-            "`set_state` (Grain), or `state_dict` and `load_state_dict` (torchdata's "
-            "`StatefulDataLoader`), goes there at once."
+            f"The data can't seek, so the {count} batches before the position are produced again "
+            "and thrown away, which takes as long as the first time. Iterators with `get_state` "
+            "and `set_state` (Grain's), or `state_dict` and `load_state_dict` (torchdata's "
+            "`StatefulDataLoader`), resume at once."
         )
     _skip(items, count, count)
 
@@ -134,6 +134,6 @@ def _skip(items: Iterator[Any], count: int, position: int) -> None:
 
 def _beyond(given: int, count: int) -> str:
     return (
-        f"The data have {given} batches, and `position` is behind {count}: go on with the data "
-        "that it came from."
+        f"The data have {given} batches, but `position` is after batch {count}: resume with the "
+        "data that it came from."
     )

@@ -20,13 +20,13 @@ from .source import Batching, Position, Reader, Source, check_position
 from .stack import Stack
 
 _REMEDY = (
-    "give a list of batches, an object with `__iter__`, or a generator function, which is called "
-    "for each pass"
+    "pass a list of batches, an object with `__iter__`, or a generator function, which is called "
+    "at the start of each pass"
 )
 
 _EMPTY = (
-    "There is no data: the iterable gave no batch in this pass. (An iterator gives its batches "
-    f"once: {_REMEDY}.)"
+    "There is no data: the iterable yielded no batch in this pass. (An iterator yields its "
+    f"batches only once: {_REMEDY}.)"
 )
 
 
@@ -56,8 +56,8 @@ class IterableSource(Source):
         """Refuse more passes than the iterable can give."""
         if self.once and passes > 1:
             raise ValueError(
-                f"`{name}` is an iterator, which gives its batches once, but {passes} passes over "
-                f"them are asked for: {_REMEDY}."
+                f"`{name}` is an iterator, which yields its batches only once, but {passes} passes "
+                f"are needed: {_REMEDY}."
             )
 
     def check_apart(self, other: Source, name: str) -> None:
@@ -71,8 +71,8 @@ class IterableSource(Source):
         has_one = self.once or state_methods(self._batches) or is_persistent(self._batches)
         if same and has_one:
             raise ValueError(
-                f"`x` and `{name}` are one `{type(self._batches).__name__}`, which keeps a single "
-                "position, and both are read at the same time: make another one for validation."
+                f"`x` and `{name}` are the same `{type(self._batches).__name__}`, which keeps a "
+                "single position, but both are read at once: make a second one for validation."
             )
 
     def read(
@@ -94,8 +94,8 @@ class IterableSource(Source):
         """
         if self.once and self.passes:
             raise ValueError(
-                "The data are an iterator, which gives its batches once, and a second pass over "
-                f"them was asked for: {_REMEDY}."
+                "The data are an iterator, which yields its batches only once, but a second pass "
+                f"is needed: {_REMEDY}."
             )
         self.passes += 1
         begin, behind = mark, mark
@@ -129,8 +129,8 @@ class IterableSource(Source):
         batches = self._batches() if self._called else self._batches
         if self._called and not (hasattr(batches, "__iter__") or is_indexed(batches)):
             raise TypeError(
-                f"The function that was given as data returned a `{type(batches).__name__}`; it is "
-                "called for each pass, and returns an iterable of batches."
+                f"The function that was passed as data returned a `{type(batches).__name__}`: it "
+                "is called at the start of each pass, and must return an iterable of batches."
             )
         return batches
 
@@ -139,8 +139,8 @@ class IterableSource(Source):
         taken = state_of(self._batches).mark.batches
         if mark.batches < taken:
             raise ValueError(
-                f"`position` is behind {mark.batches} batches, but {taken} were taken from this "
-                "iterator, which can't go back: make it anew."
+                f"`position` is after batch {mark.batches}, but {taken} batches were already taken "
+                "from this iterator, which can't go back: make a new one."
             )
         return mark.batches - taken
 

@@ -32,7 +32,9 @@ class ExampleSource(RowSource):
         self._within = slice(0, len(dataset)) if within is None else within
         super().__init__(self._within.stop - self._within.start)
         if self.length == 0:
-            raise ValueError("There is no data: the dataset has 0 examples.")
+            raise ValueError(
+                "There is no data: the dataset has 0 examples. Check what filtered them out."
+            )
 
     def take(self, rows: Any) -> Batch:
         listed = range(self.length)[rows] if isinstance(rows, slice) else rows.tolist()
@@ -126,8 +128,8 @@ def has_examples(x: Any) -> bool:
         return False
     if not hasattr(x, "__len__"):
         raise TypeError(
-            f"`x` is a `{type(x).__name__}`, with `__getitem__` but without `__len__`: give it a "
-            "length, or an `__iter__` that gives batches."
+            f"`x` is a `{type(x).__name__}`, with `__getitem__` but without `__len__`: add "
+            "`__len__`, or an `__iter__` that yields batches."
         )
     return is_table(x) or _is_of_torch(x) or (len(x) > 0 and _is_example(x[0]))
 
@@ -157,7 +159,7 @@ def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
         if jax.tree.structure(example) != first:
             raise ValueError(
                 f"Example {index} is {jax.tree.structure(example)}, but example {indices[0]} is "
-                f"{first}: all examples of a dataset have one structure."
+                f"{first}: give all examples of a dataset the same structure."
             )
 
     def join(path: Any, *leaves: Any) -> np.ndarray:
@@ -166,8 +168,8 @@ def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
         if len(shapes) > 1:
             (a, i), (b, j), *_ = shapes.items()
             raise ValueError(
-                f"`example{jax.tree_util.keystr(path)}` has the shape {a} in example {i} and {b} "
-                f"in example {j}, which make no array: pad them to one shape, or give batches."
+                f"`example{jax.tree_util.keystr(path)}` has shape {a} in example {i} and {b} in "
+                f"example {j}, so they can't be stacked: pad them to one shape, or pass batches."
             )
         return np.stack(arrays)
 

@@ -74,9 +74,9 @@ class PrefetchIterator(Generic[T]):
             self._thread.join(_POLL)
         if self.is_alive:
             warn(
-                f"The data did not give their next batch within {_PATIENCE:.0f} s after the run "
-                f"ended, so the thread `{self._thread.name}` is left behind. It is a daemon: it "
-                "ends with its batch, or with the process."
+                f"The data did not yield the next batch within {_PATIENCE:.0f} s of the end of the "
+                f"run, so the thread `{self._thread.name}` is left behind. It is a daemon thread, "
+                "and ends with its batch or with the process."
             )
         left = list(self._ready)
         self._ready.clear()

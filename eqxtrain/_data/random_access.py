@@ -43,7 +43,8 @@ class RowSource(Source):
         if self.length < batching.batch_size:
             raise ValueError(
                 f'`remainder="drop"` leaves no batch: there are {self.length} examples, fewer than '
-                f"`batch_size={batching.batch_size}`. Choose a smaller one, or keep the remainder."
+                f"`batch_size={batching.batch_size}`. Choose a smaller `batch_size`, or keep the "
+                "remainder."
             )
         return self.length // batching.batch_size
 
@@ -55,7 +56,7 @@ class RowSource(Source):
         """The data without its last `fraction`, and that fraction."""
         if not isinstance(fraction, int | float) or not 0 < fraction < 1:
             raise ValueError(
-                f"`validation_split` is a fraction between 0 and 1, such as 0.1; got {fraction!r}."
+                f"`validation_split` must be a fraction between 0 and 1; got {fraction!r}."
             )
         cut = math.floor(self.length * (1 - fraction))
         if cut in (0, self.length):
@@ -135,10 +136,10 @@ class RowReader(Reader, Generic[S]):
         at, rest = divmod(where["examples"], self.batching.batch_size)
         if rest or at >= self.batches or where["of"] != self.source.length:
             raise ValueError(
-                f"`position` is behind {where['examples']} of {where['of']} examples, where no "
+                f"`position` is after {where['examples']} of {where['of']} examples, where no "
                 f"batch begins: there are {self.source.length} examples, and `batch_size` is "
-                f"{self.batching.batch_size}. Go on with the data and the batch size that it came "
-                "from."
+                f"{self.batching.batch_size}. Resume with the data and the `batch_size` that it "
+                "came from."
             )
         self.at, self.order, self._rows = at, _order(where["order"]), None
 
@@ -152,5 +153,5 @@ def _order(words: Any) -> Order | None:
         return None
     listed = list(words) if isinstance(words, list | tuple) else []
     if len(listed) < 2 or not all(isinstance(word, int) and word >= 0 for word in listed):
-        raise ValueError(f"The `order` of a `position` is a list of numbers; got {words!r}.")
+        raise ValueError(f"The `order` of a `position` must be a list of numbers; got {words!r}.")
     return Order(tuple(listed[:-1]), listed[-1])

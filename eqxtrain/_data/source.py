@@ -155,8 +155,8 @@ def check_position(position: Any, **like: Any) -> Position:
     known = isinstance(position, dict) and position.keys() == like.keys()
     if not known or not all(_is_count(position[name]) for name in like if like[name] == 0):
         raise ValueError(
-            "`position` is what `run.position` or `history.position` gave for such data, a dict of "
-            f"{', '.join(like)}; got {position!r}."
+            "`position` must be what `run.position` or `history.position` was for such data, a "
+            f"dict of {', '.join(like)}; got {position!r}."
         )
     return position
 

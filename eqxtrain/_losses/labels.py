@@ -65,14 +65,14 @@ def check_labels(
     if fn in _DISTRIBUTIONS and p != t:
         raise ValueError(
             f"The loss `{name}` compares scores of shape {p} with one-hot labels or probabilities "
-            f"of the same shape, but `y_true` has the shape {t}: for indices of classes, use "
+            f"of the same shape, but `y_true` has shape {t}: for class indices, use "
             "`optax.softmax_cross_entropy_with_integer_labels`."
         )
     if fn in _ELEMENTWISE and p != t:
         raise ValueError(
-            f"The loss `{name}` compares element by element, but `y_pred` has the shape {p} and "
-            f"`y_true` {t}: give both the same shape (`y[:, None]` adds the axis of a single "
-            "output)."
+            f"The loss `{name}` compares element by element, but `y_pred` has shape {p} and "
+            f"`y_true` has shape {t}: give both the same shape (`y[:, None]` adds the axis of a "
+            "single output)."
         )
     return available
 
@@ -95,25 +95,24 @@ def _optax_loss(fn: Any) -> Any:
 def _check_indices(name: str, p: tuple[int, ...], t: tuple[int, ...], y_true: Any) -> None:
     if p == t:
         raise ValueError(
-            f"The loss `{name}` takes the index of a class, but `y_true` has the shape {t} of the "
-            "scores, as one-hot labels have: give `y.argmax(-1)`, or use "
-            "`optax.softmax_cross_entropy`."
+            f"The loss `{name}` takes class indices, but `y_true` has the scores' own shape, {t}, "
+            "as one-hot labels have: pass `y.argmax(-1)`, or use `optax.softmax_cross_entropy`."
         )
     if t == (*p[:-1], 1):
         raise ValueError(
-            f"The loss `{name}` takes one index of a class for each row of scores {p}, but "
-            f"`y_true` has the shape {t}: drop its last axis, `y[..., 0]`."
+            f"The loss `{name}` takes one class index for each row of scores {p}, but `y_true` "
+            f"has shape {t}: drop its last axis, `y[..., 0]`."
         )
     if t != p[:-1]:
         raise ValueError(
             f"The loss `{name}` takes scores `(batch, ..., classes)` and indices `(batch, ...)`, "
-            f"but `y_pred` has the shape {p} and `y_true` {t}: the shapes must agree but for the "
-            "classes."
+            f"but `y_pred` has shape {p} and `y_true` has shape {t}: make them agree up to the "
+            "axis of classes."
         )
     if not jnp.issubdtype(y_true.dtype, jnp.integer):
         raise TypeError(
-            f"The loss `{name}` takes the index of a class, an integer, but `y_true` is "
-            f"{y_true.dtype}: give `y.astype(np.int32)`."
+            f"The loss `{name}` takes class indices, which are integers, but `y_true` is "
+            f"{y_true.dtype}: pass `y.astype(np.int32)`."
         )
 
 
@@ -127,7 +126,7 @@ def _inside(name: str, available: Mapping[str, Any], classes: int, compiled: boo
     labels = jnp.asarray(y_true)
     outside = ((labels < 0) | (labels >= classes)) & counts
     remedy = (
-        "count them from 0, or give those that are not to count a `sample_weight` of 0 (one for "
+        "count classes from 0, or give the labels to leave out a `sample_weight` of 0 (one for "
         "each token, if need be)."
     )
     if is_known(outside):

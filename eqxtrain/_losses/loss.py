@@ -54,20 +54,24 @@ class Loss(eqx.Module):
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"`Loss(name={self.name!r})` is not a string.")
+            raise TypeError(f"`Loss(name={self.name!r})` is not a string: pass one, or None.")
         if self.name == "":
-            raise ValueError("`Loss(name='')` is empty: give it a name, or None for its own.")
+            raise ValueError(
+                "`Loss(name='')` is empty: pass a name, or None for the function's own."
+            )
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
-            raise TypeError(f"`Loss(weight={self.weight!r})` is not a number, such as 0.5.")
+            raise TypeError(
+                f"`Loss(weight={self.weight!r})` is not a number: pass one, such as 0.5."
+            )
         if self.reduction in (None, "none"):
             raise ValueError(
-                f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, and a "
-                "gradient is that of one number: choose `'mean'` or `'sum'`, and log the values as "
-                "a metric, `et.metrics.from_function(fn, et.metrics.Gather())`."
+                f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, but a "
+                "gradient needs a single number: choose `'mean'` or `'sum'`, and log the values "
+                "with a metric, `et.metrics.from_function(fn, et.metrics.Gather())`."
             )
         if self.reduction not in _REDUCTIONS:
             raise ValueError(
-                f"`Loss(reduction={self.reduction!r})` is not known: it is one of "
+                f"`Loss(reduction={self.reduction!r})` is not valid: choose one of "
                 f"{', '.join(map(repr, _REDUCTIONS))}."
             )
 
@@ -96,11 +100,11 @@ def check(container: Any) -> None:
     for member in members:
         if not _is_loss(member) and not callable(member):
             raise TypeError(
-                f"`loss` holds {member!r}, which is not a function: give one such as "
+                f"`loss` holds {member!r}, which is not a function: pass one such as "
                 "`optax.squared_error`, or `lambda y_pred, y_true: ...`."
             )
     if container is not None and not members:
-        raise ValueError(f"`loss` is {container!r}, which holds no loss: give one, or None.")
+        raise ValueError(f"`loss` is {container!r}, which holds no loss: pass one, or None.")
 
 
 def measure(
@@ -125,7 +129,8 @@ def measure(
             parts[unique("/".join(pieces), {"loss", *parts})] = log
     if not any(_looks_at_data(loss.fn, available) for loss, _ in found) and reserved(container):
         raise ValueError(
-            "There is nothing to minimise: the labels of every output that a loss is on are None."
+            "There is nothing to minimise: every loss is on an output whose labels are None. Pass "
+            "labels for at least one of them."
         )
     if any(loss.reduction != "mean" for loss, _ in found):
         factors = tuple(loss.weight for loss, _ in found)

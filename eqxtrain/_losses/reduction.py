@@ -63,7 +63,7 @@ def reduce(
     if value.shape[0] != count:
         raise ValueError(
             f"The loss `{name}` returned an array of shape {value.shape} for a batch of {count} "
-            "examples: return one value an example (the batch axis first), or a scalar."
+            "examples: return one value per example (the batch axis first), or a scalar."
         )
     refuse_pairs(value.shape, available, f"The loss `{name}`")
     used = ours if reduction == "mean" else present
@@ -152,7 +152,7 @@ def _check_scalar(
         names = " and ".join(f"`{factor}`" for factor in sorted(ours))
         raise ValueError(
             f"The loss `{name}` returned a scalar, so {names} can't be applied to its "
-            f"examples: return one value an example, or let it ask for {names} by name."
+            f"examples: return one value per example, or make it ask for {names} by name."
         )
 
 
@@ -181,8 +181,8 @@ def _aligned(factor: str, available: Mapping[str, Any], shape: tuple[int, ...], 
         weight = weight[..., 0]
     if weight.ndim > len(shape) or shape[: weight.ndim] != weight.shape:
         raise ValueError(
-            f"`{factor}` has the shape {weight.shape}, but the loss `{name}` has values of shape "
-            f"{shape}: give one weight an example, or one for each value."
+            f"`{factor}` has shape {weight.shape}, but the loss `{name}` has values of shape "
+            f"{shape}: give one weight per example, or one per value."
         )
     return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim))
 
@@ -192,13 +192,13 @@ def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
 
     **Arguments:**
 
-    - `table`: one weight a class. Classes beyond its end weigh 1.
+    - `table`: one weight per class. Classes beyond its end weigh 1.
     - `y_true`: labels, as class indices or one-hot (then of the shape of `y_pred`).
     """
     if y_true is None or not hasattr(y_true, "shape"):
         raise ValueError(
-            "`class_weight` needs `y_true` to be one array of labels; for several outputs, let the "
-            "loss ask for `class_weight` by name."
+            "`class_weight` needs `y_true` to be one array of labels: for several outputs, make "
+            "the loss ask for `class_weight` by name."
         )
     labels = jnp.asarray(y_true)
     if labels.ndim > 1 and labels.shape[-1] > 1 and labels.shape == np.shape(y_pred):
@@ -210,14 +210,14 @@ def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
     if classes is not None and 1 < classes < len(table):
         raise ValueError(
             f"`class_weight` has a weight for the class {len(table) - 1}, but there are {classes} "
-            f"classes, 0 to {classes - 1}."
+            f"classes, 0 to {classes - 1}: drop the weights beyond those."
         )
     inside = (labels >= 0) & (labels < len(table))
     return jnp.where(inside, table[jnp.where(inside, labels, 0)], jnp.ones((), table.dtype))
 
 
 def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
-    """`class_weight` as given by people, a dict or an array, as a table of one weight a class.
+    """`class_weight` as given by people, a dict or an array, as a table of one weight per class.
 
     **Arguments:**
 
@@ -238,7 +238,7 @@ def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
             return None
         if not exact or min(indices) < 0:
             raise ValueError(
-                f"The keys of `class_weight` are class indices, 0, 1, ...; got "
+                "The keys of `class_weight` must be class indices, 0, 1, ...; got "
                 f"{list(class_weight)!r}."
             )
         table = np.ones(max(indices) + 1, np.float32)
@@ -247,7 +247,7 @@ def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
     table = _numbers(class_weight)
     if table.ndim != 1:
         raise ValueError(
-            f"`class_weight` is one weight a class; got an array of shape {table.shape}."
+            f"`class_weight` must hold one weight per class; got an array of shape {table.shape}."
         )
     return table
 
@@ -267,7 +267,7 @@ def _check_classes(y: Any) -> None:
     if not np.all(is_class):
         raise ValueError(
             "`class_weight` weighs examples by the class of their label, but `y` holds numbers "
-            "that aren't classes: give labels as integers or one-hot, or weigh by `sample_weight`."
+            "that aren't classes: pass labels as integers or one-hot, or use `sample_weight`."
         )
 
 
@@ -275,7 +275,7 @@ def _numbers(values: Any) -> np.ndarray:
     given = np.asarray(values)
     if given.dtype.kind not in "biuf" or not np.all(np.isfinite(given) & (given >= 0)):
         raise ValueError(
-            f"`class_weight` holds {values!r}, which aren't weights: give numbers of 0 or more, "
-            "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
+            f"`class_weight` holds {values!r}, which aren't weights: give numbers >= 0, "
+            "`{0: 1.0, 1: 5.0}`, or an array of one weight per class."
         )
     return given.astype(np.float32)

@@ -30,7 +30,7 @@ class _Penalty(eqx.Module):
             chosen = [leaf for leaf in jax.tree.leaves(self.where(model)) if is_inexact(leaf)]
         if not chosen:
             raise ValueError(
-                f"`L{self.power}` found no weights in a `{type(model).__name__}`: choose them, "
+                f"`L{self.power}` found no weights in a `{type(model).__name__}`: pick them, "
                 f"`L{self.power}(..., where=lambda model: model.kernel)`."
             )
         magnitudes = [jnp.abs(leaf).astype(jnp.float32) ** self.power for leaf in chosen]

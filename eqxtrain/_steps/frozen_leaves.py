@@ -103,10 +103,10 @@ def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
     named = ", ".join(f"`{path}`" for path in changed[:3])
     warn(
         f"`{type(before).__name__}.train_step` changes {named}{more}, which `trainable` freezes. "
-        "In a `train_step` of your own, take the leaves to train from `params, rest = "
-        "self.partition(model)`, differentiate with respect to `params`, and put the model "
-        "together by `eqx.combine(params, rest)`; or call `self.grad_step` and "
-        "`self.apply_gradients`, which do.",
+        "In a `train_step` of your own, split the model with `params, rest = "
+        "self.partition(model)`, differentiate with respect to `params`, and rebuild it with "
+        "`eqx.combine(params, rest)`; or call `self.grad_step` and `self.apply_gradients`, which "
+        "do that for you.",
     )
     return False
 

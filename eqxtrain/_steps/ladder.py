@@ -201,9 +201,9 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 super().__setattr__(name, value)
             except dataclasses.FrozenInstanceError:
                 raise dataclasses.FrozenInstanceError(
-                    f"`{type(self).__name__}.{name}` cannot be assigned: a learner never changes. "
-                    f"Make a new one, `learner = learner.replace({name}=...)`; a step returns what "
-                    "it changes."
+                    f"`{type(self).__name__}.{name}` can't be assigned: a learner is immutable. "
+                    f"Make a new one, `learner = learner.replace({name}=...)`; inside a step, "
+                    "return what changes."
                 ) from None
 
     def jit_step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -229,7 +229,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
         """
         if self.loss is None:
             raise TypeError(
-                f"`{type(self).__name__}` has no loss: give one, "
+                f"`{type(self).__name__}` has no loss: pass one, "
                 "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`. "
                 "(Without a loss, `evaluate` measures the `metrics`.)"
             )
@@ -278,7 +278,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
         """
         if self.optimizer is None:
             raise TypeError(
-                f"`{type(self).__name__}` has no optimizer: give one, "
+                f"`{type(self).__name__}` has no optimizer: pass one, "
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
         _, rest = self.partition(model)
@@ -290,7 +290,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 return self.test_step(**given)[0]
             except TypeError as error:
                 error.add_note(
-                    "The optimizer searches along a line, and so calls `test_step` again: hand "
+                    "The optimizer does a line search, and so calls `test_step` again: pass "
                     "`apply_gradients` what that asks for, `x=x, y_true=y_true, key=key`."
                 )
                 raise

@@ -147,21 +147,21 @@ def _remedy(error: Exception, inner: _Call, outer: _Call, batch: Mapping[str, An
     name = getattr(part, "axis_name", None)
     if _fits_mapped(outer, batch):
         return (
-            f" `{outer.path}` takes one example, and was given the batch: map it over the batch, "
+            f" `{outer.path}` takes one example, but was given the batch: map it over the batch, "
             f"`jax.vmap({outer.path}, ...)`."
         )
     if isinstance(error, NameError) and name is not None:
         return (
-            f" Its `axis_name` is {name!r}, and the default `pred_step` maps the model over the "
+            f" Its `axis_name` is {name!r}, but the default `pred_step` maps the model over the "
             'axis "batch": build it with `axis_name="batch"`, or map the model over that name in '
-            "a `pred_step` of yours."
+            "a `pred_step` of your own."
         )
     if isinstance(part, eqx.nn.Conv | eqx.nn.ConvTranspose) and inner.args:
         shape = list(getattr(inner.args[0], "shape", ()))
         images = len(shape) == part.num_spatial_dims + 1
         if images and shape[-1] == part.in_channels != shape[0]:
             return (
-                " Equinox's convolutions take the channels first, and here they come last: move "
+                " Equinox's convolutions take the channels first, but here they come last: move "
                 f"them, `jnp.moveaxis(x, -1, {-len(shape)})`."
             )
     return ""

@@ -35,8 +35,8 @@ def refuse_misnamed(kind: type, base: type, steps: Collection[str], names: Colle
         meant = _mistyped(name, steps)
         if meant is not None and _is_stray(kind, base, name, names):
             raise TypeError(
-                f"`{kind.__name__}.{name}` would never be called: is `{meant}` meant? {listed} A "
-                "method of your own has a name that is less like theirs, or is called by a step."
+                f"`{kind.__name__}.{name}` would never be called: did you mean `{meant}`? {listed} "
+                "Give a method of your own a name less like these, or call it from a step."
             )
 
 

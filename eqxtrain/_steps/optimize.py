@@ -61,8 +61,8 @@ def as_spec(spec: FilterSpec) -> Hashable:
     if callable(spec):
         return spec
     raise TypeError(
-        "`trainable` is a function from a leaf to a bool, a tree of bools that is a prefix of the "
-        f"model, or `et.freeze(...)`; got {spec!r}."
+        "`trainable` must be a function from a leaf to a bool, a tree of bools that is a prefix of "
+        f"the model, or `et.freeze(...)`; got {spec!r}."
     )
 
 
@@ -117,7 +117,7 @@ def as_optimizer(optimizer: Optimizer | None) -> Transformation:
         optimizer = optimizer.gradient_transformation()
     if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
-            f"`optimizer` is {optimizer!r}: give an optax transformation, `optax.adam(1e-3)`."
+            f"`optimizer` is {optimizer!r}: pass an optax transformation, `optax.adam(1e-3)`."
         )
     return cast(Transformation, optimizer)
 
@@ -158,7 +158,7 @@ def update(
         raise ValueError(
             "The gradients do not match the trainable leaves of the model: "
             + "; ".join(bad[:5])
-            + ". Differentiate what `trainable` says, or change `trainable`."
+            + ". Differentiate the leaves that `trainable` selects, or change `trainable`."
         )
     with standard_promotion():
         updates, new_state = optax.with_extra_args_support(optimizer).update(
@@ -174,8 +174,8 @@ def _of_params(grads: PyTree, params: PyTree) -> PyTree:
         return eqx.filter(grads, wanted)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"The gradients are a `{type(grads).__name__}`, which has not the structure of the "
-            "model: a `grad_step` returns them as `eqx.filter_grad` gives them."
+            f"The gradients are a `{type(grads).__name__}`, which does not have the structure of "
+            "the model: return them from `grad_step` as `eqx.filter_grad` gives them."
         ) from error
 
 

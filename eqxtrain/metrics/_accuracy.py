@@ -86,7 +86,7 @@ class TopKAccuracy(Metric):
     correct: Mean = eqx.field(default_factory=Mean)
 
     def __check_init__(self) -> None:
-        check_number("TopKAccuracy(k)", self.k, least=1, whole=True)
+        check_number("TopKAccuracy(k)", self.k, minimum=1, whole=True)
 
     def warning(self) -> str | None:
         return warning_about_labels("TopKAccuracy", self.correct)

@@ -55,7 +55,9 @@ class Metric(Monoid):
 
     def compute(self) -> Any:
         """The value of what it has seen so far."""
-        raise NotImplementedError(f"`{type(self).__name__}` is a metric without a `compute`.")
+        raise NotImplementedError(
+            f"`{type(self).__name__}` does not define `compute`: a metric needs one."
+        )
 
     def results(self, name: str) -> dict[str, Any]:
         """What `compute` returns, by the names that it is logged under: `name`, or `name/key`."""
@@ -64,9 +66,13 @@ class Metric(Monoid):
     @replaces_fields
     def replace(self, **parts: Any) -> Self:
         """The same metric with other parts. Its constructor is not called."""
-        unknown = parts.keys() - {field.name for field in dataclasses.fields(self)}
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = parts.keys() - set(names)
         if unknown:
-            raise TypeError(f"`{type(self).__name__}` has no part `{min(unknown)}`.")
+            raise TypeError(
+                f"`{type(self).__name__}` has no field `{min(unknown)}`: its fields are "
+                f"{', '.join(names)}."
+            )
         return with_fields(self, **parts)
 
     def warning(self) -> str | None:
@@ -79,7 +85,9 @@ class Metric(Monoid):
 
 
 def _update_missing(self: Metric, **available: Any) -> Any:
-    raise NotImplementedError(f"`{type(self).__name__}` is a metric without an `update`.")
+    raise NotImplementedError(
+        f"`{type(self).__name__}` does not define `update`: a metric needs one."
+    )
 
 
 Metric.update = _update_missing
@@ -105,8 +113,8 @@ def weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
     mask = jnp.asarray(mask)
     if mask.ndim == 0 or mask.ndim > len(shape) or mask.shape != shape[: mask.ndim]:
         raise ValueError(
-            f"`mask` has the shape {mask.shape}, for values of shape {shape}: a mask or a weight "
-            "has one value an example, or one for each of its values."
+            f"`mask` has shape {mask.shape}, but the values have shape {shape}: give one mask "
+            "value or weight per example, or one per value."
         )
     mask = mask.astype(jnp.float32)
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
@@ -139,7 +147,7 @@ def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
     real = jnp.asarray(mask).astype(bool)
     if real.shape != (rows,):
         raise ValueError(
-            f"`mask` has the shape {real.shape} for {rows} examples: it has one value an example."
+            f"`mask` has shape {real.shape} for {rows} examples: give one value per example."
         )
     return real
 
@@ -150,7 +158,7 @@ def examples(available: Mapping[str, Any]) -> int:
         for leaf in jax.tree.leaves(available.get(name)):
             if np.ndim(leaf) > 0:
                 return np.shape(leaf)[0]
-    raise TypeError("The number of examples is unknown: give `y_pred` or `x`.")
+    raise TypeError("The number of examples is unknown: pass `y_pred` or `x`.")
 
 
 def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
@@ -162,12 +170,12 @@ def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
     if t == (*p[:-1], 1):
         remedy = "drop the last axis of the labels, `y[..., 0]`"
     elif p == (*t, 1):
-        remedy = "give the labels an axis of their own, `y[:, None]`"
+        remedy = "add a last axis to the labels, `y[:, None]`"
     elif t == (*p, 1):
         remedy = "drop the last axis of the labels, `y[..., 0]`"
     raise ValueError(
-        f"`{who}` compares element by element, but `y_pred` has the shape {p} and `y_true` {t}: "
-        f"{remedy}."
+        f"`{who}` compares element by element, but `y_pred` has shape {p} and `y_true` has shape "
+        f"{t}: {remedy}."
     )
 
 
@@ -175,8 +183,8 @@ def check_number(
     option: str,
     value: Any,
     *,
-    least: int | float,
-    most: int | float = math.inf,
+    minimum: int | float,
+    maximum: int | float = math.inf,
     whole: bool = False,
 ) -> None:
     """Refuse an option that is not a number, or out of range.
@@ -186,11 +194,14 @@ def check_number(
     - `option`: what it is called, `HuberLoss(delta)`.
     """
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not least <= value <= most or (whole and int(value) != value):
-        kind = "a whole number" if whole else "a number"
-        span = f"from {least} to {most}" if most < math.inf else f"of {least} or more"
+    if not number or not minimum <= value <= maximum or (whole and int(value) != value):
+        noun = "a whole number" if whole else "a number"
+        if math.isinf(maximum):
+            bounds = f" >= {minimum}" if math.isfinite(minimum) else ""
+        else:
+            bounds = f" from {minimum} to {maximum}"
         name, _, argument = option.rstrip(")").partition("(")
-        raise ValueError(f"`{name}({argument}={value!r})` is not valid: give {kind} {span}.")
+        raise ValueError(f"`{name}({argument}={value!r})` is not valid: give {noun}{bounds}.")
 
 
 def is_known(*arrays: Any) -> bool:

@@ -33,9 +33,9 @@ def call_on_predictions(
         if unknown:
             listed = ", ".join(f"`{n}`" for n in unknown)
             raise TypeError(
-                f"The {kind} `{who}` asks for some of our names and for {listed}, which is none of "
-                f"them. It is called by name or as `{who}(y_pred, y_true)`, not half and half: "
-                "rename the parameter, or give it a default. Available: "
+                f"The {kind} `{who}` asks for some of our names and for {listed}, which is not one "
+                f"of them. It is called either by name or as `{who}(y_pred, y_true)`, not half and "
+                "half: rename the parameter, or give it a default. Available: "
                 f"{', '.join(sorted(available))}."
             )
         by_name = lambda: call(fn, available, who=who)
@@ -43,15 +43,15 @@ def call_on_predictions(
     if "y_true" not in available:
         raise TypeError(
             f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
-            "pass `y`, or let it ask for `y_pred` (and `x`) by those names."
+            "pass `y`, or make it ask for `y_pred` (and `x`) by name."
         )
     y_pred, y_true = available["y_pred"], available["y_true"]
     try:
         inspect.signature(fn).bind(y_pred, y_true)
     except TypeError as error:
         raise TypeError(
-            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, which it can't be: {error}. "
-            "Let it take those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
+            f"The {kind} `{who}` can't be called as `{who}(y_pred, y_true)`: {error}. Make it take "
+            "those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
         ) from None
     except ValueError:  # no signature to read
         pass
@@ -73,8 +73,8 @@ def without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: st
         if any(f"{a} {b}" in str(error) for a, b in (shapes, shapes[::-1])):
             raise ValueError(
                 f"{who} would broadcast `y_pred` of shape {shapes[0]} against `y_true` of shape "
-                f"{shapes[1]}, each example against the labels of all: give both the same shape, "
-                "`y[:, None]` or `y_pred[:, 0]`."
+                f"{shapes[1]}, comparing each example with the labels of all: give both the same "
+                "shape, `y[:, None]` or `y_pred[:, 0]`."
             ) from None
     return fn()  # some other ranks differ, which is allowed
 
@@ -88,9 +88,9 @@ def refuse_pairs(shape: tuple[int, ...], available: Mapping[str, Any], who: str)
     if any(rows in np.shape(leaf)[1:] for leaf in jax.tree.leaves(data)):
         return  # it is the size of an axis of the data too
     raise ValueError(
-        f"{who} gives values of shape {shape} for {rows} examples, each of them with each other: "
-        "labels of shape (n, 1) against predictions (n,), or the like, broadcast so. If it is "
-        "meant, average over the second axis, `.mean(axis=1)`."
+        f"{who} returned values of shape {shape} for {rows} examples, one for each pair of them, "
+        "as when labels of shape (n, 1) broadcast against predictions of shape (n,): give both the "
+        "same shape. If pairs are intended, average over the second axis, `.mean(axis=1)`."
     )
 
 
@@ -111,14 +111,14 @@ def hint_at_outputs(y_pred: Any, who: str, y_true: Any = None) -> Iterator[None]
                 raise
             raise TypeError(
                 f"The labels are a `{type(y_true).__name__}`, which {who} could not take whole: "
-                "give one array, or ask for `y_true` and pick a part."
+                "pass one array, or ask for `y_true` and pick a part."
             ) from error
         parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
         raise TypeError(
             f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "
-            "take whole. Names of losses and metrics only name them: to pick an output, write "
-            "`et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function that asks for "
-            "`y_pred` and `y_true`."
+            "take whole. The key of a loss or metric is only its name in the logs: to pick an "
+            "output, write `et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function "
+            "that asks for `y_pred` and `y_true`."
         ) from error
 
 

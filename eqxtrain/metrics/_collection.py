@@ -31,18 +31,18 @@ def check(container: Any) -> None:
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
         if isinstance(member, type) and issubclass(member, Metric):
             raise TypeError(
-                f"The metric `{name}` is the class `{member.__name__}`: give an instance, "
+                f"The metric `{name}` is the class `{member.__name__}`: pass an instance, "
                 f"`{member.__name__}()`."
             )
         if hasattr(member, "from_model_output"):
             raise TypeError(
-                f"The metric `{name}` is one of another library: give "
+                f"The metric `{name}` comes from another library: wrap it, "
                 f"`et.metrics.from_clu({getattr(member, '__name__', name)})`."
             )
         if not callable(member) and not _is_metric(member):
             raise TypeError(
                 f"The metric `{name}` is {member!r}, which is neither a metric nor a function: "
-                "give `eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
+                "pass `eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
             )
 
 
@@ -69,10 +69,10 @@ def measure(
         except UnlabelledError:
             continue
         except (TypeError, ValueError) as error:
-            error.add_note(f"This was in the metric `{name}`.")
+            error.add_note(f"This was raised in the metric `{name}`.")
             raise
         if not isinstance(new, Metric):
-            raise TypeError(f"`{who}` returned a `{type(new).__name__}`; it returns a metric.")
+            raise TypeError(f"`{who}` returned a `{type(new).__name__}`: return a metric.")
         logs[unique(name, {*taken, *logs})] = new
     return logs
 
@@ -89,6 +89,6 @@ def _check_masked(name: str, metric: Metric, available: Mapping[str, Any]) -> No
     if rows := sorted({"y_pred", "y_true", "x", "batch", "sample_weight"} & set(asked.names)):
         raise TypeError(
             f"The metric `{name}` looks at the rows of `{rows[-1]}`, some of which are padding or "
-            f"weighted, but `{type(metric).__name__}.update` takes no `mask`: let it ask for "
-            "`mask` and leave out the rows where that is false."
+            f"weighted, but `{type(metric).__name__}.update` does not take `mask`: add that "
+            "parameter, and leave out the rows where it is false."
         )

@@ -69,7 +69,7 @@ class ConfusionMatrix(_MatrixMetric):
     def __check_init__(self) -> None:
         if self.normalize not in (None, "true", "pred", "all"):
             raise ValueError(
-                f"`ConfusionMatrix(normalize={self.normalize!r})` is not known: it is None, "
+                f"`ConfusionMatrix(normalize={self.normalize!r})` is not valid: choose None, "
                 "`'true'`, `'pred'` or `'all'`."
             )
 
@@ -99,7 +99,7 @@ class CohenKappa(_MatrixMetric):
     def __check_init__(self) -> None:
         if self.weights not in (None, "linear", "quadratic"):
             raise ValueError(
-                f"`CohenKappa(weights={self.weights!r})` is not known: it is None, `'linear'` or "
+                f"`CohenKappa(weights={self.weights!r})` is not valid: choose None, `'linear'` or "
                 "`'quadratic'`."
             )
 

@@ -34,7 +34,7 @@ class _MomentMetric(Metric):
     def _merged(self, first: Array, second: Array, mask: Any) -> Self:
         if mask is not None and jnp.ndim(mask) > 1:
             raise ValueError(
-                f"`{type(self).__name__}` takes one weight an example; got weights of shape "
+                f"`{type(self).__name__}` takes one weight per example; got weights of shape "
                 f"{jnp.shape(mask)}."
             )
         weight = weights(mask, first.shape[:1])
@@ -144,7 +144,7 @@ class SpearmanCorrCoef(Metric):
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         if mask is not None and jnp.asarray(mask).dtype != jnp.bool_:
-            raise TypeError("`SpearmanCorrCoef` has no weighted form: take it out of `Weighted`.")
+            raise TypeError("`SpearmanCorrCoef` can't be weighted: take it out of `Weighted`.")
         pair = as_pair("SpearmanCorrCoef", y_pred, y_true)
         return self.replace(seen=self.seen.merge(Gather.of(pair, mask=mask)))
 

@@ -36,7 +36,7 @@ class _CurveMetric(ClassMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bins is not None:
-            check_number(f"{type(self).__name__}(bins)", self.bins, least=2, whole=True)
+            check_number(f"{type(self).__name__}(bins)", self.bins, minimum=2, whole=True)
         if self.seen is None and self.bins is None:
             self.seen = Gather()
         elif self.seen is None:
@@ -92,8 +92,8 @@ class _CurveMetric(ClassMetric):
         if np.max(tied) <= _CROWDED:
             return None
         return (
-            f"is only near the exact value: scores crowd into few of the {self.bins} bins. For the "
-            f"exact one, `{type(self).__name__}(bins=None)`"
+            f"is only approximate: the scores crowd into a few of the {self.bins} bins. For the "
+            f"exact value, use `{type(self).__name__}(bins=None)`"
         )
 
 
@@ -232,7 +232,7 @@ class PrecisionAtRecall(_CurveMetric):
     recall: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_number("PrecisionAtRecall(recall)", self.recall, least=0, most=1)
+        check_number("PrecisionAtRecall(recall)", self.recall, minimum=0, maximum=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)
@@ -258,7 +258,7 @@ class RecallAtPrecision(_CurveMetric):
     precision: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_number("RecallAtPrecision(precision)", self.precision, least=0, most=1)
+        check_number("RecallAtPrecision(precision)", self.precision, minimum=0, maximum=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)

@@ -80,8 +80,8 @@ class CluMetric(Metric):
         for name, given in self.arguments:
             if isinstance(given, str) and given not in ours:
                 raise TypeError(
-                    f"`{self.name}` was given `{name}={given!r}`, which is not available; "
-                    f"there are {', '.join(sorted(ours))}."
+                    f"`{self.name}` was given `{name}={given!r}`, which is not available. "
+                    f"Available: {', '.join(sorted(ours))}."
                 )
             offered[name] = ours[given] if isinstance(given, str) else given
         weighing = _WEIGHTS & set(asked.names)
@@ -92,8 +92,8 @@ class CluMetric(Metric):
         missing = [name for name in asked.required if name not in offered]
         if missing:
             raise TypeError(
-                f"`{self.name}` asks for {', '.join(f'`{name}`' for name in missing)}. Say what "
-                f'that is here, `from_clu({self.name}, {missing[0]}="y_pred")`. Available: '
+                f"`{self.name}` asks for {', '.join(f'`{name}`' for name in missing)}: say which "
+                f'name that is here, `from_clu({self.name}, {missing[0]}="y_pred")`. Available: '
                 f"{', '.join(sorted(available))}."
             )
         return make(**{n: v for n, v in offered.items() if asked.everything or n in asked.names})
@@ -101,12 +101,12 @@ class CluMetric(Metric):
     def _check_mask(self, mask: Any, taken: bool) -> None:
         if not taken:
             raise TypeError(
-                f"`{self.name}` can't leave out padding: its `from_model_output` takes no `mask`, "
-                "`weights` or `sample_weights`."
+                f"`{self.name}` can't leave out padding: its `from_model_output` does not take "
+                "`mask`, `weights` or `sample_weights`."
             )
         if jnp.asarray(mask).dtype != jnp.bool_:
             raise TypeError(
-                f"`{self.name}` can't be weighted: its `from_model_output` takes a `mask`, and no "
+                f"`{self.name}` can't be weighted: its `from_model_output` takes a `mask`, but not "
                 "`weights` or `sample_weights`."
             )
 
@@ -186,7 +186,7 @@ def from_clu(
         parts = {n: from_clu(kind, name=n, **mine[n]) for n, kind in members.items()}
         return CluCollection(own, parts)
     if not hasattr(kind, "from_model_output"):
-        raise TypeError(f"{kind!r} has no `from_model_output`, so it is not a metric like clu's.")
+        raise TypeError(f"{kind!r} has no `from_model_output`, so it is not a clu metric.")
     asked = request(kind.from_model_output)
     if not asked.everything:
         _check_arguments(arguments, asked.names)
@@ -197,6 +197,6 @@ def _check_arguments(arguments: Collection[str], taken: Collection[str]) -> None
     unknown = [name for name in arguments if name not in taken]
     if unknown:
         raise TypeError(
-            f"`{unknown[0]}` is not a parameter of its `from_model_output`, which takes "
+            f"`{unknown[0]}` is not a parameter of `from_model_output`, which takes "
             f"{', '.join(sorted(taken))}."
         )

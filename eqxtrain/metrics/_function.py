@@ -63,7 +63,7 @@ class FunctionMetric(Metric):
         if value.shape[0] != examples(available):
             raise ValueError(
                 f"The metric `{self.name}` returned an array of shape {value.shape} for a "
-                f"batch of {examples(available)} examples: return one value an example, or a "
+                f"batch of {examples(available)} examples: return one value per example, or a "
                 "scalar."
             )
         refuse_pairs(value.shape, available, f"The metric `{self.name}`")
@@ -73,7 +73,7 @@ class FunctionMetric(Metric):
         if available.get("mask") is not None:
             raise TypeError(
                 f"The metric `{self.name}` can't leave out padding, and `{type(mode).__name__}` "
-                "can't be weighted: its `update` takes no `mask`."
+                "can't be weighted: its `update` does not take `mask`. Add that parameter."
             )
         return mode.update(y_pred=value)
 
@@ -83,7 +83,7 @@ class FunctionMetric(Metric):
         if mask is not None and _looks_at_rows(self.fn):
             raise ValueError(
                 f"The metric `{self.name}` returned a scalar, but some rows of the batch are "
-                "padding or weighted: return one value an example, or ask for `mask`."
+                "padding or weighted: return one value per example, or ask for `mask`."
             )
         if not available.keys() & {"x", "batch", "y_pred", "y_true"}:
             return 1  # `apply_gradients` was not told of the batch
@@ -163,7 +163,9 @@ def from_function(
 def as_metric(member: Any) -> Metric:
     """A metric as it is, and a function as one."""
     if isinstance(member, type) and issubclass(member, Metric):
-        raise TypeError(f"`{member.__name__}` is a class: give an instance, `{member.__name__}()`.")
+        raise TypeError(f"`{member.__name__}` is a class: pass an instance, `{member.__name__}()`.")
     if not isinstance(member, Metric) and not callable(member):
-        raise TypeError(f"{member!r} is neither a metric nor a function: give `Accuracy()`, say.")
+        raise TypeError(
+            f"{member!r} is neither a metric nor a function: pass one, such as `Accuracy()`."
+        )
     return member if isinstance(member, Metric) else from_function(member)

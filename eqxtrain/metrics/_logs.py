@@ -28,29 +28,31 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
         )
     for name, value in logs.items():
         if not isinstance(name, str):
-            raise TypeError(f"`{who}` logs under the key {name!r}: names are strings.")
+            raise TypeError(
+                f"`{who}` logs under the key {name!r}, which is not a string: rename it."
+            )
         if not name:
             raise ValueError(f"`{who}` logs under the empty name `''`: give {value!r} a name.")
         if isinstance(value, Metric):
             continue
         if isinstance(value, Mapping):
             raise TypeError(
-                f"`{who}` logs `{name}` as a dict: logs do not nest, so join the names, "
+                f"`{who}` logs `{name}` as a dict, but logs don't nest: join the names, "
                 f"`{{'{name}/...': ...}}`."
             )
         if is_typed_key(value):
-            raise TypeError(f"`{who}` logs `{name}`, which is a random key, not a number.")
+            raise TypeError(f"`{who}` logs `{name}`, which is a random key: log a number.")
         if not isinstance(value, jax.Array):
             raise TypeError(
                 f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would "
-                "stay what it was when the step was traced: log an array, "
-                "`jnp.asarray(...)`, and leave constants to a callback."
+                "keep the value that it had when the step was traced: log an array, "
+                "`jnp.asarray(...)`, or report constants from a callback."
             )
         if value.ndim != 0:
             raise ValueError(
-                f"`{who}` logs `{name}` with the shape {value.shape}. A bare array must be a "
-                f"scalar, the mean over the batch: log `{name}.mean()`, or say how it is measured, "
-                f"`et.metrics.Mean.of({name})` or `et.metrics.Gather.of({name})`."
+                f"`{who}` logs `{name}` with shape {value.shape}. A bare array must be a "
+                f"scalar, the mean over the batch: log `{name}.mean()`, or choose how to reduce "
+                f"it, `et.metrics.Mean.of({name})` or `et.metrics.Gather.of({name})`."
             )
     return logs
 
@@ -131,9 +133,9 @@ def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None
     changes = changes or differences(old, now, "logs")
     if changes:
         raise ValueError(
-            "Logs must be the same at every step of a pass, but "
+            "Logs must have the same structure at every step of a pass, but "
             + ", ".join(changes[:5])
-            + ": log nan where there is nothing to say."
+            + ": log nan at steps that have no value."
         )
 
 
@@ -158,8 +160,8 @@ def concatenate_gathers(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
         shapes = list(dict.fromkeys(part.shape[1:] for part in parts))
         if len(shapes) > 1:
             raise ValueError(
-                f"What is predicted or gathered has rows of the shape {shapes[0]} in one batch and "
-                f"{shapes[1]} in another, which make no array: pad them to one shape."
+                f"Predicted or gathered rows have the shape {shapes[0]} in one batch and "
+                f"{shapes[1]} in another, so they can't be joined: pad them to one shape."
             )
         return np.concatenate(parts)
 
@@ -205,7 +207,7 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
         try:
             results = metric.results(name)
         except Exception as error:
-            error.add_note(f"This was where the value of the metric `{name}` is computed.")
+            error.add_note(f"This was raised while computing the metric `{name}`.")
             raise
         for path, value in results.items():
             values[path if path == name else unique(path, {*values, *metrics})] = value

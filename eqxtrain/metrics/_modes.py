@@ -47,11 +47,12 @@ class Mean(Metric):
         value = jnp.asarray(value)
         if value.ndim == 0:
             if mask is not None:
-                raise ValueError("`Mean.of` of a scalar can't use a `mask`: give its `weight`.")
+                raise ValueError("`Mean.of` a scalar can't use a `mask`: pass its `weight`.")
             weight = jnp.asarray(1 if weight is None else weight).astype(jnp.float32)
             if weight.ndim != 0:
                 raise ValueError(
-                    f"`Mean.of` was given an array of shape {weight.shape} as weight of a scalar."
+                    f"`Mean.of` was given an array of shape {weight.shape} as the weight of a "
+                    "scalar: pass one number."
                 )
             value = jnp.where(weight == 0, jnp.float32(0), value.astype(jnp.float32))
             return Mean(CompensatedSum.of(value * weight), CompensatedSum.of(weight))
@@ -64,7 +65,7 @@ class Mean(Metric):
             ):
                 raise ValueError(
                     f"`Mean.of` was given {value.shape[0]} examples and weights of shape "
-                    f"{given.shape}: give one weight an example."
+                    f"{given.shape}: give one weight per example."
                 )
             mask = combined(given, mask)
         values, weight = counted(value, mask)
@@ -175,7 +176,9 @@ class Std(Metric):
 
     def __check_init__(self) -> None:
         if self.over not in ("examples", "steps"):
-            raise ValueError(f'`Std(over={self.over!r})` is not known: "examples" or "steps".')
+            raise ValueError(
+                f'`Std(over={self.over!r})` is not valid: choose "examples" or "steps".'
+            )
 
     @staticmethod
     def of(
@@ -206,8 +209,8 @@ def check_modes(who: str, modes: tuple[Any, ...]) -> None:
             raise TypeError(f"`{who}` takes modes, such as `Mean()` or `Max()`; got {given}.")
         if any(name != "y_pred" for name in request(mode.update).required):
             raise TypeError(
-                f"`{who}` takes modes, which fold one value; `{type(mode).__name__}` asks for "
-                f"{', '.join(request(mode.update).required)}."
+                f"`{who}` takes modes, which accumulate one value, but `{type(mode).__name__}` "
+                f"asks for {', '.join(request(mode.update).required)}."
             )
 
 
@@ -231,7 +234,7 @@ class Modes(Metric):
 
     def __init__(self, *modes: Metric) -> None:
         if not modes:
-            raise TypeError("`Modes` takes one mode or more, `Modes(Mean(), Max())`.")
+            raise TypeError("`Modes` takes at least one mode, `Modes(Mean(), Max())`.")
         check_modes("Modes", modes)
         self.modes = modes
 

@@ -26,8 +26,8 @@ class Monoid(eqx.Module):
         ]
         if len(kinds) < 2 or kinds[0] != kinds[1]:
             raise TypeError(
-                f"`{type(self).__name__}` can't be merged with `{type(other).__name__}`: only with "
-                "one of its kind and of the same options."
+                f"`{type(self).__name__}` can't be merged with `{type(other).__name__}`: both must "
+                "have the same class and the same options."
             )
         return jax.tree.map(join, self, other, is_leaf=self._is_part)
 
@@ -48,6 +48,6 @@ class Monoid(eqx.Module):
             name = type(self).__name__
             raise NotImplementedError(
                 f"`{name}` has no accumulators among its fields, so `{operation}` has nothing to "
-                f"go through. Hold what is counted in modes (`total: Sum`), or define "
-                f"`{name}.merge` and `{name}.reset`."
+                f"work on: accumulate in modes (`total: Sum`), or define `{name}.merge` and "
+                f"`{name}.reset`."
             )

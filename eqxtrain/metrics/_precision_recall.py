@@ -50,7 +50,7 @@ def by_class(values: Rates, class_names: tuple[str, ...] | None) -> dict[str, Fl
 
 def _names(given: Any) -> tuple[str, ...] | None:
     if isinstance(given, str):
-        raise TypeError(f"`class_names={given!r}` is one string: give a list of names.")
+        raise TypeError(f"`class_names={given!r}` is one string: pass a list of names.")
     return None if given is None else tuple(given)
 
 
@@ -58,11 +58,11 @@ def check_options(
     who: str, num_classes: int | None, threshold: float, ignore_index: int | None
 ) -> None:
     """Refuse options that are no numbers."""
-    check_number(f"{who}(threshold)", threshold, least=-math.inf)
+    check_number(f"{who}(threshold)", threshold, minimum=-math.inf)
     if num_classes is not None:
-        check_number(f"{who}(num_classes)", num_classes, least=2, whole=True)
+        check_number(f"{who}(num_classes)", num_classes, minimum=2, whole=True)
     if ignore_index is not None:
-        check_number(f"{who}(ignore_index)", ignore_index, least=-math.inf, whole=True)
+        check_number(f"{who}(ignore_index)", ignore_index, minimum=-math.inf, whole=True)
 
 
 class ClassMetric(Metric):
@@ -101,12 +101,14 @@ class ClassMetric(Metric):
         who = type(self).__name__
         if self.average not in ("auto", "micro", "macro", "weighted", "none"):
             raise ValueError(
-                f"`{who}(average={self.average!r})` is not known: it is one of `'auto'`, "
+                f"`{who}(average={self.average!r})` is not valid: choose one of `'auto'`, "
                 "`'micro'`, `'macro'`, `'weighted'`, `'none'`."
             )
         named = None if self.class_names is None else len(self.class_names)
         if named is not None and len(set(self.class_names or ())) != named:
-            raise ValueError(f"`{who}(class_names={self.class_names})` names two classes alike.")
+            raise ValueError(
+                f"`{who}(class_names={self.class_names})` gives two classes the same name."
+            )
         if named is not None and self.num_classes not in (None, named):
             raise ValueError(
                 f"`{who}` was given {named} `class_names`, but `num_classes={self.num_classes}`."
@@ -240,7 +242,7 @@ class FBeta(_CountMetric):
     beta: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_number("FBeta(beta)", self.beta, least=0)
+        check_number("FBeta(beta)", self.beta, minimum=0)
 
     def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
         squared = float(self.beta) ** 2

@@ -117,10 +117,10 @@ class CalibrationError(Metric):
     counts: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_number("CalibrationError(bins)", self.bins, least=1, whole=True)
+        check_number("CalibrationError(bins)", self.bins, minimum=1, whole=True)
         if self.norm not in ("l1", "l2", "max"):
             raise ValueError(
-                f"`CalibrationError(norm={self.norm!r})` is not known: it is `'l1'`, `'l2'` or "
+                f"`CalibrationError(norm={self.norm!r})` is not valid: choose `'l1'`, `'l2'` or "
                 "`'max'`."
             )
         if self.counts is None:

@@ -104,7 +104,7 @@ class HuberLoss(_ErrorMetric):
     delta: float = eqx.field(default=1.0, static=True)
 
     def __check_init__(self) -> None:
-        check_number("HuberLoss(delta)", self.delta, least=0)
+        check_number("HuberLoss(delta)", self.delta, minimum=0)
 
     def error(self, y_pred: Values, y_true: Values) -> Values:
         return optax.huber_loss(y_pred, y_true, delta=float(self.delta))
@@ -124,7 +124,7 @@ class PinballLoss(_ErrorMetric):
     alpha: float = eqx.field(default=0.5, static=True)
 
     def __check_init__(self) -> None:
-        check_number("PinballLoss(alpha)", self.alpha, least=0, most=1)
+        check_number("PinballLoss(alpha)", self.alpha, minimum=0, maximum=1)
 
     def error(self, y_pred: Values, y_true: Values) -> Values:
         error, alpha = y_true - y_pred, float(self.alpha)
@@ -141,6 +141,7 @@ class CosineSimilarity(_ErrorMetric):
     def error(self, y_pred: Values, y_true: Values) -> Float[Array, "batch ..."]:
         if y_pred.ndim < 2:
             raise ValueError(
-                f"`CosineSimilarity` compares vectors, `(batch, ..., size)`; got {y_pred.shape}."
+                "`CosineSimilarity` compares vectors, arrays of shape `(batch, ..., size)`; got "
+                f"{y_pred.shape}."
             )
         return optax.cosine_similarity(y_pred, y_true, epsilon=1e-12)

@@ -52,7 +52,7 @@ class Weighted(_Wrapper):
         while isinstance(inside, On):
             inside = inside.metric
         if isinstance(inside, Weighted):
-            raise TypeError("`Weighted(Weighted(...))` would weigh twice: take one of them away.")
+            raise TypeError("`Weighted(Weighted(...))` would apply the weights twice: remove one.")
 
     @property
     def name(self) -> str:
@@ -68,15 +68,15 @@ class Weighted(_Wrapper):
             return self._updated(available)
         if not hasattr(weight, "shape"):
             raise TypeError(
-                f"`{self.name}` was given a `{type(weight).__name__}` as `sample_weight`: it is "
-                "one array, so pick one, `On(Weighted(...), key)`."
+                f"`{self.name}` was given a `{type(weight).__name__}` as `sample_weight`, but "
+                "needs one array: pick it with `On(Weighted(...), key)`."
             )
         asked = request(inside.update)
         if not asked.everything and "mask" not in asked.names:
             kind = type(inside).__name__
             raise TypeError(
-                f"`{kind}` can't be weighted: its `update` takes no `mask`, by which it would be "
-                "told how much each row counts. Give it one, and hand it on to its parts."
+                f"`{kind}` can't be weighted: its `update` does not take `mask`, which says how "
+                "much each row counts. Add that parameter, and pass it on to the parts."
             )
         weight = jnp.asarray(weight)
         if weight.ndim > 1 and weight.shape[-1] == 1:

@@ -252,7 +252,7 @@ def test_values_that_are_not_one_an_example_are_refused() -> None:
 
 @pytest.mark.parametrize("weight", [jnp.ones(2), jnp.ones((3, 2)), jnp.ones((1, 3))])
 def test_weights_that_fit_no_values_are_refused(weight: jax.Array) -> None:
-    with pytest.raises(ValueError, match=r"`sample_weight` has the shape.*`a`.*\(3,\)"):
+    with pytest.raises(ValueError, match=r"`sample_weight` has shape.*`a`.*\(3,\)"):
         total({"a": absolute}, sample_weight=weight)
 
 
@@ -274,7 +274,7 @@ def test_on_something_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [3, "mse", Y_PRED])
 def test_what_is_no_function_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"`loss` holds .*not a function: give one such as `optax"):
+    with pytest.raises(TypeError, match=r"`loss` holds .*not a function: pass one such as `optax"):
         check({"a": {"b": wrong}})
 
 
@@ -337,7 +337,7 @@ def test_an_output_without_labels_is_left_out() -> None:
     trees = {"y_pred": {"a": Y_PRED, "b": Y_PRED}, "y_true": {"a": Y_TRUE, "b": None}}
     assert parts(losses, **trees) == pytest.approx({"a": 5 / 3})
     assert total(losses, **trees) == pytest.approx(5 / 3)
-    with pytest.raises(ValueError, match="nothing to minimise: the labels of every output"):
+    with pytest.raises(ValueError, match="nothing to minimise: every loss is on an output"):
         total(losses["b"], **trees)
 
 

@@ -84,12 +84,12 @@ def test_class_weights_as_people_give_them_become_a_table(given: Any, table: Any
 
 @pytest.mark.parametrize("wrong", [{"cat": 1.0}, {-1: 1.0}, {0.5: 2.0}])
 def test_keys_of_class_weights_that_are_no_indices_are_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"keys of `class_weight` are class indices"):
+    with pytest.raises(ValueError, match=r"keys of `class_weight` must be class indices"):
         class_weight_table(wrong)
 
 
 def test_class_weights_of_another_rank_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one weight a class; got .* \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"one weight per class; got .* \(2, 2\)"):
         class_weight_table(np.ones((2, 2)))
 
 

@@ -23,7 +23,7 @@ def test_a_mask_weighs_every_value_of_its_rows() -> None:
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2), (2, 3, 1)])
 def test_a_mask_that_is_not_of_the_first_axes_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"`mask` has the shape .* values of shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"`mask` has shape .* values have shape \(2, 3\)"):
         weights(np.ones(shape, bool), (2, 3))
 
 
@@ -59,7 +59,7 @@ def test_the_number_of_examples_is_that_of_the_first_axis() -> None:
 
 def test_shapes_that_would_broadcast_are_refused() -> None:
     same_shape("It", np.ones((2, 1)), np.ones((2, 1)))
-    with pytest.raises(ValueError, match=r"`It` compares .*\(2, 1\) and `y_true` \(2,\)"):
+    with pytest.raises(ValueError, match=r"`It` compares .*\(2, 1\) and `y_true` has shape \(2,\)"):
         same_shape("It", np.ones((2, 1)), np.ones(2))
 
 
@@ -85,7 +85,7 @@ def test_what_a_metric_lacks_is_named() -> None:
     class Unfinished(Metric):
         mean: et.metrics.Mean = eqx.field(default_factory=et.metrics.Mean)
 
-    with pytest.raises(NotImplementedError, match="`Unfinished` is a metric without an `update`"):
+    with pytest.raises(NotImplementedError, match="`Unfinished` does not define `update`"):
         Unfinished().update(y_pred=jnp.zeros(3))
-    with pytest.raises(NotImplementedError, match="`Unfinished` is a metric without a `compute`"):
+    with pytest.raises(NotImplementedError, match="`Unfinished` does not define `compute`"):
         Unfinished().compute()

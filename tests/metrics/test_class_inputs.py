@@ -56,10 +56,15 @@ def test_labels_to_ignore_are_so_in_any_dtype() -> None:
     [
         (SCORES, np.array([0.0, 1.0]), {}, "`y_true` is float.*cast the labels to int32"),
         (SCORES[:, :1], np.array([0, 1]), {}, r"`It` compares element by element, .*\(2, 1\)"),
-        (SCORES[:, 0], np.array([0, 1]), {"multilabel": True}, r"compares `\(batch, labels\)`"),
+        (
+            SCORES[:, 0],
+            np.array([0, 1]),
+            {"multilabel": True},
+            r"compares arrays of shape `\(batch, labels\)`",
+        ),
         (SCORES, np.array([0, 1]), {"num_classes": 4}, r"num_classes=4.* was given 3 classes"),
         (SCORES[:, 0], np.array([0, 1]), {"num_classes": 2}, "scores of a single class"),
-        (SCORES, np.eye(3)[:2], {"ignore_index": 0}, r"one-hot: give `y_true.argmax\(-1\)`"),
+        (SCORES, np.eye(3)[:2], {"ignore_index": 0}, r"one-hot: pass `y_true.argmax\(-1\)`"),
         (SCORES, np.array([0, 1, 2]), {}, "element by element"),
     ],
 )
@@ -72,7 +77,7 @@ def test_what_does_not_fit_gets_a_sentence(
 
 def test_decisions_have_no_scores_to_look_at() -> None:
     for y_pred in (np.array([0, 1]), np.array([False, True])):
-        with pytest.raises(ValueError, match="`It` looks at scores, but `y_pred` holds decisions"):
+        with pytest.raises(ValueError, match="`It` needs scores, but `y_pred` holds decisions"):
             need_scores("It", decide("It", y_pred, np.array([0, 1]), num_classes=None))
 
 

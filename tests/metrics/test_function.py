@@ -101,7 +101,9 @@ def test_a_function_without_labels_to_compare_with_is_told_so() -> None:
 
 
 def test_a_function_that_asks_for_what_nobody_has_is_told_what_there_is() -> None:
-    with pytest.raises(TypeError, match=r"`teacher`, which is none of them.*Available: .*y_pred"):
+    with pytest.raises(
+        TypeError, match=r"`teacher`, which is not one of them.*Available: .*y_pred"
+    ):
         computed(lambda y_pred, teacher: y_pred)
 
 

@@ -83,7 +83,7 @@ def test_a_metric_with_a_constructor_of_its_own_has_its_parts_replaced() -> None
             return self.mean.compute()
 
     assert Scaled(3).update(jnp.ones(2)).compute() == 3
-    with pytest.raises(TypeError, match="`Scaled` has no part `total`"):
+    with pytest.raises(TypeError, match="`Scaled` has no field `total`: its fields are "):
         Scaled(3).replace(total=1)
 
 
