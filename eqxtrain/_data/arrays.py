@@ -62,10 +62,13 @@ class ArrayReader(RowReader[ArraySource]):
         )
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
         self.begin(order)
-        parts = self._parts(capacity, most)
+        parts = self._parts(capacity, max_batches)
 
         def make() -> Iterator[Stack]:
             return (self._stack(self.rows(), *part) for part in parts)
@@ -80,11 +83,11 @@ class ArrayReader(RowReader[ArraySource]):
             yield from ready
 
     def _parts(
-        self, capacity: Callable[[Batch], int], most: int | None
+        self, capacity: Callable[[Batch], int], max_batches: int | None
     ) -> list[tuple[int, int, int, int]]:
         """The stacks to make: the first batch, how many, of how many rows, and for how many."""
         size, start = self.batching.batch_size, self.at
-        stop = self.batches if most is None else min(self.batches, start + most)
+        stop = self.batches if max_batches is None else min(self.batches, start + max_batches)
         whole = self.source.length // size if self.batching.remainder == "keep" else self.batches
         parts: list[tuple[int, int, int, int]] = []
         if start < min(whole, stop):

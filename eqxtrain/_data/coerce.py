@@ -29,7 +29,7 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
     - `of`: what it is a part of, `"data"` or `"a batch"`.
     """
     leaves, structure = jax.tree.flatten(tree, is_leaf=_is_stream)
-    quick = [_quickly(leaf) for leaf in leaves]
+    quick = [_as_plain_column(leaf) for leaf in leaves]
     if all(column is not None for column in quick):
         return jax.tree.unflatten(structure, quick)
     return jax.tree_util.tree_map_with_path(
@@ -79,10 +79,10 @@ def is_sparse(leaf: Any) -> bool:
     return hasattr(leaf, "tocsr") and hasattr(leaf, "toarray")
 
 
-def _quickly(leaf: Any) -> np.ndarray | None:
+def _as_plain_column(leaf: Any) -> np.ndarray | None:
     """A column, without a path to name it by, of the leaves that most batches have."""
     if hasattr(leaf, "detach"):
-        leaf = np.asarray(_of_torch(leaf))
+        leaf = np.asarray(_from_torch(leaf))
     if type(leaf) is not np.ndarray or leaf.dtype.kind not in "biufc" or leaf.ndim == 0:
         return None
     native = leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("=")
@@ -114,11 +114,11 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
         return as_columns(dict(leaf), path, of=of)
     if is_sparse(leaf):
         return _canonical(leaf.tocsr(), path)
-    leaf = _of_torch(leaf) if hasattr(leaf, "detach") else leaf
+    leaf = _from_torch(leaf) if hasattr(leaf, "detach") else leaf
     leaf = np.asarray(leaf[:]) if is_lazy_column(leaf) else leaf
-    leaf = _of_frame(leaf, path) if hasattr(leaf, "to_numpy") else leaf
+    leaf = _from_frame(leaf, path) if hasattr(leaf, "to_numpy") else leaf
     if not hasattr(leaf, "__array__"):
-        raise TypeError(_no_array(leaf, path, of))
+        raise TypeError(_not_an_array_message(leaf, path, of))
     array = np.asanyarray(leaf) if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
     if array.ndim == 0:
         raise ValueError(
@@ -144,7 +144,7 @@ def _canonical(column: Column, path: str) -> Column:
     return column.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
 
 
-def _no_array(leaf: Any, path: str, of: str) -> str:
+def _not_an_array_message(leaf: Any, path: str, of: str) -> str:
     cls = type(leaf).__name__
     if isinstance(leaf, str | bytes | bool | int | float | complex):
         return (
@@ -161,7 +161,7 @@ def _no_array(leaf: Any, path: str, of: str) -> str:
     )
 
 
-def _of_torch(tensor: Any) -> Any:
+def _from_torch(tensor: Any) -> Any:
     """A tensor of torch's as NumPy can take it."""
     tensor = tensor.detach().cpu()
     if tensor.dtype is sys.modules["torch"].bfloat16:  # which NumPy has no name for
@@ -175,18 +175,20 @@ def is_lazy_column(leaf: Any) -> bool:
     return module.split(".")[0] == "datasets" and type(leaf).__name__ == "Column"
 
 
-def _of_frame(table: Any, path: str) -> Any:
+def _from_frame(table: Any, path: str) -> Any:
     """A pandas `DataFrame` or `Series` whose numbers NumPy would take for objects, as numbers."""
     array = np.asarray(table)
     if array.dtype != object or not hasattr(table, "iloc"):
         return array
     if array.ndim == 1:
-        return _of_series(table, path)
+        return _from_series(table, path)
     columns = [table.iloc[:, i] for i in range(array.shape[1])]
-    return np.stack([_of_series(column, f"{path}[{column.name!r}]") for column in columns], axis=1)
+    return np.stack(
+        [_from_series(column, f"{path}[{column.name!r}]") for column in columns], axis=1
+    )
 
 
-def _of_series(series: Any, path: str) -> np.ndarray:
+def _from_series(series: Any, path: str) -> np.ndarray:
     if series.dtype.kind not in "biuf":
         raise TypeError(
             f"`{path}` has dtype {series.dtype}, which no device computes with: turn it into "

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from .._warn import warn
 
-_PAIRS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
+_STATE_METHODS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
 """How iterators spell it: Grain's way, and that of torchdata and HuggingFace's datasets."""
 
-_EVERY = {"get_state": 1, "state_dict": 16}
+_SNAPSHOT_EVERY = {"get_state": 1, "state_dict": 16}
 """After how many batches each is asked: the second gathers what its workers are at, which costs."""
 
 
@@ -35,47 +35,47 @@ class Cursor(NamedTuple):
 
     - `items`: the iterator.
     - `state`: gives what the iterator tells of its position; None if it tells nothing.
-    - `every`: after how many batches it is asked. What is fewer behind that is made again.
+    - `snapshot_every`: after how many batches it is asked. What is fewer behind that is made again.
     """
 
     items: Iterator[Any]
     state: Callable[[], Any] | None = None
-    every: int = 1
+    snapshot_every: int = 1
 
 
-def open_at(iterable: Any, mark: StreamPosition) -> Cursor:
-    """An iterator over `iterable` that stands at `mark`.
+def open_at(iterable: Any, position: StreamPosition) -> Cursor:
+    """An iterator over `iterable` that stands at `position`.
 
     One that can restore its position is asked to; what is indexed begins there; all else is
     produced again up to it, and thrown away.
     """
     if is_indexed(iterable):
-        return Cursor(_indexed(iterable, mark.batches))
+        return Cursor(_indexed(iterable, position.batches))
     pair = state_methods(iterable)
     if pair is not None and not isinstance(iterable, Iterator):
-        if mark.state is not None and _is_of_huggingface(iterable):
+        if position.state is not None and _is_of_huggingface(iterable):
             iterable = shallow_copy(iterable)  # it would begin there in all later passes, too
-        return _cursor(iterable, pair, mark, lambda: iter(iterable))
+        return _cursor(iterable, pair, position, lambda: iter(iterable))
     items = iter(iterable)
     if (pair := state_methods(items)) is not None:
-        return _cursor(items, pair, mark, lambda: items)
-    _replay(items, mark.batches)
+        return _cursor(items, pair, position, lambda: items)
+    _replay(items, position.batches)
     return Cursor(items)
 
 
 def _cursor(
-    owner: Any, pair: tuple[str, str], mark: StreamPosition, begun: Callable[[], Iterator[Any]]
+    owner: Any, pair: tuple[str, str], position: StreamPosition, begun: Callable[[], Iterator[Any]]
 ) -> Cursor:
     """Of what keeps its own position: `owner` tells and takes it, by the methods of that name."""
     get, put = pair
-    if mark.state is None:
+    if position.state is None:
         items = begun()
-        _replay(items, mark.batches)
+        _replay(items, position.batches)
     else:
-        getattr(owner, put)(mark.state)
+        getattr(owner, put)(position.state)
         items = begun()
-        _skip(items, mark.batches - mark.state_at, mark.batches)
-    return Cursor(items, getattr(owner, get), _EVERY[get])
+        _skip(items, position.batches - position.state_at, position.batches)
+    return Cursor(items, getattr(owner, get), _SNAPSHOT_EVERY[get])
 
 
 def is_indexed(x: Any) -> bool:
@@ -86,7 +86,7 @@ def is_indexed(x: Any) -> bool:
 
 def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
     if start > len(batches):
-        raise ValueError(_beyond(len(batches), start))
+        raise ValueError(_past_end_message(len(batches), start))
     for i in range(start, len(batches)):
         yield batches[i]
 
@@ -104,7 +104,7 @@ def shallow_copy(x: Any) -> Any:
 
 def state_methods(x: Any) -> tuple[str, str] | None:
     """The names of the methods by which `x` tells its position, and takes one."""
-    for pair in _PAIRS:
+    for pair in _STATE_METHODS:
         if all(callable(getattr(x, name, None)) for name in pair):
             return pair
     return None
@@ -129,10 +129,10 @@ def _replay(items: Iterator[Any], count: int) -> None:
 def _skip(items: Iterator[Any], count: int, position: int) -> None:
     given = sum(1 for _ in itertools.islice(items, count))
     if given < count:
-        raise ValueError(_beyond(position - count + given, position))
+        raise ValueError(_past_end_message(position - count + given, position))
 
 
-def _beyond(given: int, count: int) -> str:
+def _past_end_message(given: int, count: int) -> str:
     return (
         f"The data have {given} batches, but `position` is after batch {count}: resume with the "
         "data that it came from."

@@ -14,11 +14,11 @@ from .cursor import StreamPosition
 from .prefetch import PrefetchIterator
 from .stack import Stack, stack_batches
 
-_AHEAD = 16
+_MAX_AHEAD = 16
 """How many batches may be ready, and how many of them a stack takes."""
 
 
-_LINGER = 1e-3
+_MAX_STACK_WAIT = 1e-3
 """Seconds for which a stack waits for more than its first batch: a call for each batch of a fast
 source would cost more than making it. The device has work meanwhile, and no throughput is lost."""
 
@@ -28,11 +28,11 @@ class Item(NamedTuple):
 
     **Arguments:**
 
-    - `behind`: where the source stands then.
+    - `position_after`: where the source stands then.
     """
 
     batch: Batch
-    behind: StreamPosition
+    position_after: StreamPosition
 
 
 class Feed:
@@ -76,7 +76,7 @@ class Feed:
         return self._peeked[0]
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None
+        self, capacity: Callable[[Batch], int], max_batches: int | None
     ) -> Generator[Stack, None, None]:
         """The next batches, as many in a stack as are there when one is wanted.
 
@@ -84,18 +84,22 @@ class Feed:
         number of steps in a call changes no bit.
         """
         given = 0
-        while most is None or given < most:
+        while max_batches is None or given < max_batches:
             first = self._peeked.popleft() if self._peeked else self._ready.take(wait=True)
             if first is None:
                 self.ended = self._keep_waiting()
                 return
             room = capacity(first.batch)
-            here = min(room, _AHEAD) if most is None else min(room, _AHEAD, most - given)
-            self._ready.ahead = max(min(room, _AHEAD), 2)
-            items, like = [first], _signature(first.batch)
+            here = (
+                min(room, _MAX_AHEAD)
+                if max_batches is None
+                else min(room, _MAX_AHEAD, max_batches - given)
+            )
+            self._ready.ahead = max(min(room, _MAX_AHEAD), 2)
+            items, like = [first], _shapes_and_dtypes(first.batch)
             if here > 1:
-                self._ready.linger(here - 1, _LINGER)
-            fits = lambda other, like=like: _signature(other.batch) == like
+                self._ready.wait_for_items(here - 1, _MAX_STACK_WAIT)
+            fits = lambda other, like=like: _shapes_and_dtypes(other.batch) == like
             while len(items) < here:
                 another = self._ready.take(wait=False, fits=fits)
                 if another is None:
@@ -133,6 +137,6 @@ class Feed:
         return left
 
 
-def _signature(batch: Batch) -> Any:
+def _shapes_and_dtypes(batch: Batch) -> Any:
     leaves, structure = jax.tree.flatten(batch)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]

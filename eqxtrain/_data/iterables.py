@@ -44,17 +44,17 @@ class IterableSource(Source):
 
     def __init__(self, batches: Any) -> None:
         self._batches = batches
-        self._called = not hasattr(batches, "__iter__") and not is_indexed(batches)
-        self.once = not self._called and _is_once(batches)
+        self._is_factory = not hasattr(batches, "__iter__") and not is_indexed(batches)
+        self.is_one_shot = not self._is_factory and _is_once(batches)
         self.passes = 0
 
     def steps(self, batching: Batching) -> int | float | None:
         """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
-        return None if self._called else _length(self._batches)
+        return None if self._is_factory else _length(self._batches)
 
     def check_passes(self, passes: int, name: str) -> None:
         """Refuse more passes than the iterable can give."""
-        if self.once and passes > 1:
+        if self.is_one_shot and passes > 1:
             raise ValueError(
                 f"`{name}` is an iterator, which yields its batches only once, but {passes} passes "
                 f"are needed: {_REMEDY}."
@@ -68,7 +68,7 @@ class IterableSource(Source):
         - `name`: what the user knows the other one as.
         """
         same = isinstance(other, IterableSource) and other._batches is self._batches
-        has_one = self.once or state_methods(self._batches) or is_persistent(self._batches)
+        has_one = self.is_one_shot or state_methods(self._batches) or is_persistent(self._batches)
         if same and has_one:
             raise ValueError(
                 f"`x` and `{name}` are the same `{type(self._batches).__name__}`, which keeps a "
@@ -85,39 +85,39 @@ class IterableSource(Source):
         """A reader of these batches."""
         return IterableReader(self, batching, keep_waiting, max_batches)
 
-    def items(self, mark: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
-        """The batches of a pass, checked and copied, from `mark` on.
+    def items(self, position: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
+        """The batches of a pass, checked and copied, from `position` on.
 
         **Arguments:**
 
         - `sought`: whether the data are to be put there; else the user's own iterator is there.
         """
-        if self.once and self.passes:
+        if self.is_one_shot and self.passes:
             raise ValueError(
                 "The data are an iterator, which yields its batches only once, but a second pass "
                 f"is needed: {_REMEDY}."
             )
         self.passes += 1
-        begin, behind = mark, mark
-        if self.once and sought and mark.state is not None:
-            state_of(self._batches).forget()
-        elif self.once:
-            begin = StreamPosition(self._ahead(mark))
+        begin, behind = position, position
+        if self.is_one_shot and sought and position.state is not None:
+            state_of(self._batches).discard_unread()
+        elif self.is_one_shot:
+            begin = StreamPosition(self._ahead(position))
             for item in state_of(self._batches).take_unread():
                 if begin.batches > 0:
                     begin = StreamPosition(begin.batches - 1)
                 else:
-                    behind = item.behind
+                    behind = item.position_after
                     yield item
-        yield from self._from(open_at(self._made(), begin), behind)
+        yield from self._read_from(open_at(self._open_iterable(), begin), behind)
 
-    def _from(self, cursor: Cursor, behind: StreamPosition) -> Generator[Item, None, None]:
+    def _read_from(self, cursor: Cursor, behind: StreamPosition) -> Generator[Item, None, None]:
         """What a cursor gives that stands behind so many batches."""
         count, state, state_at = behind
         try:
             for batch in cursor.items:
                 count += 1
-                if cursor.state is not None and (count - 1) % cursor.every == 0:
+                if cursor.state is not None and (count - 1) % cursor.snapshot_every == 0:
                     state, state_at = copy.deepcopy(cursor.state()), count
                 yield Item(as_batch(batch), StreamPosition(count, state, state_at))
         finally:
@@ -125,35 +125,35 @@ class IterableSource(Source):
             if made and hasattr(cursor.items, "close"):
                 cursor.items.close()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _made(self) -> Any:
-        batches = self._batches() if self._called else self._batches
-        if self._called and not (hasattr(batches, "__iter__") or is_indexed(batches)):
+    def _open_iterable(self) -> Any:
+        batches = self._batches() if self._is_factory else self._batches
+        if self._is_factory and not (hasattr(batches, "__iter__") or is_indexed(batches)):
             raise TypeError(
                 f"The function that was passed as data returned a `{type(batches).__name__}`: it "
                 "is called at the start of each pass, and must return an iterable of batches."
             )
         return batches
 
-    def _ahead(self, mark: StreamPosition) -> int:
-        """How many batches lie between where the user's own iterator is and `mark`."""
-        taken = state_of(self._batches).mark.batches
-        if mark.batches < taken:
+    def _ahead(self, position: StreamPosition) -> int:
+        """How many batches lie between where the user's own iterator is and `position`."""
+        taken = state_of(self._batches).position.batches
+        if position.batches < taken:
             raise ValueError(
-                f"`position` is after batch {mark.batches}, but {taken} batches were already taken "
-                "from this iterator, which can't go back: make a new one."
+                f"`position` is after batch {position.batches}, but {taken} batches were already "
+                "taken from this iterator, which can't go back: make a new one."
             )
-        return mark.batches - taken
+        return position.batches - taken
 
     @property
-    def begun(self) -> tuple[StreamPosition, int]:
+    def start(self) -> tuple[StreamPosition, int]:
         """Where the first pass begins, and how many rows its first batch had."""
-        where = state_of(self._batches) if self.once else IteratorState()
-        return where.mark, where.rows
+        where = state_of(self._batches) if self.is_one_shot else IteratorState()
+        return where.position, where.rows
 
-    def leave(self, mark: StreamPosition, rows: int, feed: Feed) -> None:
+    def hand_back(self, position: StreamPosition, rows: int, feed: Feed) -> None:
         """End a reader's reading ahead, for whoever reads the user's own iterator next."""
-        if self.once:
-            state_of(self._batches).leave(mark, rows, feed)
+        if self.is_one_shot:
+            state_of(self._batches).record(position, rows, feed)
         else:
             feed.close()
 
@@ -175,21 +175,21 @@ class IterableReader(Reader):
             None if max_batches is None else max(max_batches, 1)
         )  # `peek` may ask for one
         self._feed: Feed | None = None
-        self._at, self._rows = source.begun
+        self._at, self._rows = source.start
         self._sought = False
-        self._goes_on = False  # whether there is something of this pass behind us
+        self._is_mid_pass = False  # whether there is something of this pass behind us
 
     def peek(self) -> Batch | None:
         """The first batch of the pass under way; None if it is not wanted any more."""
-        item = self._opened().peek()
-        if item is None and self._keep_waiting() and self._goes_on:
+        item = self._open_feed().peek()
+        if item is None and self._keep_waiting() and self._is_mid_pass:
             self._begin()
-            item = self._opened().peek()
+            item = self._open_feed().peek()
         if item is None and self._keep_waiting():
             raise ValueError(_EMPTY)
         return None if item is None else item.batch
 
-    def upcoming(self, most: int | None = None) -> list[Batch]:
+    def upcoming(self, max_batches: int | None = None) -> list[Batch]:
         """The first batch: what comes behind it is not known."""
         first = self.peek()
         return [] if first is None else [first]
@@ -203,11 +203,14 @@ class IterableReader(Reader):
         return max(steps - self._at.batches, 0) or steps
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
-        """The next batches of the pass under way, or of a new one, to its end or `most` of them."""
-        feed, goes_on, some = self._opened(), self._goes_on, False
-        for stack in feed.stacks(capacity, most):
+        """The next batches of the pass under way, or of a new one."""
+        feed, goes_on, some = self._open_feed(), self._is_mid_pass, False
+        for stack in feed.stacks(capacity, max_batches):
             some = True
             yield stack
         if not feed.ended or self._is_at_limit():
@@ -216,20 +219,20 @@ class IterableReader(Reader):
             raise ValueError(_EMPTY)
         self._begin()
         if not some:  # the pass had ended where the last epoch did
-            yield from self.stacks(capacity, most)
+            yield from self.stacks(capacity, max_batches)
 
     def _is_at_limit(self) -> bool:
         return self._max_batches is not None and self._max_batches <= 0
 
-    def _opened(self) -> Feed:
+    def _open_feed(self) -> Feed:
         if self._feed is None:
-            mark = self._at
-            self._feed = Feed(lambda: self._items(mark), self._keep_waiting, self._max_batches)
+            position = self._at
+            self._feed = Feed(lambda: self._items(position), self._keep_waiting, self._max_batches)
         return self._feed
 
-    def _items(self, mark: StreamPosition) -> Generator[Item, None, None]:
+    def _items(self, position: StreamPosition) -> Generator[Item, None, None]:
         """The batches of a pass, those shorter than its first one dealt with."""
-        with contextlib.closing(self._source.items(mark, sought=self._sought)) as items:
+        with contextlib.closing(self._source.items(position, sought=self._sought)) as items:
             for item in items:
                 rows = num_rows(item.batch)
                 self._rows = self._rows or rows
@@ -241,7 +244,7 @@ class IterableReader(Reader):
     def consume(self, steps: int) -> None:
         """Count so many batches as consumed."""
         assert self._feed is not None
-        self._at, self._goes_on = self._feed.consume(steps).behind, True
+        self._at, self._is_mid_pass = self._feed.consume(steps).position_after, True
         if self._max_batches is not None:
             self._max_batches -= steps
 
@@ -256,21 +259,21 @@ class IterableReader(Reader):
         where = dict(check_position(position, batches=0, state=None, state_at=0, rows=0))
         self._rows, self._sought = where.pop("rows"), True
         self._at = StreamPosition(**where)
-        self._goes_on = self._at.batches > 0
+        self._is_mid_pass = self._at.batches > 0
 
     def restart(self) -> None:
         """Begin the next pass anew."""
-        if self._goes_on:  # else a batch may have been looked at, and is not lost
+        if self._is_mid_pass:  # else a batch may have been looked at, and is not lost
             self._begin()
 
     def _begin(self) -> None:
         self.close()
-        self._at, self._goes_on, self._sought = StreamPosition(), False, False
+        self._at, self._is_mid_pass, self._sought = StreamPosition(), False, False
 
     def close(self) -> None:
         """End what was begun for reading ahead."""
         if self._feed is not None:
-            self._source.leave(self._at, self._rows, self._feed)
+            self._source.hand_back(self._at, self._rows, self._feed)
             self._feed = None
 
 

@@ -10,7 +10,7 @@ from .batch import drop_padding
 from .cursor import StreamPosition
 from .feed import Feed, Item
 
-_MOST_HELD = 4
+_MAX_HELD = 4
 """How many iterators are held that can't be referred to weakly, such as those of lists."""
 
 
@@ -20,14 +20,14 @@ class IteratorState:
 
     **Arguments:**
 
-    - `mark`: behind what was consumed of it.
+    - `position`: behind what was consumed of it.
     - `rows`: how many rows its first batch had; 0 if that was not seen.
     - `unread`: what was taken from it beyond those, in order: whoever reads it next begins there.
     - `error`: what it raised when it was asked for more.
     - `abandoned_feed`: who still waits for a batch of it, in a thread that nobody waited for.
     """
 
-    mark: StreamPosition = dataclasses.field(default_factory=StreamPosition)
+    position: StreamPosition = dataclasses.field(default_factory=StreamPosition)
     rows: int = 0
     unread: collections.deque[Item] = dataclasses.field(default_factory=collections.deque)
     error: BaseException | None = None
@@ -45,7 +45,7 @@ class IteratorState:
             finally:
                 del error  # whose traceback holds this frame
 
-    def forget(self) -> None:
+    def discard_unread(self) -> None:
         """Drop what was taken: the iterator is put to a position of its own."""
         self._wait()
         self.unread.clear()
@@ -57,9 +57,9 @@ class IteratorState:
             feed.join()
             self._keep(feed, at_end=True)
 
-    def leave(self, mark: StreamPosition, rows: int, feed: Feed) -> None:
+    def record(self, position: StreamPosition, rows: int, feed: Feed) -> None:
         """Remember where a reader left it, which had these in hand."""
-        self.mark, self.rows = mark, rows
+        self.position, self.rows = position, rows
         self._keep(feed, at_end=False)
         if feed.is_alive:
             self.abandoned_feed = feed
@@ -72,20 +72,23 @@ class IteratorState:
         self.error = feed.error or self.error
 
 
-_weakly: dict[int, tuple[Any, IteratorState]] = {}
-_held: dict[int, tuple[Any, IteratorState]] = {}
+_states_by_weakref: dict[int, tuple[Any, IteratorState]] = {}
+_states_held: dict[int, tuple[Any, IteratorState]] = {}
 
 
 def state_of(iterator: Any) -> IteratorState:
     """Where the iterator was left; at its beginning, as far as we know, if nobody left it."""
     key = id(iterator)
-    if (found := _weakly.get(key) or _held.get(key)) is not None:
+    if (found := _states_by_weakref.get(key) or _states_held.get(key)) is not None:
         return found[1]
     made = IteratorState()
     try:
-        _weakly[key] = (weakref.ref(iterator, lambda _: _weakly.pop(key, None)), made)
+        _states_by_weakref[key] = (
+            weakref.ref(iterator, lambda _: _states_by_weakref.pop(key, None)),
+            made,
+        )
     except TypeError:
-        _held[key] = (iterator, made)
-        while len(_held) > _MOST_HELD:
-            _held.pop(next(iter(_held)))
+        _states_held[key] = (iterator, made)
+        while len(_states_held) > _MAX_HELD:
+            _states_held.pop(next(iter(_states_held)))
     return made

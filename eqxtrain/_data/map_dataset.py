@@ -42,9 +42,9 @@ class ExampleSource(RowSource):
         if is_table(self._dataset):
             batch = self._dataset[indices]
         elif hasattr(self._dataset, "__getitems__"):
-            batch = _joined(self._dataset.__getitems__(indices), indices)
+            batch = _stack_examples(self._dataset.__getitems__(indices), indices)
         else:
-            batch = _joined([self._dataset[i] for i in indices], indices)
+            batch = _stack_examples([self._dataset[i] for i in indices], indices)
         return as_columns(batch, "batch")
 
     def part(self, rows: slice) -> "ExampleSource":
@@ -78,13 +78,16 @@ class ExampleReader(RowReader[ExampleSource]):
         )
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
         self.begin(order)
         start = self.at
         if self._feed is None:
             self._feed = Feed(lambda: self._items(start), self.keep_waiting, None)
-        yield from self._feed.stacks(capacity, most)
+        yield from self._feed.stacks(capacity, max_batches)
 
     def _items(self, start: int) -> Generator[Item, None, None]:
         rows, size = self.rows(), self.batching.batch_size
@@ -152,7 +155,7 @@ def _as_numbers(dataset: Any) -> Any:
     return dataset if gives_arrays else dataset.with_format("numpy")
 
 
-def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
+def _stack_examples(examples: list[PyTree], indices: list[int]) -> Batch:
     """Examples as one batch, each array with a new first axis."""
     first = jax.tree.structure(examples[0])
     for example, index in zip(examples, indices, strict=True):
@@ -163,7 +166,7 @@ def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
             )
 
     def join(path: Any, *leaves: Any) -> np.ndarray:
-        arrays = [np.asarray(_plain(leaf)) for leaf in leaves]
+        arrays = [np.asarray(_detached(leaf)) for leaf in leaves]
         shapes = {array.shape: i for array, i in zip(arrays, indices, strict=True)}
         if len(shapes) > 1:
             (a, i), (b, j), *_ = shapes.items()
@@ -176,5 +179,5 @@ def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
     return jax.tree_util.tree_map_with_path(join, *examples)
 
 
-def _plain(leaf: Any) -> Any:
+def _detached(leaf: Any) -> Any:
     return leaf.detach() if hasattr(leaf, "detach") else leaf

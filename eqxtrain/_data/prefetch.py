@@ -15,7 +15,7 @@ T = TypeVar("T")
 _POLL = 0.1
 """Seconds after which a thread that waits looks whether it still should."""
 
-_PATIENCE = 5.0
+_MAX_CLOSE_WAIT = 5.0
 """Seconds for which a producer may finish its last item after nobody wants it."""
 
 
@@ -69,14 +69,14 @@ class PrefetchIterator(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _MAX_CLOSE_WAIT
         while self.is_alive and time.monotonic() < deadline:
             self._thread.join(_POLL)
         if self.is_alive:
             warn(
-                f"The data did not yield the next batch within {_PATIENCE:.0f} s of the end of the "
-                f"run, so the thread `{self._thread.name}` is left behind. It is a daemon thread, "
-                "and ends with its batch or with the process."
+                f"The data did not yield the next batch within {_MAX_CLOSE_WAIT:.0f} s of the end "
+                f"of the run, so the thread `{self._thread.name}` is left behind. It is a daemon "
+                "thread, and ends with its batch or with the process."
             )
         left = list(self._ready)
         self._ready.clear()
@@ -125,7 +125,7 @@ class PrefetchIterator(Generic[T]):
                     del error  # whose traceback holds this frame
             return None
 
-    def linger(self, count: int, seconds: float) -> None:
+    def wait_for_items(self, count: int, seconds: float) -> None:
         """Wait until so many items are ready, so long at most, or until there will be no more."""
         with self._changed:
             self._awaited = min(count, self.ahead)

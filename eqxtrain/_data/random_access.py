@@ -87,10 +87,10 @@ class RowReader(Reader, Generic[S]):
         self.order: Order | None = None
         self._rows: np.ndarray | None = None
 
-    def upcoming(self, most: int | None = None) -> list[Batch]:
+    def upcoming(self, max_batches: int | None = None) -> list[Batch]:
         """A batch of each shape, or its shapes, that the pass will have."""
         first, rest = self.peek(), self.source.length % self.batching.batch_size
-        ends = most is None or self.at + most >= self.batches
+        ends = max_batches is None or self.at + max_batches >= self.batches
         if self.batching.remainder != "keep" or not ends or rest in (0, self.source.length):
             return [first]
         short = lambda leaf: jax.ShapeDtypeStruct((rest, *leaf.shape[1:]), leaf.dtype)

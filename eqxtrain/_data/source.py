@@ -54,12 +54,12 @@ class Reader(abc.ABC):
         """A batch like those to come, which none of them misses; None if it is not wanted."""
 
     @abc.abstractmethod
-    def upcoming(self, most: int | None = None) -> list[Batch]:
+    def upcoming(self, max_batches: int | None = None) -> list[Batch]:
         """A batch of each shape, or its shapes, that the pass will have, as far as is known.
 
         **Arguments:**
 
-        - `most`: how many batches of the pass will be asked for.
+        - `max_batches`: how many batches of the pass will be asked for.
         """
 
     @property
@@ -74,13 +74,17 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
-        """The next batches of the pass under way, or of a new one, to its end or `most` of them.
+        """The next batches of the pass under way, or of a new one.
 
         **Arguments:**
 
         - `capacity`: how many batches like a given one a stack should hold.
+        - `max_batches`: how many batches to give, if the pass does not end before.
         - `order`: of the examples, if this begins a pass and their order is ours to choose.
         """
 

@@ -305,7 +305,7 @@ class StepPrograms:
         Those are computed on the host.
         """
         if self._compute is None:
-            computed = _logs.not_gathered(self.empty)
+            computed = _logs.without_gathers(self.empty)
             traced = _compile.Traced(lambda metrics: (_logs.compute(metrics),), computed)
             leaves = _tree.partition_leaves(computed)[0]
             build = lambda: _compile.Program(lambda leaves: traced(leaves), (leaves,))

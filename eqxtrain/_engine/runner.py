@@ -249,7 +249,7 @@ class StepRunner:
             kept = static.merge(change(leaves))._replace(batch=kept.batch)
             threaded = self._carry_static.merge(carry)
             _, metrics, emitted = run_eagerly(self.kind, kept, threaded, {})
-            values = _logs.compute(_logs.not_gathered(metrics))
+            values = _logs.compute(_logs.without_gathers(metrics))
         else:
             assert self._program is not None and self._found is not None
             span, begun = np.asarray((0, 1), np.uint32), _tree.copy(self._found.metrics)
@@ -273,7 +273,7 @@ class StepRunner:
         if signature not in self._programs:
             found = self._traced(batch, signature)
             if self._metrics_static.leaves:
-                _logs.check_same(self._metrics_static.merge(self._metrics), found.empty)
+                _logs.check_same_structure(self._metrics_static.merge(self._metrics), found.empty)
             self._programs[signature] = found
         found = self._found = self._programs[signature]
         if not self._metrics_static.leaves:
@@ -345,7 +345,7 @@ class StepRunner:
         leaves = self._metrics if after is None else self._calls.trail(after, self._metrics)
         metrics: Mapping[str, Any] = self._metrics_static.merge(leaves)
         if not whole:
-            metrics = _logs.not_gathered(metrics)
+            metrics = _logs.without_gathers(metrics)
         if self._eager or self._found is None or any(map(_logs.has_gather, metrics.values())):
             metrics = self._calls.with_emitted(metrics)
             values = _logs.compute(metrics)
@@ -353,7 +353,7 @@ class StepRunner:
             values = self._found.compute(metrics)
         result = _logs.as_result(values)
         if whole:
-            _logs.warn_of(metrics)
+            _logs.emit_warnings(metrics)
         return result
 
     def outputs(self) -> PyTree:

@@ -85,7 +85,7 @@ def run_step(kind: StepKind, kept: Consts, carry: Carry) -> StepOutput:
     real = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
     contributed = _logs.contributions(logs, real)
     _check_gathered(contributed, rows)
-    contributed = _logs.cut(contributed, mask)
+    contributed = _logs.drop_masked_rows(contributed, mask)
     accumulated, emitted = _logs.extract_gathers(contributed)
     new = Carry(model, state, carry.position if training else carry.position + 1)
     _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..metrics._base import is_known, weights
+from ..metrics._base import is_concrete, mask_weights
 
 _INDICES = (
     optax.losses.softmax_cross_entropy_with_integer_labels,
@@ -61,7 +61,7 @@ def check_labels(
     p, t = tuple(np.shape(y_pred)), tuple(np.shape(y_true))
     if fn in _INDICES:
         _check_indices(name, p, t, y_true)
-        return {**available, "y_true": _inside(name, available, p[-1], compiled)}
+        return {**available, "y_true": _check_range(name, available, p[-1], compiled)}
     if fn in _DISTRIBUTIONS and p != t:
         raise ValueError(
             f"The loss `{name}` compares scores of shape {p} with one-hot labels or probabilities "
@@ -116,20 +116,20 @@ def _check_indices(name: str, p: tuple[int, ...], t: tuple[int, ...], y_true: An
         )
 
 
-def _inside(name: str, available: Mapping[str, Any], classes: int, compiled: bool) -> Any:
+def _check_range(name: str, available: Mapping[str, Any], classes: int, compiled: bool) -> Any:
     """The labels, with an error where one that counts is no class."""
     y_true = available["y_true"]
     counts = jnp.ones(np.shape(y_true), bool)
     for factor in ("mask", "sample_weight"):
         if available.get(factor) is not None and np.ndim(available[factor]) <= np.ndim(y_true):
-            counts = counts & (weights(available[factor], counts.shape) != 0)
+            counts = counts & (mask_weights(available[factor], counts.shape) != 0)
     labels = jnp.asarray(y_true)
     outside = ((labels < 0) | (labels >= classes)) & counts
     remedy = (
         "count classes from 0, or give the labels to leave out a `sample_weight` of 0 (one for "
         "each token, if need be)."
     )
-    if is_known(outside):
+    if is_concrete(outside):
         if bool(outside.any()):
             wrong = int(np.asarray(labels)[np.asarray(outside)][0])
             raise ValueError(

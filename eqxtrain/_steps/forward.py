@@ -89,7 +89,7 @@ def _look_for_other_keys(
     for name in () if "key" in names else _OTHER_KEYS:
         if name in names and name not in given:
             text = (
-                f"`{_called(model)}` names its random key `{name}`, but the default `pred_step` "
+                f"`{_call_name(model)}` names its random key `{name}`, but the default `pred_step` "
                 "passes it as `key`"
             )
             remedy = f"rename it, or call `model(x, {name}=key)` in a `pred_step` of your own."
@@ -107,12 +107,12 @@ def _hint_at_key(
     if not lacks or any(name in names for name in _OTHER_KEYS):
         return None
     return (
-        f"`{_called(model)}` has no parameter `key`, so it is called without one: write "
+        f"`{_call_name(model)}` has no parameter `key`, so it is called without one: write "
         "`def __call__(self, x, *, key=None)`, and pass it on to the layers that need one."
     )
 
 
-def _called(model: Callable[..., Any]) -> str:
+def _call_name(model: Callable[..., Any]) -> str:
     return getattr(model, "__name__", f"{type(model).__name__}.__call__")
 
 

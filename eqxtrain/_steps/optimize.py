@@ -71,7 +71,7 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     if spec is None:
         wanted: PyTree = jax.tree.map(lambda _: True, model)
     elif isinstance(spec, Freeze):
-        wanted = _without(model, spec.where)
+        wanted = _freeze_mask(model, spec.where)
     elif isinstance(spec, Prefix):
         wanted = _broadcast(jax.tree.unflatten(spec.treedef, spec.bools), model)
     else:
@@ -79,7 +79,7 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     return jax.tree.map(lambda want, leaf: want and is_inexact(leaf), wanted, model)
 
 
-def _without(model: PyTree, where: tuple[StaticLeaf, ...]) -> PyTree:
+def _freeze_mask(model: PyTree, where: tuple[StaticLeaf, ...]) -> PyTree:
     mask = jax.tree.map(lambda _: True, model)
     for function in where:
         try:
@@ -153,7 +153,7 @@ def update(
     **Returns:** the model, the optimizer's state and the updates. Every leaf keeps its dtype.
     """
     params, rest = partition(spec, model)
-    grads = _of_params(grads, params)
+    grads = _select_gradients(grads, params)
     if bad := differences(_outline(params), _outline(grads), "grads"):
         raise ValueError(
             "The gradients do not match the trainable leaves of the model: "
@@ -162,13 +162,13 @@ def update(
         )
     with standard_promotion():
         updates, new_state = optax.with_extra_args_support(optimizer).update(
-            _conjugated(grads), opt_state, params, value=loss, grad=grads, value_fn=value_fn
+            _conjugate(grads), opt_state, params, value=loss, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(params, updates)
     return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
 
 
-def _of_params(grads: PyTree, params: PyTree) -> PyTree:
+def _select_gradients(grads: PyTree, params: PyTree) -> PyTree:
     wanted = jax.tree.map(lambda leaf: leaf is not None, params, is_leaf=_is_none)
     try:
         return eqx.filter(grads, wanted)
@@ -179,7 +179,7 @@ def _of_params(grads: PyTree, params: PyTree) -> PyTree:
         ) from error
 
 
-def _conjugated(grads: PyTree) -> PyTree:
+def _conjugate(grads: PyTree) -> PyTree:
     """The directions of steepest ascent: JAX's gradients, with complex ones conjugated.
 
     optax leaves this to its caller. Its line searches, which compare `grad` with gradients that

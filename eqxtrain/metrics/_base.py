@@ -79,7 +79,7 @@ class Metric(Monoid):
         """What users should know about the value of a pass: a sentence without its subject."""
         return None
 
-    def asks(self) -> Callable[..., Any]:
+    def asking_function(self) -> Callable[..., Any]:
         """The function whose parameters are what this metric asks for."""
         return self.update
 
@@ -100,7 +100,7 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
     return {path: part for flat in parts for path, part in flat.items()}
 
 
-def weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
+def mask_weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """How much each of the values of a batch counts, as float32 of the given shape.
 
     **Arguments:**
@@ -120,7 +120,7 @@ def weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
-def counted(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+def masked_values(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Values with a leading batch axis as float32, and how much each counts.
 
     Axes beyond those of the mask (beyond the first, without one) are averaged. What counts nothing
@@ -128,21 +128,21 @@ def counted(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[A
     """
     values = jnp.asarray(values).astype(jnp.float32)
     rank = 1 if mask is None else max(jnp.ndim(mask), 1)
-    weight = weights(mask, values.shape)
+    weight = mask_weights(mask, values.shape)
     if values.ndim > rank:
         axes = tuple(range(rank, values.ndim))
         values, weight = jnp.mean(values, axis=axes), weight[(...,) + (0,) * len(axes)]
     return jnp.where(weight == 0, 0, values), weight
 
 
-def combined(weight: Any, mask: Any) -> Float[Array, "..."]:
+def combine_weights(weight: Any, mask: Any) -> Float[Array, "..."]:
     """A weight and a mask (or None) as one weight, of the higher of their ranks."""
     shape = max(jnp.shape(weight), () if mask is None else jnp.shape(mask), key=len)
-    counts = weights(mask, shape)
-    return jnp.where(counts == 0, 0, counts * weights(weight, shape))
+    counts = mask_weights(mask, shape)
+    return jnp.where(counts == 0, 0, counts * mask_weights(weight, shape))
 
 
-def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
+def row_mask(mask: Any, rows: int) -> Bool[Array, "rows"]:
     """A mask as one bool a row, true where the row is not padding."""
     real = jnp.asarray(mask).astype(bool)
     if real.shape != (rows,):
@@ -152,7 +152,7 @@ def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
     return real
 
 
-def examples(available: Mapping[str, Any]) -> int:
+def num_examples(available: Mapping[str, Any]) -> int:
     """How many rows the batch has, padding included: the first axis of `x`, else of `y_pred`."""
     for name in ("x", "batch", "y_pred", "y_true"):
         for leaf in jax.tree.leaves(available.get(name)):
@@ -161,7 +161,7 @@ def examples(available: Mapping[str, Any]) -> int:
     raise TypeError("The number of examples is unknown: pass `y_pred` or `x`.")
 
 
-def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
+def check_same_shape(who: str, y_pred: Any, y_true: Any) -> None:
     """Refuse predictions and labels of different shapes, which would broadcast in silence."""
     p, t = np.shape(y_pred), np.shape(y_true)
     if p == t:
@@ -204,6 +204,6 @@ def check_number(
         raise ValueError(f"`{name}({argument}={value!r})` is not valid: give {noun}{bounds}.")
 
 
-def is_known(*arrays: Any) -> bool:
+def is_concrete(*arrays: Any) -> bool:
     """Whether the values of arrays can be looked at: nothing is traced."""
     return not any(isinstance(array, Tracer) for array in arrays)

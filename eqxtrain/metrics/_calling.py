@@ -16,7 +16,7 @@ def call_on_predictions(
     available: Mapping[str, Any],
     *,
     names: Set[str],
-    kind: str,
+    role: str,
     who: str,
 ) -> Any:
     """Call a loss or a metric: by name if it asks so, else as `fn(y_pred, y_true)`.
@@ -24,7 +24,7 @@ def call_on_predictions(
     **Arguments:**
 
     - `names`: ours, that make a function one that asks by name.
-    - `kind`, `who`: what it is and what it is called, for the sentences.
+    - `role`, `who`: what it is and what it is called, for the sentences.
 
     **Raises:** `TypeError` when it mixes our names with unknown ones, or when there are no labels.
     """
@@ -33,16 +33,16 @@ def call_on_predictions(
         if unknown:
             listed = ", ".join(f"`{n}`" for n in unknown)
             raise TypeError(
-                f"The {kind} `{who}` asks for some of our names and for {listed}, which is not one "
+                f"The {role} `{who}` asks for some of our names and for {listed}, which is not one "
                 f"of them. It is called either by name or as `{who}(y_pred, y_true)`, not half and "
                 "half: rename the parameter, or give it a default. Available: "
                 f"{', '.join(sorted(available))}."
             )
         by_name = lambda: call(fn, available, who=who)
-        return without_columns(by_name, available, f"The {kind} `{who}`")
+        return refuse_broadcast(by_name, available, f"The {role} `{who}`")
     if "y_true" not in available:
         raise TypeError(
-            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
+            f"The {role} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
             "pass `y`, or make it ask for `y_pred` (and `x`) by name."
         )
     y_pred, y_true = available["y_pred"], available["y_true"]
@@ -50,16 +50,16 @@ def call_on_predictions(
         inspect.signature(fn).bind(y_pred, y_true)
     except TypeError as error:
         raise TypeError(
-            f"The {kind} `{who}` can't be called as `{who}(y_pred, y_true)`: {error}. Make it take "
+            f"The {role} `{who}` can't be called as `{who}(y_pred, y_true)`: {error}. Make it take "
             "those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
         ) from None
     except ValueError:  # no signature to read
         pass
-    with hint_at_outputs(y_pred, f"the {kind} `{who}`", y_true):
-        return without_columns(lambda: fn(y_pred, y_true), available, f"The {kind} `{who}`")
+    with hint_at_outputs(y_pred, f"the {role} `{who}`", y_true):
+        return refuse_broadcast(lambda: fn(y_pred, y_true), available, f"The {role} `{who}`")
 
 
-def without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
+def refuse_broadcast(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
     """Call `fn`, but refuse to let it broadcast `(n, 1)` against `(n,)` into `(n, n)`."""
     shape_of = lambda name: tuple(getattr(available.get(name), "shape", ()))
     shapes: list[tuple[int, ...]] = [shape_of("y_pred"), shape_of("y_true")]
@@ -139,26 +139,26 @@ def pick(available: Mapping[str, Any], on: Any, *, who: str) -> dict[str, Any]:
 
     **Raises:** `KeyError` where there is no such part.
     """
-    picked = {"y_pred": _part(available.get("y_pred"), on, "y_pred", who)}
+    picked = {"y_pred": _pick_path(available.get("y_pred"), on, "y_pred", who)}
     for name in ("y_true", "sample_weight"):
         if isinstance(available.get(name), Mapping | tuple | list):
-            picked[name] = _part(available[name], on, name, who)
+            picked[name] = _pick_path(available[name], on, name, who)
     return picked
 
 
-def _part(tree: Any, on: Any, what: str, who: str) -> Any:
+def _pick_path(tree: Any, on: Any, what: str, who: str) -> Any:
     for key in (on,) if isinstance(on, str | int) else on:
         if tree is None:
             return None
         try:
-            tree = _member(tree, key)
+            tree = _pick_member(tree, key)
         except (KeyError, IndexError, TypeError, AttributeError):
             known = f"; it has {sorted(tree)}" if isinstance(tree, Mapping) else ""
             raise KeyError(f"{who} is on {key!r}, which `{what}` lacks{known}.") from None
     return tree
 
 
-def _member(tree: Any, key: str | int) -> Any:
+def _pick_member(tree: Any, key: str | int) -> Any:
     """A part by its key, index or attribute. An array has none: its rows are examples."""
     if isinstance(key, str) and not isinstance(tree, Mapping):
         return getattr(tree, key)

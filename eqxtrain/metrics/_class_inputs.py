@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
-from ._base import is_known, same_shape, weights
+from ._base import check_same_shape, is_concrete, mask_weights
 
 Average = Literal["micro", "macro", "weighted", "none"]
 
@@ -73,7 +73,7 @@ def decide(
         )
     p = jnp.argmax(p, axis=-1) if form in ("scores", "one-hot") else p
     t = jnp.argmax(t, axis=-1) if form == "one-hot" else t
-    weight = weights(mask, t.shape)
+    weight = mask_weights(mask, t.shape)
     if ignore_index is not None:
         wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)
         weight = jnp.where(wide == ignore_index, 0, weight)
@@ -100,7 +100,7 @@ def decide(
 def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
     """Which of the cases of `decide` it is."""
     if multilabel:
-        same_shape(who, p, t)
+        check_same_shape(who, p, t)
         if p.ndim < 2:
             raise ValueError(
                 f"`{who}(multilabel=True)` compares arrays of shape `(batch, labels)`; got "
@@ -115,7 +115,7 @@ def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
             )
         if p.shape[:-1] == t.shape:
             return "scores"
-    same_shape(who, p, t)
+    check_same_shape(who, p, t)
     if _are_integers(p, t):
         return "indices"
     return "one-hot" if p.ndim > 1 and p.shape[-1] > 1 else "one class"
@@ -125,7 +125,7 @@ def _are_integers(*arrays: Array) -> bool:
     return all(jnp.issubdtype(array.dtype, jnp.integer) for array in arrays)
 
 
-def known_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
+def check_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
     """Refuse labels that are no class; a compiled program, which can't, makes all of them nan.
 
     **Arguments:**
@@ -138,7 +138,7 @@ def known_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
             f"`{who}` was given class indices, but not how many there are: pass "
             f"`{who}(num_classes=...)` (or booleans, where there is only one class)."
         )
-    if is_known(d.outside) and bool(jnp.any(d.outside)):
+    if is_concrete(d.outside) and bool(jnp.any(d.outside)):
         if d.classes is None:
             raise ValueError(
                 f"`{who}` of a single class takes labels of 0 or 1, but others are among them: "
@@ -181,7 +181,7 @@ def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cla
     return jnp.where((scores >= 0) & (scores <= 1), scores, jnp.nan)
 
 
-def ranks(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
+def ranking_scores(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
     """What orders the scores as their probabilities are ordered, without the ties of rounding.
 
     Float32 probabilities of logits above 17 are all 1. The logits themselves are still apart; of
@@ -227,7 +227,7 @@ def warning_about_labels(who: str, seen: Any, *, from_logits: bool | None = None
     return f"is nan: `{who}` was given {reasons}"
 
 
-def need_scores(who: str, d: Decisions) -> Decisions:
+def require_scores(who: str, d: Decisions) -> Decisions:
     """Refuse predictions that are classes already."""
     if d.scores is None or d.scores.dtype == jnp.bool_:
         raise ValueError(

@@ -91,7 +91,7 @@ def _has_shape(leaf: Any) -> bool:
 
 def merge(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, Metric]:
     """Accumulators with one more contribution."""
-    check_same(metrics, new)
+    check_same_structure(metrics, new)
     together = [name for name in metrics if sums_of(metrics[name]) and sums_of(new[name])]
     sums = lambda of: [part for name in together for part in sums_of(of[name])]
     merged = iter(merge_sums(sums(metrics), sums(new)))  # all at once: there are many of them
@@ -121,7 +121,7 @@ def sums_of(metric: Any) -> list[CompensatedSum]:
     return found
 
 
-def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None:
+def check_same_structure(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None:
     """Refuse logs whose names or structure changed within a pass."""
     gone, extra = sorted(metrics.keys() - new.keys()), sorted(new.keys() - metrics.keys())
     changes = [f"`{name}` is gone" for name in gone] + [f"`{name}` is new" for name in extra]
@@ -176,7 +176,7 @@ def restore_gathers(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
     )
 
 
-def cut(metrics: PyTree, mask: Any) -> PyTree:
+def drop_masked_rows(metrics: PyTree, mask: Any) -> PyTree:
     """Let every `Gather` leave out the rows that are padding, if it does not do so already."""
     if mask is None:
         return metrics
@@ -190,7 +190,7 @@ def cut(metrics: PyTree, mask: Any) -> PyTree:
     return jax.tree.map(cut_one, metrics, is_leaf=is_gather)
 
 
-def not_gathered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+def without_gathers(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """Those accumulators that a program can compute the values of."""
     return {name: metric for name, metric in metrics.items() if not has_gather(metric)}
 
@@ -234,7 +234,7 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: jax.tree.map(convert, values[name]) for name in order}
 
 
-def warn_of(metrics: Mapping[str, Metric]) -> None:
+def emit_warnings(metrics: Mapping[str, Metric]) -> None:
     """Say what metrics have to say of their values, at the end of a pass."""
     for name, metric in metrics.items():
         said = metric.warning()

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from .._naming import unique
 from .._request import request, snake_case
 from .._types import Self
-from ._base import Metric, combined, counted, weights
+from ._base import Metric, combine_weights, mask_weights, masked_values
 from ._compensated import CompensatedSum, Moments
 
 Flag = Bool[Array, ""] | Bool[np.ndarray, ""]
@@ -67,8 +67,8 @@ class Mean(Metric):
                     f"`Mean.of` was given {value.shape[0]} examples and weights of shape "
                     f"{given.shape}: give one weight per example."
                 )
-            mask = combined(given, mask)
-        values, weight = counted(value, mask)
+            mask = combine_weights(given, mask)
+        values, weight = masked_values(value, mask)
         return Mean(CompensatedSum.of(jnp.sum(values * weight)), CompensatedSum.of(jnp.sum(weight)))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -88,7 +88,7 @@ class Sum(Metric):
     def of(value: Any, *, mask: Any = None) -> "Sum":
         """The contribution of one batch: a scalar, or values with a leading batch axis."""
         value = jnp.asarray(value).astype(jnp.float32)
-        weight = weights(mask, value.shape)
+        weight = mask_weights(mask, value.shape)
         return Sum(CompensatedSum.of(jnp.sum(jnp.where(weight == 0, 0, value * weight))))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -101,7 +101,7 @@ class Sum(Metric):
 def _extreme(value: Any, mask: Any, worst: float) -> tuple[Array, Array]:
     """The extreme of a batch, and whether there was any value."""
     value = jnp.asarray(value).astype(jnp.float32)
-    real = weights(mask, value.shape) != 0
+    real = mask_weights(mask, value.shape) != 0
     reduce = jnp.max if worst < 0 else jnp.min
     return reduce(jnp.where(real, value, worst), initial=worst), jnp.any(real)
 
@@ -185,7 +185,7 @@ class Std(Metric):
         value: Any, *, mask: Any = None, over: Literal["examples", "steps"] = "examples"
     ) -> "Std":
         """The contribution of one batch: a scalar, or values with a leading batch axis."""
-        values, weight = counted(jnp.atleast_1d(jnp.asarray(value)), mask)
+        values, weight = masked_values(jnp.atleast_1d(jnp.asarray(value)), mask)
         values, weight = values.reshape(-1), weight.reshape(-1)
         if over == "steps":
             total = jnp.sum(weight)

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric, check_number, same_shape
+from ._base import Metric, check_number, check_same_shape
 from ._modes import Mean
 
 Values = Float[Array, "batch *outputs"]
@@ -17,7 +17,7 @@ Values = Float[Array, "batch *outputs"]
 
 def as_pair(who: str, y_pred: Any, y_true: Any) -> tuple[Values, Values]:
     """Predictions and labels of one shape, in float32."""
-    same_shape(who, y_pred, y_true)
+    check_same_shape(who, y_pred, y_true)
     return jnp.asarray(y_pred).astype(jnp.float32), jnp.asarray(y_true).astype(jnp.float32)
 
 

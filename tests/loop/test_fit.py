@@ -618,7 +618,7 @@ def test_a_stream_in_several_pieces_loses_nothing() -> None:
 def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eqxtrain._data.prefetch._PATIENCE", 0.05)
+    monkeypatch.setattr("eqxtrain._data.prefetch._MAX_CLOSE_WAIT", 0.05)
     x = np.arange(12, dtype=np.float32)
 
     def slow() -> Any:

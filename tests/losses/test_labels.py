@@ -12,7 +12,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, learner
 
 import eqxtrain as et
-from eqxtrain._losses.loss import measure
+from eqxtrain._losses.loss import compute_losses
 
 SCORES = np.zeros((4, 3), np.float32)
 INDICES = [
@@ -25,7 +25,7 @@ INDICES = [
 
 
 def total(loss: Any, y_pred: Any, y_true: Any, **more: Any) -> Any:
-    return measure(loss, {"y_pred": y_pred, "y_true": y_true, **more})[0]
+    return compute_losses(loss, {"y_pred": y_pred, "y_true": y_true, **more})[0]
 
 
 @pytest.mark.parametrize("loss", INDICES)

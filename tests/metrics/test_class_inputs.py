@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxtrain.metrics._class_inputs import decide, known_classes, need_scores, probabilities, tally
+from eqxtrain.metrics._class_inputs import (
+    check_classes,
+    decide,
+    probabilities,
+    require_scores,
+    tally,
+)
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32)
 
@@ -78,11 +84,11 @@ def test_what_does_not_fit_gets_a_sentence(
 def test_decisions_have_no_scores_to_look_at() -> None:
     for y_pred in (np.array([0, 1]), np.array([False, True])):
         with pytest.raises(ValueError, match="`It` needs scores, but `y_pred` holds decisions"):
-            need_scores("It", decide("It", y_pred, np.array([0, 1]), num_classes=None))
+            require_scores("It", decide("It", y_pred, np.array([0, 1]), num_classes=None))
 
 
 def test_labels_outside_count_as_nan_in_a_compiled_program() -> None:
-    weigh = lambda t: known_classes("It", decide("It", SCORES, t)).weight
+    weigh = lambda t: check_classes("It", decide("It", SCORES, t)).weight
     assert jax.jit(weigh)(np.array([0, 2])).tolist() == [1, 1]
     assert np.isnan(jax.jit(weigh)(np.array([0, 3]))[1])
     assert np.isnan(jax.jit(weigh)(np.array([-1, 0]))[0])
@@ -111,4 +117,4 @@ def test_a_tally_is_that_of_numpy_and_drops_what_is_outside(rng: np.random.Gener
 def test_a_predicted_class_that_is_none_is_told_apart_from_a_label() -> None:
     predicted, true = np.array([5]), np.array([1])
     with pytest.raises(ValueError, match="was given 5 as a prediction, but there are 3 classes"):
-        known_classes("It", decide("It", predicted, true, num_classes=3))
+        check_classes("It", decide("It", predicted, true, num_classes=3))

@@ -24,7 +24,7 @@ from eqxtrain.metrics import (
     Weighted,
     from_function,
 )
-from eqxtrain.metrics._collection import collect, measure
+from eqxtrain.metrics._collection import measure_metrics, named_metrics
 
 Heads = namedtuple("Heads", ["first", "second"])
 
@@ -119,14 +119,14 @@ def test_weights_with_parts_weigh_their_outputs_in_either_order(
 )
 def test_where_labels_are_none_nothing_is_measured(inner: Any, wrap: Callable[[Any], Any]) -> None:
     batch = {"y_pred": {"a": jnp.ones(3)}, "y_true": {"a": None}, "mask": None}
-    logs = measure(collect({"x": wrap(inner)}), batch | {"sample_weight": None})
+    logs = measure_metrics(named_metrics({"x": wrap(inner)}), batch | {"sample_weight": None})
     assert logs == {}
 
 
 def test_what_needs_no_labels_is_measured_where_they_are_none() -> None:
     batch = {"y_pred": (jnp.ones(3), jnp.full(3, 7.0)), "y_true": (None, None), "mask": None}
     metrics = {"mode": On(Mean(), 1), "function": On(lambda y_pred: y_pred, 1)}
-    logs = measure(collect(metrics), batch)
+    logs = measure_metrics(named_metrics(metrics), batch)
     assert {name: float(metric.compute()) for name, metric in logs.items()} == {
         "mode": 7,
         "function": 7,
@@ -234,7 +234,7 @@ def test_names_in_lists_say_what_is_wrapped_and_overwrite_nothing() -> None:
         Weighted(lambda p, t: p),
         On(from_function(absolute, name="size"), "b"),
     ]
-    assert [name for name, _ in collect(metrics)] == [
+    assert [name for name, _ in named_metrics(metrics)] == [
         "accuracy",
         "weighted_accuracy",
         "weighted_absolute",
