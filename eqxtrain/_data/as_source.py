@@ -1,4 +1,4 @@
-"""What people give as data, told apart and made sources of batches."""
+"""The user's data as a source of batches, whatever form they come in."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from .source import Source
 
 
 def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Source:
-    """Data as people give it, checked, as a source of batches.
+    """The user's data, checked, as a source of batches.
 
     **Arguments:**
 
-    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, SciPy's sparse ones, anything
+    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, sparse ones of SciPy, anything
         with `__array__`), or nested tuples, lists and dicts of them, all of one length. Or `x`
         alone: a dataset of examples; or an iterable of batches, or a function that makes one for
         each pass.
 
-    **Raises:** `TypeError` for what is no data, `ValueError` for lengths that differ, no examples,
+    **Raises:** `TypeError` for what is not data, `ValueError` for lengths that differ, no examples,
     or arrays without a batch axis.
     """
     if isinstance(x, type):
@@ -34,9 +34,9 @@ def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Sour
         return array_source(x, y, sample_weight)
     of_examples = has_examples(x)
     if not of_examples and not _gives_batches(x):
-        return array_source(x, y, sample_weight)  # which says what is wrong with it
-    for name, given in {"y": y, "sample_weight": sample_weight}.items():
-        if given is not None:
+        return array_source(x, y, sample_weight)  # it says what is wrong
+    for name, value in {"y": y, "sample_weight": sample_weight}.items():
+        if value is not None:
             what = "a dataset of examples" if of_examples else "an iterable of batches"
             one = "examples" if of_examples else "batches"
             raise TypeError(
@@ -62,12 +62,12 @@ def _gives_batches(x: Any) -> bool:
 
 
 def _makes_batches(x: Any) -> bool:
-    """Whether `x` is a function without arguments, to be called for each pass."""
+    """Whether `x` is a function without arguments, to be called at the start of each pass."""
     if not callable(x):
         return False
     try:
         signature = inspect.signature(x)
-    except ValueError:  # one of C's, which tells nothing
+    except ValueError:  # a C function, which has no signature to read
         return True
     try:
         signature.bind()
@@ -81,7 +81,7 @@ def _makes_batches(x: Any) -> bool:
 
 
 def named_sets(validation_data: Any) -> dict[str, Source]:
-    """Validation data as sources by the prefix of their logs.
+    """Validation data as a dict from the prefix of their logs to a source.
 
     **Arguments:**
 

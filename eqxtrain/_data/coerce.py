@@ -1,4 +1,4 @@
-"""What people give as an array, told apart, refused with a sentence, or made one of NumPy's."""
+"""The user's arrays, of any library, as NumPy arrays; anything else is refused."""
 
 import sys
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .._tree import is_typed_key
 from .._types import PyTree
 
 Column = Any
-"""A NumPy array, or the rows of a SciPy matrix in its compressed form."""
+"""A NumPy array, or a sparse SciPy matrix in compressed rows."""
 
 _BATCH_THEM = (
     " If these are single examples, batch them: `.batch(32)` in Grain, or `DataLoader(..., "
@@ -25,10 +25,11 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
 
     **Arguments:**
 
-    - `name`: what the tree is called where a leaf is refused.
-    - `of`: what it is a part of, `"data"` or `"a batch"`.
+    - `name`: what errors call the tree.
+    - `of`: what it is part of, `"data"` or `"a batch"`.
     """
     leaves, structure = jax.tree.flatten(tree, is_leaf=_is_stream)
+    # Most batches hold plain arrays, and this runs for each batch: paths are made only if needed.
     quick = [_as_plain_column(leaf) for leaf in leaves]
     if all(column is not None for column in quick):
         return jax.tree.unflatten(structure, quick)
@@ -40,7 +41,7 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
 
 
 def as_batch(batch: Any) -> PyTree:
-    """Check a batch as people give it, and make arrays of its leaves."""
+    """Check a batch as the user gives it, and make arrays of its leaves."""
     if batch is None:
         raise TypeError(
             "The data yielded None instead of a batch: yield `(x,)`, `(x, y)`, or a mapping."
@@ -54,13 +55,16 @@ def as_batch(batch: Any) -> PyTree:
             f"at least one, but one has {f'the shapes {shapes}' if shapes else 'no arrays'}."
             + _BATCH_THEM
         )
-    # it waits for its turn, and whoever made it may fill the same memory again
-    copied = lambda leaf: leaf.toarray() if is_sparse(leaf) else np.array(leaf, copy=True)
-    return jax.tree.map(copied, columns)
+    # The batch waits for its turn, and its loader may meanwhile reuse the memory for the next one.
+    return jax.tree.map(_copied, columns)
+
+
+def _copied(column: Column) -> np.ndarray:
+    return column.toarray() if is_sparse(column) else np.array(column, copy=True)
 
 
 def take(column: Column, rows: Any) -> np.ndarray:
-    """Some rows, given as indices or as a slice: a view where that is one."""
+    """Some rows, by indices or by a slice; a slice of a NumPy array is a view."""
     return column[rows].toarray() if is_sparse(column) else column[rows]
 
 
@@ -70,17 +74,17 @@ def take_into(column: Column, rows: Any, out: np.ndarray) -> None:
         column[rows].toarray(out=out)
     elif isinstance(rows, slice):
         out[...] = column[rows]
-    else:  # with a mode, for "raise" would make NumPy write to a second buffer first
+    else:  # with the default mode, "raise", NumPy would write to a buffer of its own first
         np.take(column, rows, axis=0, out=out, mode="clip")
 
 
 def is_sparse(leaf: Any) -> bool:
-    """Whether it is a sparse matrix or array of SciPy's."""
+    """Whether it is a sparse SciPy matrix or array."""
     return hasattr(leaf, "tocsr") and hasattr(leaf, "toarray")
 
 
 def _as_plain_column(leaf: Any) -> np.ndarray | None:
-    """A column, without a path to name it by, of the leaves that most batches have."""
+    """A plain NumPy array or torch tensor as a column; None for any other leaf."""
     if hasattr(leaf, "detach"):
         leaf = np.asarray(_from_torch(leaf))
     if type(leaf) is not np.ndarray or leaf.dtype.kind not in "biufc" or leaf.ndim == 0:
@@ -90,7 +94,7 @@ def _as_plain_column(leaf: Any) -> np.ndarray | None:
 
 
 def _is_stream(node: Any) -> bool:
-    """Whether it can be iterated, but is no container of arrays and no array."""
+    """Whether it can be iterated, but is neither an array nor a container of arrays."""
     is_container = isinstance(node, tuple | list | Mapping)
     return hasattr(node, "__iter__") and not is_container and not hasattr(node, "__array__")
 
@@ -110,7 +114,7 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
             f"`{path}` was deleted, or its buffer was donated to a computation: make it again, or "
             "keep a copy, `np.asarray(...)`, before donating it."
         )
-    if isinstance(leaf, Mapping):  # one that JAX does not know, such as a tokenizer's
+    if isinstance(leaf, Mapping):  # one that is not a pytree, such as a tokenizer's
         return as_columns(dict(leaf), path, of=of)
     if is_sparse(leaf):
         return _canonical(leaf.tocsr(), path)
@@ -162,21 +166,21 @@ def _not_an_array_message(leaf: Any, path: str, of: str) -> str:
 
 
 def _from_torch(tensor: Any) -> Any:
-    """A tensor of torch's as NumPy can take it."""
+    """A torch tensor in a form that NumPy accepts."""
     tensor = tensor.detach().cpu()
-    if tensor.dtype is sys.modules["torch"].bfloat16:  # which NumPy has no name for
+    if tensor.dtype is sys.modules["torch"].bfloat16:  # NumPy has no such dtype
         return tensor.view(sys.modules["torch"].int16).numpy().view(jnp.bfloat16)
     return tensor
 
 
 def is_lazy_column(leaf: Any) -> bool:
-    """Whether it is a column of a HuggingFace `Dataset`, which gives its values when sliced."""
+    """Whether it is a column of a HuggingFace `Dataset`, whose values are read by slicing."""
     module = type(leaf).__module__
     return module.split(".")[0] == "datasets" and type(leaf).__name__ == "Column"
 
 
 def _from_frame(table: Any, path: str) -> Any:
-    """A pandas `DataFrame` or `Series` whose numbers NumPy would take for objects, as numbers."""
+    """A pandas `DataFrame` or `Series` as numbers, where NumPy would make objects of them."""
     array = np.asarray(table)
     if array.dtype != object or not hasattr(table, "iloc"):
         return array

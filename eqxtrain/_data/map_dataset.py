@@ -1,4 +1,4 @@
-"""Datasets of examples, had by their index: torch's, HuggingFace's, or anyone's."""
+"""Map-style datasets, which are indexed by example: torch's, HuggingFace's, or your own."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -19,12 +19,12 @@ from .stack import Stack
 
 
 class ExampleSource(RowSource):
-    """A dataset of examples: `len(dataset)` of them, `dataset[i]` each.
+    """A dataset of `len(dataset)` examples, `dataset[i]` each.
 
     **Arguments:**
 
-    - `dataset`: the whole of it.
-    - `within`: which of its examples these are; None for all.
+    - `dataset`: the whole dataset.
+    - `within`: the part of it that this source reads; None for all.
     """
 
     def __init__(self, dataset: Any, within: slice | None = None) -> None:
@@ -62,12 +62,12 @@ class ExampleSource(RowSource):
 
 
 class ExampleReader(RowReader[ExampleSource]):
-    """Reads a dataset of examples: batches are put together in a thread, a bounded number ahead."""
+    """Reads a dataset of examples, batched in a thread, a bounded number of batches ahead."""
 
     _feed: Feed | None = None
 
     def peek(self) -> Batch:
-        """The first examples as they stand: a batch like those to come."""
+        """The first examples, unshuffled: a batch like those to come."""
         return self._padded(self.source.take(slice(0, self.batching.batch_size)))
 
     def _padded(self, batch: Batch) -> Batch:
@@ -114,16 +114,16 @@ class ExampleReader(RowReader[ExampleSource]):
 
 
 def is_table(x: Any) -> bool:
-    """Whether it is a HuggingFace `Dataset`, whose examples come as one dict of columns."""
+    """Whether it is a HuggingFace `Dataset`, which returns examples as one dict of columns."""
     names = ("column_names", "with_format", "__getitem__", "__len__")
     return all(hasattr(x, name) for name in names)
 
 
 def has_examples(x: Any) -> bool:
-    """Whether `x` is a dataset of examples, and not of batches.
+    """Whether `x` is a dataset of examples, rather than of batches.
 
-    Torch's and HuggingFace's are. Of another object with `__len__` and `__getitem__` alone, the
-    first item tells: one with a scalar in it, or parts of several lengths, is no batch.
+    Those of torch and HuggingFace are. For another object with only `__len__` and `__getitem__`,
+    the first item decides: if it holds a scalar, or parts of different lengths, it is an example.
 
     **Raises:** `TypeError` where there is no `__len__`.
     """
@@ -156,7 +156,7 @@ def _as_numbers(dataset: Any) -> Any:
 
 
 def _stack_examples(examples: list[PyTree], indices: list[int]) -> Batch:
-    """Examples as one batch, each array with a new first axis."""
+    """Examples as one batch, their arrays stacked along a new first axis."""
     first = jax.tree.structure(examples[0])
     for example, index in zip(examples, indices, strict=True):
         if jax.tree.structure(example) != first:

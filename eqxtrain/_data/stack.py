@@ -1,4 +1,4 @@
-"""Batches of one shape, stacked, so that one transfer and one call serve many steps."""
+"""Batches of one shape, stacked, so that one transfer and one call do many steps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from .batch import Batch, num_rows
 
 _ALIGNMENT = 64
-"""In bytes. XLA's CPU backend reads memory that begins at a multiple of it without a copy."""
+"""In bytes. XLA's CPU backend uses memory at multiples of this without copying it."""
 
 
 class Stack(NamedTuple):
@@ -28,7 +28,7 @@ class Stack(NamedTuple):
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array of the host that a device on the host can take as it is."""
+    """An uninitialised host array that XLA's CPU backend can use without a copy."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(count + _ALIGNMENT, np.uint8)
