@@ -74,8 +74,8 @@ class Learner(AbstractLearner[M]):
     state: LearnerState | None = eqx.field(default_factory=lambda: None, kw_only=True)
 
     def __check_init__(self) -> None:
-        _loss.check(self.loss)
-        _collection.check(self.metrics)
+        _loss.check_losses(self.loss)
+        _collection.check_metrics(self.metrics)
         object.__setattr__(self, "is_initialised", self.state is not None)
         check_states(self.model, self.model_state, self.state)
         if self.state is not None:

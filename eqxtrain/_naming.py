@@ -29,8 +29,8 @@ def _walk(
         for key, child in node.items():
             if str(key) == "":
                 raise ValueError(
-                    f"{child!r} stands under the key `''`: what is logged has a name, so give it "
-                    "one, or a list of losses or metrics, which go by their own."
+                    f"{child!r} stands under the key `''`, but what is logged needs a name: give "
+                    "it one, or use a list, whose members go by their own names."
                 )
             yield from _walk(child, _join(prefix, own), str(key), default, is_leaf)
     elif isinstance(node, list | tuple) and not is_leaf(node):

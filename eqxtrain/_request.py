@@ -4,6 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
+from inspect import Parameter
 from typing import Any, NamedTuple
 
 PRED_NAMES = frozenset({"model", "state", "x", "batch", "key", "training", "initializing"})
@@ -18,8 +19,6 @@ OUR_NAMES = METRIC_NAMES | INIT_NAMES
 
 FROM_BATCH = frozenset({"x", "y_true", "sample_weight"})
 """The names that a mapping batch may fill with keys of its own."""
-
-_Kind = inspect.Parameter
 
 
 class Request(NamedTuple):
@@ -43,15 +42,17 @@ def request(fn: Callable[..., Any], *, skip: int = 0) -> Request:
         return Request((), (), everything=False)
     if isinstance(fn, functools.partial):  # what it binds is not asked for
         parameters = [p for p in parameters if p.name not in fn.keywords]
-    named = [p for p in parameters if p.kind in (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)]
+    named = [
+        p for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    ]
     return Request(
-        required=tuple(p.name for p in named if p.default is _Kind.empty),
-        optional=tuple(p.name for p in named if p.default is not _Kind.empty),
-        everything=any(p.kind is _Kind.VAR_KEYWORD for p in parameters),
+        required=tuple(p.name for p in named if p.default is Parameter.empty),
+        optional=tuple(p.name for p in named if p.default is not Parameter.empty),
+        everything=any(p.kind is Parameter.VAR_KEYWORD for p in parameters),
         positional_only=tuple(
             p.name
             for p in parameters
-            if p.kind is _Kind.POSITIONAL_ONLY and p.default is _Kind.empty
+            if p.kind is Parameter.POSITIONAL_ONLY and p.default is Parameter.empty
         ),
     )
 
@@ -63,10 +64,11 @@ def missing_message(who: str, missing: Collection[str], available: Mapping[str, 
     if "y_true" in missing and "y_true" not in available:
         text += " There are no labels: pass `y`, or give `y_true` a default."
     if who.endswith("init_step") and "x" in missing:
-        text += " Give it one batch: `learner.init(x, y)`."
+        text += " Pass one batch: `learner.init(x, y)`."
     if "y_pred" in missing and "grads" in available:
         text += (
-            " What asks for `grads` or `updates` is measured after the step, without predictions."
+            " A metric that asks for `grads` or `updates` is measured after the step, without "
+            "predictions."
         )
     if "sample_weight" in missing:
         text += " Pass `sample_weight=None` if there are no weights."
@@ -84,8 +86,8 @@ def select(
     if asked.positional_only:
         names = ", ".join(f"`{name}`" for name in asked.positional_only)
         raise TypeError(
-            f"`{who}` has positional-only parameters ({names}), but is called by name: drop "
-            "the `/`."
+            f"`{who}` is called by name, but has positional-only parameters ({names}): drop the "
+            "`/`."
         )
     missing = [name for name in asked.required if name not in available]
     if missing:

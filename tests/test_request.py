@@ -83,7 +83,8 @@ def test_positional_only_parameters_cannot_be_called_by_name() -> None:
         return x, model
 
     with pytest.raises(
-        TypeError, match=r"`f` has positional-only .*\(`x`, `model`\).*drop the `/`"
+        TypeError,
+        match=r"`f` is called by name, but has positional-only .*\(`x`, `model`\): drop the `/`",
     ):
         select(positional, {"x": 1, "model": 2}, who="f")
 

@@ -1,4 +1,4 @@
-"""In-memory arrays as a source of batches."""
+"""Arrays in memory as a source of batches."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -46,14 +46,14 @@ class ArraySource(RowSource):
 
 
 class ArrayReader(RowReader[ArraySource]):
-    """Reads arrays: batches are cut out of them by the stack.
+    """Reads arrays, a stack at a time.
 
-    In an order of their own they are put together in a thread, one stack ahead. As they stand they
-    are views, which cost nothing.
+    Shuffled batches are gathered in a thread, one stack ahead. In the order of the data they are
+    views, which cost nothing.
     """
 
     def peek(self) -> Batch:
-        """The first examples as they stand: a batch like those to come."""
+        """The first examples, unshuffled: a batch like those to come."""
         batch = self.source.take(slice(self.batching.batch_size))
         return (
             pad_batch(batch, self.batching.batch_size)
@@ -62,10 +62,13 @@ class ArrayReader(RowReader[ArraySource]):
         )
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
         self.begin(order)
-        parts = self._parts(capacity, most)
+        parts = self._parts(capacity, max_batches)
 
         def make() -> Iterator[Stack]:
             return (self._stack(self.rows(), *part) for part in parts)
@@ -80,11 +83,11 @@ class ArrayReader(RowReader[ArraySource]):
             yield from ready
 
     def _parts(
-        self, capacity: Callable[[Batch], int], most: int | None
+        self, capacity: Callable[[Batch], int], max_batches: int | None
     ) -> list[tuple[int, int, int, int]]:
-        """The stacks to make: the first batch, how many, of how many rows, and for how many."""
+        """The stacks to make: first batch, number of steps, rows of a batch, and capacity."""
         size, start = self.batching.batch_size, self.at
-        stop = self.batches if most is None else min(self.batches, start + most)
+        stop = self.batches if max_batches is None else min(self.batches, start + max_batches)
         whole = self.source.length // size if self.batching.remainder == "keep" else self.batches
         parts: list[tuple[int, int, int, int]] = []
         if start < min(whole, stop):
@@ -105,16 +108,16 @@ class ArrayReader(RowReader[ArraySource]):
         rows = span if order is None else order[span]
         count, full = stop - start, capacity * size
 
-        def cut(leaf: Any) -> np.ndarray:
+        def stack_rows(leaf: Any) -> np.ndarray:
             shape = (capacity, size, *leaf.shape[1:])
             if order is None and count == full and not is_sparse(leaf):
-                return leaf[span].reshape(shape)
+                return leaf[span].reshape(shape)  # a view
             buffer = aligned_empty((full, *leaf.shape[1:]), leaf.dtype)
             take_into(leaf, rows, buffer[:count])
             buffer[count : steps * size] = buffer[count - 1]  # padding, if any
             return buffer.reshape(shape)
 
-        batch = jax.tree.map(cut, self.source.tree)
+        batch = jax.tree.map(stack_rows, self.source.tree)
         if self.batching.remainder != "pad":
             return Stack(batch, steps, size)
         mask = (np.arange(full) < count).reshape(capacity, size)
@@ -122,20 +125,20 @@ class ArrayReader(RowReader[ArraySource]):
 
 
 def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> ArraySource:
-    """Check data as people give it, and make a source of it.
+    """Check data as the user gives it, and make a source of it.
 
     **Arguments:**
 
-    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, SciPy's sparse ones, anything
+    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, sparse ones of SciPy, anything
         with `__array__`), or nested tuples, lists and dicts of them, all of one length.
 
-    **Raises:** `TypeError` for what is no array of numbers, `ValueError` for lengths that differ,
-    no examples, or arrays without a batch axis.
+    **Raises:** `TypeError` for what is not an array of numbers, `ValueError` for lengths that
+    differ, no examples, or arrays without a batch axis.
     """
-    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    trees = {"x": x, "y": y, "sample_weight": sample_weight}
     if x is None:
         raise TypeError("There is no data: `x` is None.")
-    columns = {name: as_columns(tree, name) for name, tree in given.items()}
+    columns = {name: as_columns(tree, name) for name, tree in trees.items()}
     _check_lengths([leaf for name, tree in columns.items() for leaf in paths(tree, name)])
     return ArraySource(make_batch(columns["x"], columns["y"], columns["sample_weight"]))
 
@@ -148,9 +151,9 @@ def _check_lengths(leaves: list[tuple[str, Any]]) -> None:
         listed = ", ".join(f"`{path}` has {length}" for path, length in lengths.items())
         raise ValueError(
             f"All data must have the same number of examples along their first axis, but {listed}: "
-            "cut them to one length, or see whether an axis must be moved to the front."
+            "cut them to one length, or check whether an axis must be moved to the front."
         )
     if 0 in lengths.values():
         raise ValueError(
-            f"There is no data: `{leaves[0][0]}` has 0 examples. See what filtered them all out."
+            f"There is no data: `{leaves[0][0]}` has 0 examples. Check what filtered them out."
         )

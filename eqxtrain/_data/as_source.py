@@ -1,4 +1,4 @@
-"""What people give as data, told apart and made sources of batches."""
+"""The user's data as a source of batches, whatever form they come in."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,32 +16,33 @@ from .source import Source
 
 
 def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Source:
-    """Data as people give it, checked, as a source of batches.
+    """The user's data, checked, as a source of batches.
 
     **Arguments:**
 
-    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, SciPy's sparse ones, anything
+    - `x`, `y`, `sample_weight`: arrays (NumPy, JAX, torch, pandas, sparse ones of SciPy, anything
         with `__array__`), or nested tuples, lists and dicts of them, all of one length. Or `x`
         alone: a dataset of examples; or an iterable of batches, or a function that makes one for
         each pass.
 
-    **Raises:** `TypeError` for what is no data, `ValueError` for lengths that differ, no examples,
+    **Raises:** `TypeError` for what is not data, `ValueError` for lengths that differ, no examples,
     or arrays without a batch axis.
     """
     if isinstance(x, type):
-        raise TypeError(f"`x` is the class `{x.__name__}`: give an instance of it.")
+        raise TypeError(f"`x` is the class `{x.__name__}`: pass an instance.")
     if _is_array_like(x):
         return array_source(x, y, sample_weight)
     of_examples = has_examples(x)
     if not of_examples and not _gives_batches(x):
-        return array_source(x, y, sample_weight)  # which says what is wrong with it
-    for name, given in {"y": y, "sample_weight": sample_weight}.items():
-        if given is not None:
+        return array_source(x, y, sample_weight)  # it says what is wrong
+    for name, value in {"y": y, "sample_weight": sample_weight}.items():
+        if value is not None:
             what = "a dataset of examples" if of_examples else "an iterable of batches"
             one = "examples" if of_examples else "batches"
             raise TypeError(
-                f"`x` is {what}, and `{name}` was given beside it: let it give {one} `(x, y)` or "
-                "`(x, y, sample_weight)`; or collect its arrays, `np.stack(list(...))`."
+                f"`x` is {what}, so `{name}` can't be passed beside it: make it yield {one} "
+                "`(x, y)` or `(x, y, sample_weight)`, or collect its arrays, "
+                "`np.stack(list(...))`."
             )
     return ExampleSource(x) if of_examples else IterableSource(x)
 
@@ -61,26 +62,26 @@ def _gives_batches(x: Any) -> bool:
 
 
 def _makes_batches(x: Any) -> bool:
-    """Whether `x` is a function without arguments, to be called for each pass."""
+    """Whether `x` is a function without arguments, to be called at the start of each pass."""
     if not callable(x):
         return False
     try:
         signature = inspect.signature(x)
-    except ValueError:  # one of C's, which tells nothing
+    except ValueError:  # a C function, which has no signature to read
         return True
     try:
         signature.bind()
     except TypeError:
         raise TypeError(
-            f"The function that was given as data takes arguments, {signature}: it is called "
-            "without any for each pass (`functools.partial`, or a `lambda`), and returns an "
-            "iterable of batches."
+            f"The function that was passed as data takes arguments, {signature}, but is called "
+            "without any at the start of each pass: bind them (`functools.partial`, or a "
+            "`lambda`), and return an iterable of batches."
         ) from None
     return True
 
 
 def named_sets(validation_data: Any) -> dict[str, Source]:
-    """Validation data as sources by the prefix of their logs.
+    """Validation data as a dict from the prefix of their logs to a source.
 
     **Arguments:**
 
@@ -89,9 +90,11 @@ def named_sets(validation_data: Any) -> dict[str, Source]:
     """
     if isinstance(validation_data, Mapping):
         if not validation_data:
-            raise ValueError("`validation_data` is an empty dict: give it sets, or None.")
+            raise ValueError(
+                "`validation_data` is an empty dict: name at least one set, or pass None."
+            )
         if "" in validation_data:
-            raise ValueError("A set of `validation_data` has the empty name `''`: give it a name.")
+            raise ValueError("A set in `validation_data` has the empty name `''`: give it a name.")
         return {
             f"val_{name}_": _validation(data, f"validation_data[{name!r}]")
             for name, data in validation_data.items()
@@ -104,13 +107,13 @@ def _validation(data: Any, name: str) -> Source:
     parts = tuple(data) if wrapped else (data,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(
-            f"`{name}` is `(x,)`, `(x, y)` or `(x, y, sample_weight)`; got {len(parts)} parts."
+            f"`{name}` must be `(x,)`, `(x, y)` or `(x, y, sample_weight)`; got {len(parts)} parts."
         )
     try:
         source = as_source(*parts)
     except (TypeError, ValueError) as error:
         hint = (
-            " (A dict of arrays is taken as named sets; wrap it, `validation_data=(mapping,)`.)"
+            " (A dict of arrays is read as named sets: wrap it, `validation_data=(mapping,)`.)"
             if "[" in name
             else ""
         )

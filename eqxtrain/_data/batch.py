@@ -1,4 +1,4 @@
-"""A batch, and the names that steps know its parts by."""
+"""Batches, and the names by which steps ask for their parts."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from .._request import FROM_BATCH, OUR_NAMES
 from .._types import PyTree
 
 Batch = PyTree
-"""`(x,)`, `(x, y)` or `(x, y, sample_weight)`; or a mapping; or any other tree, which is `x`."""
+"""`(x,)`, `(x, y)` or `(x, y, sample_weight)`; a mapping; or any other tree, which is `x`."""
 
 
 class Masked(NamedTuple):
-    """A batch that may have been filled up to its size.
+    """A batch that may be padded.
 
     **Arguments:**
 
@@ -30,8 +30,8 @@ def make_batch(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Bat
     if y is None and isinstance(x, Mapping):
         if sample_weight is not None and "sample_weight" in x:
             raise ValueError(
-                "`sample_weight` is given twice, as an argument and as a key of the mapping: "
-                "drop one."
+                "`sample_weight` was given twice, as an argument and as a key of the mapping: drop "
+                "one of them."
             )
         return x if sample_weight is None else {**x, "sample_weight": sample_weight}
     if y is None and sample_weight is None:
@@ -42,9 +42,9 @@ def make_batch(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Bat
 def step_arguments(batch: Batch) -> dict[str, Any]:
     """The parts of a batch by the names that a step may ask for.
 
-    `y_true` is left out where there are no labels. The keys of a mapping stand among them, but for
-    those that would shadow a name of ours; where it has no key `x`, that is the mapping itself,
-    without its labels and weights.
+    Without labels there is no `y_true`. The keys of a mapping are among the names, except for those
+    that would shadow one of ours. If it has no key `x`, then `x` is the mapping itself, without its
+    labels and weights.
     """
     if isinstance(batch, Masked):
         return step_arguments(batch.batch) | {"mask": batch.mask}
@@ -77,18 +77,21 @@ def strip_mask(batch: Batch) -> Batch:
 
 
 def pad_batch(batch: Batch, rows: int) -> Masked:
-    """A batch of the host, filled up to so many rows with copies of its last.
+    """A batch on the host, padded to `rows` rows with copies of its last.
 
-    What stands there counts nowhere, but it is computed with: a row that is real gives nothing
-    that is not finite, as zeros might.
+    Padding counts for nothing, but steps compute with it all the same. Zeros might give nan or inf
+    there; a copy of a real row does not.
     """
     count = num_rows(batch)
-    fill = lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], rows - count, axis=0)])
-    return Masked(jax.tree.map(fill, batch), np.arange(rows) < count)
+
+    def pad(leaf: Any) -> np.ndarray:
+        return np.concatenate([leaf, np.repeat(leaf[-1:], rows - count, axis=0)])
+
+    return Masked(jax.tree.map(pad, batch), np.arange(rows) < count)
 
 
 def drop_padding(batch: Batch) -> Batch:
-    """A batch of the host without the rows that fill it up."""
+    """A batch on the host without its padding."""
     if not isinstance(batch, Masked):
         return batch
     return jax.tree.map(lambda leaf: leaf[batch.mask], batch.batch)

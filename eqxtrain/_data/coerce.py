@@ -1,4 +1,4 @@
-"""What people give as an array, told apart, refused with a sentence, or made one of NumPy's."""
+"""The user's arrays, of any library, as NumPy arrays; anything else is refused."""
 
 import sys
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from .._tree import is_typed_key
 from .._types import PyTree
 
 Column = Any
-"""A NumPy array, or the rows of a SciPy matrix in its compressed form."""
+"""A NumPy array, or a sparse SciPy matrix in compressed rows."""
 
 _BATCH_THEM = (
-    " If these are single examples, batch them: `.batch(32)` of Grain, a `DataLoader(..., "
+    " If these are single examples, batch them: `.batch(32)` in Grain, or `DataLoader(..., "
     "batch_size=32)`; or stack them all, `np.stack(...)`."
 )
 
@@ -26,11 +26,12 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
 
     **Arguments:**
 
-    - `name`: what the tree is called where a leaf is refused.
-    - `of`: what it is a part of, `"data"` or `"a batch"`.
+    - `name`: what errors call the tree.
+    - `of`: what it is part of, `"data"` or `"a batch"`.
     """
     leaves, structure = jax.tree.flatten(tree, is_leaf=_is_stream)
-    quick = [_quickly(leaf) for leaf in leaves]
+    # Most batches hold plain arrays, and this runs for each batch: paths are made only if needed.
+    quick = [_as_plain_column(leaf) for leaf in leaves]
     if all(column is not None for column in quick):
         return jax.tree.unflatten(structure, quick)
     return jax.tree_util.tree_map_with_path(
@@ -41,25 +42,30 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
 
 
 def as_batch(batch: Any) -> PyTree:
-    """Check a batch as people give it, and make arrays of its leaves."""
+    """Check a batch as the user gives it, and make arrays of its leaves."""
     if batch is None:
-        raise TypeError("The data gave None where a batch was due.")
+        raise TypeError(
+            "The data yielded None instead of a batch: yield `(x,)`, `(x, y)`, or a mapping."
+        )
     columns = as_columns(batch, "batch", of="a batch")
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(columns)}
     if len(lengths) != 1 or 0 in lengths:
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(columns))
         raise ValueError(
             "All parts of a batch must have the same number of examples along their first axis, "
-            f"at least one; a batch came with the shapes {shapes or 'of no array at all'}."
+            f"at least one, but one has {f'the shapes {shapes}' if shapes else 'no arrays'}."
             + _BATCH_THEM
         )
-    # it waits for its turn, and whoever made it may fill the same memory again
-    copied = lambda leaf: leaf.toarray() if is_sparse(leaf) else np.array(leaf, copy=True)
-    return jax.tree.map(copied, columns)
+    # The batch waits for its turn, and its loader may meanwhile reuse the memory for the next one.
+    return jax.tree.map(_copied, columns)
+
+
+def _copied(column: Column) -> np.ndarray:
+    return column.toarray() if is_sparse(column) else np.array(column, copy=True)
 
 
 def take(column: Column, rows: Any) -> np.ndarray:
-    """Some rows, given as indices or as a slice: a view where that is one."""
+    """Some rows, by indices or by a slice; a slice of a NumPy array is a view."""
     return column[rows].toarray() if is_sparse(column) else column[rows]
 
 
@@ -69,19 +75,19 @@ def take_into(column: Column, rows: Any, out: np.ndarray) -> None:
         column[rows].toarray(out=out)
     elif isinstance(rows, slice):
         out[...] = column[rows]
-    else:  # with a mode, for "raise" would make NumPy write to a second buffer first
+    else:  # with the default mode, "raise", NumPy would write to a buffer of its own first
         np.take(column, rows, axis=0, out=out, mode="clip")
 
 
 def is_sparse(leaf: Any) -> bool:
-    """Whether it is a sparse matrix or array of SciPy's."""
+    """Whether it is a sparse SciPy matrix or array."""
     return hasattr(leaf, "tocsr") and hasattr(leaf, "toarray")
 
 
-def _quickly(leaf: Any) -> np.ndarray | None:
-    """A column, without a path to name it by, of the leaves that most batches have."""
+def _as_plain_column(leaf: Any) -> np.ndarray | None:
+    """A plain NumPy array or torch tensor as a column; None for any other leaf."""
     if hasattr(leaf, "detach"):
-        leaf = np.asarray(_of_torch(leaf))
+        leaf = np.asarray(_from_torch(leaf))
     if type(leaf) is not np.ndarray or leaf.dtype.kind not in "biufc" or leaf.ndim == 0:
         return None
     native = leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("=")
@@ -89,7 +95,7 @@ def _quickly(leaf: Any) -> np.ndarray | None:
 
 
 def _is_stream(node: Any) -> bool:
-    """Whether it can be iterated, but is no container of arrays and no array."""
+    """Whether it can be iterated, but is neither an array nor a container of arrays."""
     is_container = isinstance(node, tuple | list | Mapping)
     return hasattr(node, "__iter__") and not is_container and not hasattr(node, "__array__")
 
@@ -97,27 +103,27 @@ def _is_stream(node: Any) -> bool:
 def _as_column(leaf: Any, path: str, of: str) -> Column:
     if is_typed_key(leaf):
         raise TypeError(
-            f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
-            "keys, give `jax.random.key_data(keys)` and wrap it in the step."
+            f"`{path}` holds random keys, but data must be numbers. A step can ask for a `key`; to "
+            "feed keys of your own, pass `jax.random.key_data(keys)` and wrap it in the step."
         )
     if is_deleted(leaf):
         raise ValueError(
-            f"`{path}` was deleted, or given away to a computation that its buffer was donated to: "
-            "make it again, or keep a copy, `np.asarray(...)`, before it is donated."
+            f"`{path}` was deleted, or its buffer was donated to a computation: make it again, or "
+            "keep a copy, `np.asarray(...)`, before donating it."
         )
-    if isinstance(leaf, Mapping):  # one that JAX does not know, such as a tokenizer's
+    if isinstance(leaf, Mapping):  # one that is not a pytree, such as a tokenizer's
         return as_columns(dict(leaf), path, of=of)
     if is_sparse(leaf):
         return _canonical(leaf.tocsr(), path)
-    leaf = _of_torch(leaf) if hasattr(leaf, "detach") else leaf
+    leaf = _from_torch(leaf) if hasattr(leaf, "detach") else leaf
     leaf = np.asarray(leaf[:]) if is_lazy_column(leaf) else leaf
-    leaf = _of_frame(leaf, path) if hasattr(leaf, "to_numpy") else leaf
+    leaf = _from_frame(leaf, path) if hasattr(leaf, "to_numpy") else leaf
     if not hasattr(leaf, "__array__"):
-        raise TypeError(_no_array(leaf, path, of))
+        raise TypeError(_not_an_array_message(leaf, path, of))
     array = np.asanyarray(leaf) if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
     if array.ndim == 0:
         raise ValueError(
-            f"`{path}` is a scalar: data have the examples along their first axis."
+            f"`{path}` is a scalar, but data must have the examples along their first axis."
             + _BATCH_THEM * (of == "a batch")
         )
     return _canonical(array, path)
@@ -127,64 +133,66 @@ def _canonical(column: Column, path: str) -> Column:
     if isinstance(column, np.ma.MaskedArray):
         raise TypeError(
             f"`{path}` is a masked array, whose mask would be lost: fill it, `.filled(...)`, and "
-            "give what is missing the `sample_weight` 0."
+            "give the missing values a `sample_weight` of 0."
         )
     if column.dtype.kind in "USOMm" or column.dtype.names is not None:
         raise TypeError(
-            f"`{path}` has the dtype {column.dtype}, which no device computes with: turn it into "
-            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`; rows of several "
-            "lengths are padded to one)."
+            f"`{path}` has dtype {column.dtype}, which no device computes with: turn it into "
+            "numbers first (for labels, `np.unique(y, return_inverse=True)[1]`; pad rows of "
+            "different lengths to one)."
         )
     native = column.dtype.newbyteorder("=")
     return column.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
 
 
-def _no_array(leaf: Any, path: str, of: str) -> str:
-    kind = type(leaf).__name__
+def _not_an_array_message(leaf: Any, path: str, of: str) -> str:
+    cls = type(leaf).__name__
     if isinstance(leaf, str | bytes | bool | int | float | complex):
         return (
-            f"`{path}` is {leaf!r}, a Python `{kind}`, not an array: data are arrays with the "
-            "examples along their first axis; wrap lists in `np.asarray(...)`."
+            f"`{path}` is {leaf!r}, a Python `{cls}`, not an array: data must be arrays with the "
+            "examples along their first axis, so wrap lists in `np.asarray(...)`."
             + _BATCH_THEM
             * (of == "a batch")
         )
     if isinstance(leaf, type):
-        return f"`{path}` is the class `{leaf.__name__}`: give an instance of it."
+        return f"`{path}` is the class `{leaf.__name__}`: pass an instance."
     return (
-        f"`{path}` is a `{kind}`, which is not an array: data are arrays, or tuples, lists and "
-        "dicts of them; or one iterable of batches, without `y` and `sample_weight`."
+        f"`{path}` is a `{cls}`, which is not an array: pass arrays, or tuples, lists and dicts of "
+        "them; or one iterable of batches, without `y` and `sample_weight`."
     )
 
 
-def _of_torch(tensor: Any) -> Any:
-    """A tensor of torch's as NumPy can take it."""
+def _from_torch(tensor: Any) -> Any:
+    """A torch tensor in a form that NumPy accepts."""
     tensor = tensor.detach().cpu()
-    if tensor.dtype is sys.modules["torch"].bfloat16:  # which NumPy has no name for
+    if tensor.dtype is sys.modules["torch"].bfloat16:  # NumPy has no such dtype
         return tensor.view(sys.modules["torch"].int16).numpy().view(jnp.bfloat16)
     return tensor
 
 
 def is_lazy_column(leaf: Any) -> bool:
-    """Whether it is a column of a HuggingFace `Dataset`, which gives its values when sliced."""
+    """Whether it is a column of a HuggingFace `Dataset`, whose values are read by slicing."""
     module = type(leaf).__module__
     return module.split(".")[0] == "datasets" and type(leaf).__name__ == "Column"
 
 
-def _of_frame(table: Any, path: str) -> Any:
-    """A pandas `DataFrame` or `Series` whose numbers NumPy would take for objects, as numbers."""
+def _from_frame(table: Any, path: str) -> Any:
+    """A pandas `DataFrame` or `Series` as numbers, where NumPy would make objects of them."""
     array = np.asarray(table)
     if array.dtype != object or not hasattr(table, "iloc"):
         return array
     if array.ndim == 1:
-        return _of_series(table, path)
+        return _from_series(table, path)
     columns = [table.iloc[:, i] for i in range(array.shape[1])]
-    return np.stack([_of_series(column, f"{path}[{column.name!r}]") for column in columns], axis=1)
+    return np.stack(
+        [_from_series(column, f"{path}[{column.name!r}]") for column in columns], axis=1
+    )
 
 
-def _of_series(series: Any, path: str) -> np.ndarray:
+def _from_series(series: Any, path: str) -> np.ndarray:
     if series.dtype.kind not in "biuf":
         raise TypeError(
-            f"`{path}` has the dtype {series.dtype}, which no device computes with: turn it into "
+            f"`{path}` has dtype {series.dtype}, which no device computes with: turn it into "
             "numbers first (`pd.get_dummies`, `.cat.codes`), or leave it out."
         )
     array = np.asarray(series)

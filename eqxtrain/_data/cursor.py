@@ -1,4 +1,4 @@
-"""Iterators of others, and how they report and restore their position."""
+"""The user's iterators, and how they report and restore their position."""
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -6,21 +6,22 @@ from typing import Any, NamedTuple
 
 from .._warn import warn
 
-_PAIRS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
-"""How iterators spell it: Grain's way, and that of torchdata and HuggingFace's datasets."""
+_STATE_METHODS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
+"""Grain's names for getting and setting a position; those of torchdata and HuggingFace."""
 
-_EVERY = {"get_state": 1, "state_dict": 16}
-"""After how many batches each is asked: the second gathers what its workers are at, which costs."""
+_SNAPSHOT_EVERY = {"get_state": 1, "state_dict": 16}
+"""How often to snapshot the position, in batches. torchdata's `state_dict` synchronises its
+workers, so it is called less often."""
 
 
 class StreamPosition(NamedTuple):
-    """A position in what an iterable gives.
+    """A position in the batches of an iterable.
 
     **Arguments:**
 
-    - `batches`: how many lie before it.
-    - `state`: what the iterator itself told of its own position; None if it can't.
-    - `state_at`: behind how many batches it told that.
+    - `batches`: how many batches come before it.
+    - `state`: the last snapshot that the iterator made of its position; None if it makes none.
+    - `state_at`: how many batches come before that snapshot.
     """
 
     batches: int = 0
@@ -29,64 +30,66 @@ class StreamPosition(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """An iterator that stands somewhere.
+    """An iterator at some position.
 
     **Arguments:**
 
     - `items`: the iterator.
-    - `state`: gives what the iterator tells of its position; None if it tells nothing.
-    - `every`: after how many batches it is asked. What is fewer behind that is made again.
+    - `state`: makes a snapshot of its position; None if it can't.
+    - `snapshot_every`: how many batches lie between two snapshots. To go to a position between
+        them, the batches since the last one are produced again.
     """
 
     items: Iterator[Any]
     state: Callable[[], Any] | None = None
-    every: int = 1
+    snapshot_every: int = 1
 
 
-def open_at(iterable: Any, mark: StreamPosition) -> Cursor:
-    """An iterator over `iterable` that stands at `mark`.
+def open_at(iterable: Any, position: StreamPosition) -> Cursor:
+    """An iterator over `iterable` from `position` on.
 
-    One that can restore its position is asked to; what is indexed begins there; all else is
-    produced again up to it, and thrown away.
+    An indexed container starts there, and an iterator that can restore its position does. With any
+    other, the batches before it are produced again and thrown away.
     """
     if is_indexed(iterable):
-        return Cursor(_indexed(iterable, mark.batches))
+        return Cursor(_indexed(iterable, position.batches))
     pair = state_methods(iterable)
     if pair is not None and not isinstance(iterable, Iterator):
-        if mark.state is not None and _is_of_huggingface(iterable):
-            iterable = shallow_copy(iterable)  # it would begin there in all later passes, too
-        return _cursor(iterable, pair, mark, lambda: iter(iterable))
+        if position.state is not None and _is_of_huggingface(iterable):
+            # It keeps the state that it is given, and would start there in all later passes too.
+            iterable = shallow_copy(iterable)
+        return _cursor(iterable, pair, position, lambda: iter(iterable))
     items = iter(iterable)
     if (pair := state_methods(items)) is not None:
-        return _cursor(items, pair, mark, lambda: items)
-    _replay(items, mark.batches)
+        return _cursor(items, pair, position, lambda: items)
+    _replay(items, position.batches)
     return Cursor(items)
 
 
 def _cursor(
-    owner: Any, pair: tuple[str, str], mark: StreamPosition, begun: Callable[[], Iterator[Any]]
+    owner: Any, pair: tuple[str, str], position: StreamPosition, begin: Callable[[], Iterator[Any]]
 ) -> Cursor:
-    """Of what keeps its own position: `owner` tells and takes it, by the methods of that name."""
-    get, put = pair
-    if mark.state is None:
-        items = begun()
-        _replay(items, mark.batches)
+    """A cursor whose `owner` gets and sets its position by the two methods named."""
+    get_state, set_state = pair
+    if position.state is None:
+        items = begin()
+        _replay(items, position.batches)
     else:
-        getattr(owner, put)(mark.state)
-        items = begun()
-        _skip(items, mark.batches - mark.state_at, mark.batches)
-    return Cursor(items, getattr(owner, get), _EVERY[get])
+        getattr(owner, set_state)(position.state)
+        items = begin()
+        _skip(items, position.batches - position.state_at, position.batches)
+    return Cursor(items, getattr(owner, get_state), _SNAPSHOT_EVERY[get_state])
 
 
 def is_indexed(x: Any) -> bool:
-    """Whether batches are had by index: a list, or what has no more than an index and a length."""
+    """Whether batches are read by index: a list, or a class with only an index and a length."""
     only = hasattr(x, "__getitem__") and hasattr(x, "__len__") and not hasattr(x, "__iter__")
     return isinstance(x, Sequence) or only
 
 
 def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
     if start > len(batches):
-        raise ValueError(_beyond(len(batches), start))
+        raise ValueError(_past_end_message(len(batches), start))
     for i in range(start, len(batches)):
         yield batches[i]
 
@@ -96,32 +99,32 @@ def _is_of_huggingface(x: Any) -> bool:
 
 
 def shallow_copy(x: Any) -> Any:
-    """A shallow copy, past what a class makes of being copied."""
+    """A shallow copy that ignores a class's own `__copy__`."""
     twin = object.__new__(type(x))
     vars(twin).update(vars(x))
     return twin
 
 
 def state_methods(x: Any) -> tuple[str, str] | None:
-    """The names of the methods by which `x` tells its position, and takes one."""
-    for pair in _PAIRS:
+    """The names of the methods that get and set the position of `x`; None without them."""
+    for pair in _STATE_METHODS:
         if all(callable(getattr(x, name, None)) for name in pair):
             return pair
     return None
 
 
 def is_persistent(x: Any) -> bool:
-    """Whether it is a loader of torch's that has one iterator for all passes."""
+    """Whether it is a torch loader that uses one iterator for all passes."""
     return bool(getattr(x, "persistent_workers", False))
 
 
 def _replay(items: Iterator[Any], count: int) -> None:
     if count > 0:
         warn(
-            f"The data can't go to a position, so the {count} batches before it are taken once "
-            "more and thrown away, which lasts as long as making them. What has `get_state` and "
-            "`set_state` (Grain), or `state_dict` and `load_state_dict` (torchdata's "
-            "`StatefulDataLoader`), goes there at once."
+            f"The data can't seek, so the {count} batches before the position are produced again "
+            "and thrown away, which takes as long as the first time. Iterators with `get_state` "
+            "and `set_state` (Grain's), or `state_dict` and `load_state_dict` (torchdata's "
+            "`StatefulDataLoader`), resume at once."
         )
     _skip(items, count, count)
 
@@ -129,11 +132,11 @@ def _replay(items: Iterator[Any], count: int) -> None:
 def _skip(items: Iterator[Any], count: int, position: int) -> None:
     given = sum(1 for _ in itertools.islice(items, count))
     if given < count:
-        raise ValueError(_beyond(position - count + given, position))
+        raise ValueError(_past_end_message(position - count + given, position))
 
 
-def _beyond(given: int, count: int) -> str:
+def _past_end_message(given: int, count: int) -> str:
     return (
-        f"The data have {given} batches, and `position` is behind {count}: go on with the data "
-        "that it came from."
+        f"The data have {given} batches, but `position` is after batch {count}: resume with the "
+        "data that it came from."
     )

@@ -1,7 +1,8 @@
-"""The batches of a pass that come one by one: made in a thread, stacked as many as are there."""
+"""The batches of one pass, made in a thread and stacked, as many as are ready."""
 
 import collections
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -14,60 +15,57 @@ from .cursor import StreamPosition
 from .prefetch import PrefetchIterator
 from .stack import Stack, stack_batches
 
-_AHEAD = 16
-"""How many batches may be ready, and how many of them a stack takes."""
+_MAX_AHEAD = 16
+"""How many batches may be ready at once, and how many a stack holds at most."""
 
-
-_LINGER = 1e-3
-"""Seconds for which a stack waits for more than its first batch: a call for each batch of a fast
-source would cost more than making it. The device has work meanwhile, and no throughput is lost."""
+_MAX_STACK_WAIT = 1e-3
+"""Seconds that a stack waits for more batches after its first. With a fast source, one call per
+batch would cost more than making the batch; meanwhile the device still works on the last call."""
 
 
 class Item(NamedTuple):
-    """A batch, and where the source stands behind it.
-
-    **Arguments:**
-
-    - `behind`: where the source stands then.
-    """
+    """A batch, and where its source stands once it was read."""
 
     batch: Batch
-    behind: StreamPosition
+    position_after: StreamPosition
 
 
 class Feed:
-    """The batches of one pass, a bounded number ahead.
+    """The batches of one pass, read a bounded number ahead.
 
     **Arguments:**
 
-    - `items`: makes the iterator of them; called in the thread.
-    - `keep_waiting`: whether to go on waiting for the next one.
-    - `max_batches`: how many will be asked for at most.
+    - `make_items`: makes the iterator over them; called in the thread.
+    - `keep_waiting`: whether to go on waiting for the next batch.
+    - `max_batches`: reads no more than this many, even if there are more.
     """
 
     def __init__(
         self,
-        items: Callable[[], Generator[Item, None, None]],
+        make_items: Callable[[], Generator[Item, None, None]],
         keep_waiting: Callable[[], bool],
         max_batches: int | None,
     ) -> None:
-        wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+        # `with jax.enable_x64(...)` holds for one thread only, so we carry it over to ours.
+        x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
         def make() -> Iterator[Item]:
-            # the thread has no part in a `with jax.enable_x64(...)` of the one that trains
-            with jax.enable_x64(wide), contextlib.closing(items()) as made:
-                yield from itertools.islice(made, max_batches)
+            with jax.enable_x64(x64), contextlib.closing(make_items()) as items:
+                # A user's own iterator must not lose batches that nobody will ask for.
+                yield from itertools.islice(items, max_batches)
 
         self._ready = PrefetchIterator(
             make, ahead=1, keep_waiting=keep_waiting, name="eqxtrain-data"
         )
         self._keep_waiting = keep_waiting
-        self.ended = False  # whether `stacks` came to the end, wherever the thread already is
+        # The thread may have finished long before: this is about what `stacks` has given.
+        self.ended = False
         self._peeked: collections.deque[Item] = collections.deque()
+        # Given, but not yet consumed: after an interruption these go back to the source.
         self._given: collections.deque[Item] = collections.deque()
 
     def peek(self) -> Item | None:
-        """The next batch, which `stacks` will give all the same; None if there is none."""
+        """The next batch, which `stacks` will still give; None if there is none."""
         if not self._peeked:
             item = self._ready.take(wait=True)
             if item is None:
@@ -76,27 +74,32 @@ class Feed:
         return self._peeked[0]
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None
+        self, capacity: Callable[[Batch], int], max_batches: int | None
     ) -> Generator[Stack, None, None]:
-        """The next batches, as many in a stack as are there when one is wanted.
+        """The next batches, stacked, as many as are ready when the stack is asked for.
 
-        A source that is slower than the device is waited for hardly longer than for one batch; the
-        number of steps in a call changes no bit.
+        So a slow source never holds the device up for a full stack. How many steps share a call
+        depends on timing then, but changes no bit of the result.
         """
         given = 0
-        while most is None or given < most:
+        while max_batches is None or given < max_batches:
             first = self._peeked.popleft() if self._peeked else self._ready.take(wait=True)
             if first is None:
+                # Either the pass is over, or we were told to stop waiting.
                 self.ended = self._keep_waiting()
                 return
             room = capacity(first.batch)
-            here = min(room, _AHEAD) if most is None else min(room, _AHEAD, most - given)
-            self._ready.ahead = max(min(room, _AHEAD), 2)
-            items, like = [first], _signature(first.batch)
-            if here > 1:
-                self._ready.linger(here - 1, _LINGER)
-            fits = lambda other, like=like: _signature(other.batch) == like
-            while len(items) < here:
+            wanted = min(room, _MAX_AHEAD)
+            if max_batches is not None:
+                wanted = min(wanted, max_batches - given)
+            # Two at least, so that one batch is made while the other is computed with.
+            self._ready.ahead = max(min(room, _MAX_AHEAD), 2)
+            items = [first]
+            if wanted > 1:
+                self._ready.wait_for_items(wanted - 1, _MAX_STACK_WAIT)
+            # A batch of another shape, such as the short last one, begins a stack of its own.
+            fits = functools.partial(_has_shapes, _shapes_and_dtypes(first.batch))
+            while len(items) < wanted:
                 another = self._ready.take(wait=False, fits=fits)
                 if another is None:
                     break
@@ -106,19 +109,19 @@ class Feed:
             yield stack_batches([item.batch for item in items], room)
 
     def consume(self, steps: int) -> Item:
-        """Count so many batches as consumed; gives the last of them."""
+        """Count `steps` batches as consumed; returns the last of them."""
         for _ in range(steps - 1):
             self._given.popleft()
         return self._given.popleft()
 
     @property
     def error(self) -> BaseException | None:
-        """What was raised where the batches are made, and not yet here."""
+        """The exception raised in the thread, if it was not raised here yet."""
         return self._ready.error
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread still runs."""
+        """Whether the thread is still running."""
         return self._ready.is_alive
 
     def join(self) -> None:
@@ -126,13 +129,17 @@ class Feed:
         self._ready.join()
 
     def close(self) -> list[Item]:
-        """End the thread; gives what was made and not consumed, in order."""
+        """End the thread; returns the batches that were made but not consumed, in order."""
         left = [*self._given, *self._peeked, *self._ready.close()]
         self._given.clear()
         self._peeked.clear()
         return left
 
 
-def _signature(batch: Batch) -> Any:
+def _has_shapes(expected: Any, item: Item) -> bool:
+    return _shapes_and_dtypes(item.batch) == expected
+
+
+def _shapes_and_dtypes(batch: Batch) -> Any:
     leaves, structure = jax.tree.flatten(batch)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]

@@ -20,59 +20,59 @@ from .source import Batching, Position, Reader, Source, check_position
 from .stack import Stack
 
 _REMEDY = (
-    "give a list of batches, an object with `__iter__`, or a generator function, which is called "
-    "for each pass"
+    "pass a list of batches, an object with `__iter__`, or a generator function, which is called "
+    "at the start of each pass"
 )
 
 _EMPTY = (
-    "There is no data: the iterable gave no batch in this pass. (An iterator gives its batches "
-    f"once: {_REMEDY}.)"
+    "There is no data: the iterable yielded no batch in this pass. (An iterator yields its "
+    f"batches only once: {_REMEDY}.)"
 )
 
 
 _RETURNS_ITSELF = (Iterator.__iter__.__code__.co_code, (lambda self: self).__code__.co_code)
-"""What an `__iter__` is compiled to that returns its object as it is."""
+"""The bytecode of an `__iter__` that returns `self`."""
 
 
 class IterableSource(Source):
-    """Batches that come one by one, each a tuple `(x,)`, `(x, y)`, ..., a mapping, or an input.
+    """An iterable of batches, each a tuple `(x,)`, `(x, y)`, ..., a mapping, or an input.
 
     **Arguments:**
 
-    - `batches`: an iterable, what is indexed, or a function that makes one for each pass.
+    - `batches`: an iterable, an indexed container, or a function that makes one for each pass.
     """
 
     def __init__(self, batches: Any) -> None:
         self._batches = batches
-        self._called = not hasattr(batches, "__iter__") and not is_indexed(batches)
-        self.once = not self._called and _is_once(batches)
+        self._is_factory = not hasattr(batches, "__iter__") and not is_indexed(batches)
+        self.is_one_shot = not self._is_factory and _is_once(batches)
         self.passes = 0
 
     def steps(self, batching: Batching) -> int | float | None:
-        """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
-        return None if self._called else _length(self._batches)
+        """How many batches a pass has: `math.inf` if it never ends, None if that is unknown."""
+        return None if self._is_factory else _length(self._batches)
 
     def check_passes(self, passes: int, name: str) -> None:
         """Refuse more passes than the iterable can give."""
-        if self.once and passes > 1:
+        if self.is_one_shot and passes > 1:
             raise ValueError(
-                f"`{name}` is an iterator, which gives its batches once, but {passes} passes over "
-                f"them are asked for: {_REMEDY}."
+                f"`{name}` is an iterator, which yields its batches only once, but {passes} passes "
+                f"are needed: {_REMEDY}."
             )
 
     def check_apart(self, other: Source, name: str) -> None:
-        """Refuse an `other` source that would move the position of this one.
+        """Refuse an `other` source that shares the position of this one.
 
         **Arguments:**
 
-        - `name`: what the user knows the other one as.
+        - `name`: what the user calls the other one.
         """
         same = isinstance(other, IterableSource) and other._batches is self._batches
-        has_one = self.once or state_methods(self._batches) or is_persistent(self._batches)
+        has_one = self.is_one_shot or state_methods(self._batches) or is_persistent(self._batches)
         if same and has_one:
             raise ValueError(
-                f"`x` and `{name}` are one `{type(self._batches).__name__}`, which keeps a single "
-                "position, and both are read at the same time: make another one for validation."
+                f"`x` and `{name}` are the same `{type(self._batches).__name__}`, which keeps a "
+                "single position, but both are read at once: make a second one for validation."
             )
 
     def read(
@@ -85,81 +85,87 @@ class IterableSource(Source):
         """A reader of these batches."""
         return IterableReader(self, batching, keep_waiting, max_batches)
 
-    def items(self, mark: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
-        """The batches of a pass, checked and copied, from `mark` on.
+    def items(self, position: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
+        """The batches of a pass, checked and copied, from `position` on.
 
         **Arguments:**
 
-        - `sought`: whether the data are to be put there; else the user's own iterator is there.
+        - `sought`: whether the user asked for this position. Otherwise, an iterator of theirs
+            already stands there.
         """
-        if self.once and self.passes:
+        if self.is_one_shot and self.passes:
             raise ValueError(
-                "The data are an iterator, which gives its batches once, and a second pass over "
-                f"them was asked for: {_REMEDY}."
+                "The data are an iterator, which yields its batches only once, but a second pass "
+                f"is needed: {_REMEDY}."
             )
         self.passes += 1
-        begin, behind = mark, mark
-        if self.once and sought and mark.state is not None:
-            state_of(self._batches).forget()
-        elif self.once:
-            begin = StreamPosition(self._ahead(mark))
+        # `start` is relative to the iterable that we open, `reached` counts from its beginning.
+        start, reached = position, position
+        if self.is_one_shot and sought and position.state is not None:
+            # The iterator is about to restore a state, so what we read ahead no longer follows.
+            state_of(self._batches).discard_unread()
+        elif self.is_one_shot:
+            # The iterator goes on where the last run left it. What that run read ahead but did not
+            # use comes first, less what a position further on skips.
+            start = StreamPosition(self._distance_to(position))
             for item in state_of(self._batches).take_unread():
-                if begin.batches > 0:
-                    begin = StreamPosition(begin.batches - 1)
+                if start.batches > 0:
+                    start = StreamPosition(start.batches - 1)
                 else:
-                    behind = item.behind
+                    reached = item.position_after
                     yield item
-        yield from self._from(open_at(self._made(), begin), behind)
+        yield from self._read_from(open_at(self._open_iterable(), start), reached)
 
-    def _from(self, cursor: Cursor, behind: StreamPosition) -> Generator[Item, None, None]:
-        """What a cursor gives that stands behind so many batches."""
-        count, state, state_at = behind
+    def _read_from(self, cursor: Cursor, position: StreamPosition) -> Generator[Item, None, None]:
+        """The batches of a cursor that stands at `position`."""
+        count, state, state_at = position
         try:
             for batch in cursor.items:
                 count += 1
-                if cursor.state is not None and (count - 1) % cursor.every == 0:
+                # Asked for here, in the thread, since the iterator is ahead of what is consumed.
+                if cursor.state is not None and (count - 1) % cursor.snapshot_every == 0:
                     state, state_at = copy.deepcopy(cursor.state()), count
                 yield Item(as_batch(batch), StreamPosition(count, state, state_at))
         finally:
-            made = cursor.items is not self._batches  # what is the user's own goes on
-            if made and hasattr(cursor.items, "close"):
+            is_ours = cursor.items is not self._batches  # the user may go on with their own
+            if is_ours and hasattr(cursor.items, "close"):
                 cursor.items.close()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _made(self) -> Any:
-        batches = self._batches() if self._called else self._batches
-        if self._called and not (hasattr(batches, "__iter__") or is_indexed(batches)):
+    def _open_iterable(self) -> Any:
+        batches = self._batches() if self._is_factory else self._batches
+        if self._is_factory and not (hasattr(batches, "__iter__") or is_indexed(batches)):
             raise TypeError(
-                f"The function that was given as data returned a `{type(batches).__name__}`; it is "
-                "called for each pass, and returns an iterable of batches."
+                f"The function that was passed as data returned a `{type(batches).__name__}`: it "
+                "is called at the start of each pass, and must return an iterable of batches."
             )
         return batches
 
-    def _ahead(self, mark: StreamPosition) -> int:
-        """How many batches lie between where the user's own iterator is and `mark`."""
-        taken = state_of(self._batches).mark.batches
-        if mark.batches < taken:
+    def _distance_to(self, position: StreamPosition) -> int:
+        """How many batches lie between the user's own iterator and `position`."""
+        taken = state_of(self._batches).position.batches
+        if position.batches < taken:
             raise ValueError(
-                f"`position` is behind {mark.batches} batches, but {taken} were taken from this "
-                "iterator, which can't go back: make it anew."
+                f"`position` is after batch {position.batches}, but {taken} batches were already "
+                "taken from this iterator, which can't go back: make a new one."
             )
-        return mark.batches - taken
+        return position.batches - taken
 
     @property
-    def begun(self) -> tuple[StreamPosition, int]:
-        """Where the first pass begins, and how many rows its first batch had."""
-        where = state_of(self._batches) if self.once else IteratorState()
-        return where.mark, where.rows
+    def start(self) -> tuple[StreamPosition, int]:
+        """Where the first pass starts, and how many rows its first batch had."""
+        where = state_of(self._batches) if self.is_one_shot else IteratorState()
+        return where.position, where.rows
 
-    def leave(self, mark: StreamPosition, rows: int, feed: Feed) -> None:
-        """End a reader's reading ahead, for whoever reads the user's own iterator next."""
-        if self.once:
-            state_of(self._batches).leave(mark, rows, feed)
+    def hand_back(self, position: StreamPosition, rows: int, feed: Feed) -> None:
+        """Take back what a reader read ahead, for the next reader of the user's own iterator."""
+        if self.is_one_shot:
+            state_of(self._batches).record(position, rows, feed)
         else:
             feed.close()
 
 
 class IterableReader(Reader):
-    """Reads an iterable: its batches are made in a thread, a bounded number ahead."""
+    """Reads an iterable in a thread, a bounded number of batches ahead."""
 
     def __init__(
         self,
@@ -171,65 +177,72 @@ class IterableReader(Reader):
         self._source = source
         self._batching = batching
         self._keep_waiting = keep_waiting
-        self._max_batches = (
-            None if max_batches is None else max(max_batches, 1)
-        )  # `peek` may ask for one
+        # One at least, since `peek` may ask for it.
+        self._max_batches = None if max_batches is None else max(max_batches, 1)
         self._feed: Feed | None = None
-        self._at, self._rows = source.begun
+        self._at, self._rows = source.start
         self._sought = False
-        self._goes_on = False  # whether there is something of this pass behind us
+        self._is_mid_pass = False  # whether some batches of this pass were consumed
 
     def peek(self) -> Batch | None:
-        """The first batch of the pass under way; None if it is not wanted any more."""
-        item = self._opened().peek()
-        if item is None and self._keep_waiting() and self._goes_on:
+        """The next batch of the current pass; None once `keep_waiting` is false."""
+        item = self._open_feed().peek()
+        if item is None and self._keep_waiting() and self._is_mid_pass:
+            # The last epoch ended exactly where the pass did, but nobody could know that then.
             self._begin()
-            item = self._opened().peek()
+            item = self._open_feed().peek()
         if item is None and self._keep_waiting():
             raise ValueError(_EMPTY)
         return None if item is None else item.batch
 
-    def upcoming(self, most: int | None = None) -> list[Batch]:
-        """The first batch: what comes behind it is not known."""
+    def upcoming(self, max_batches: int | None = None) -> list[Batch]:
+        """The next batch: those after it are unknown."""
         first = self.peek()
         return [] if first is None else [first]
 
     @property
     def remaining(self) -> int | None:
-        """How many batches the pass under way still has, if that is known."""
+        """How many batches the current pass still has, if that is known."""
         steps = self._source.steps(self._batching)
         if not isinstance(steps, int) or self._batching.remainder == "drop":
-            return None
+            return None  # how many are too short is only known once they are read
         return max(steps - self._at.batches, 0) or steps
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
-        """The next batches of the pass under way, or of a new one, to its end or `most` of them."""
-        feed, goes_on, some = self._opened(), self._goes_on, False
-        for stack in feed.stacks(capacity, most):
-            some = True
+        """The next batches of the current pass, or of a new one."""
+        feed, was_mid_pass, is_empty = self._open_feed(), self._is_mid_pass, True
+        for stack in feed.stacks(capacity, max_batches):
+            is_empty = False
             yield stack
+        # At the limit, the feed ends although the iterator may not have.
         if not feed.ended or self._is_at_limit():
             return
-        if not some and not goes_on:
+        if is_empty and not was_mid_pass:
             raise ValueError(_EMPTY)
         self._begin()
-        if not some:  # the pass had ended where the last epoch did
-            yield from self.stacks(capacity, most)
+        if is_empty:  # the last epoch ended exactly where the pass did
+            yield from self.stacks(capacity, max_batches)
 
     def _is_at_limit(self) -> bool:
         return self._max_batches is not None and self._max_batches <= 0
 
-    def _opened(self) -> Feed:
+    def _open_feed(self) -> Feed:
         if self._feed is None:
-            mark = self._at
-            self._feed = Feed(lambda: self._items(mark), self._keep_waiting, self._max_batches)
+            position = self._at
+            self._feed = Feed(lambda: self._items(position), self._keep_waiting, self._max_batches)
         return self._feed
 
-    def _items(self, mark: StreamPosition) -> Generator[Item, None, None]:
-        """The batches of a pass, those shorter than its first one dealt with."""
-        with contextlib.closing(self._source.items(mark, sought=self._sought)) as items:
+    def _items(self, position: StreamPosition) -> Generator[Item, None, None]:
+        """The batches of a pass, the remainder padded, kept or dropped.
+
+        A batch is a remainder if it has fewer rows than the first batch of its pass.
+        """
+        with contextlib.closing(self._source.items(position, sought=self._sought)) as items:
             for item in items:
                 rows = num_rows(item.batch)
                 self._rows = self._rows or rows
@@ -239,52 +252,53 @@ class IterableReader(Reader):
                     yield item
 
     def consume(self, steps: int) -> None:
-        """Count so many batches as consumed."""
+        """Count `steps` batches as consumed."""
         assert self._feed is not None
-        self._at, self._goes_on = self._feed.consume(steps).behind, True
+        self._at, self._is_mid_pass = self._feed.consume(steps).position_after, True
         if self._max_batches is not None:
             self._max_batches -= steps
 
     @property
     def position(self) -> Position:
-        """How many batches of the pass are consumed, how many rows its first one had, and what the
-        iterator told of itself, behind how many of them."""
+        """Where the current pass stands, and how many rows its first batch had."""
         return {**self._at._asdict(), "rows": self._rows}
 
     def seek(self, position: Position) -> None:
-        """Go where another reader stood."""
+        """Go to a position of another reader."""
         where = dict(check_position(position, batches=0, state=None, state_at=0, rows=0))
         self._rows, self._sought = where.pop("rows"), True
         self._at = StreamPosition(**where)
-        self._goes_on = self._at.batches > 0
+        self._is_mid_pass = self._at.batches > 0
 
     def restart(self) -> None:
-        """Begin the next pass anew."""
-        if self._goes_on:  # else a batch may have been looked at, and is not lost
+        """Make the next batch the first of a new pass."""
+        # At the start of a pass there is nothing to do, and a batch that was peeked at is kept.
+        if self._is_mid_pass:
             self._begin()
 
     def _begin(self) -> None:
         self.close()
-        self._at, self._goes_on, self._sought = StreamPosition(), False, False
+        self._at, self._is_mid_pass, self._sought = StreamPosition(), False, False
 
     def close(self) -> None:
-        """End what was begun for reading ahead."""
+        """Stop reading ahead, and hand back what was read but not consumed."""
         if self._feed is not None:
-            self._source.leave(self._at, self._rows, self._feed)
+            self._source.hand_back(self._at, self._rows, self._feed)
             self._feed = None
 
 
 def _is_once(batches: Any) -> bool:
-    """Whether it is spent after one pass: an iterator that does not begin anew by itself."""
+    """Whether it can be read only once: an iterator that `iter` does not restart."""
     if not isinstance(batches, Iterator):
         return False
     own = getattr(type(batches), "__iter__", None)
-    begins_anew = inspect.isfunction(own) and own.__code__.co_code not in _RETURNS_ITSELF
-    return not begins_anew or hasattr(batches, "get_state")  # as Grain's
+    # Some classes with `__next__` restart in `__iter__`. One that only returns `self` does not.
+    restarts = inspect.isfunction(own) and own.__code__.co_code not in _RETURNS_ITSELF
+    return not restarts or hasattr(batches, "get_state")  # as Grain's iterators
 
 
 def _length(batches: Any) -> int | float | None:
-    if hasattr(batches, "cardinality"):  # tf.data's, whose `len` raises if it is not known
+    if hasattr(batches, "cardinality"):  # tf.data, whose `len` raises if it is unknown
         known = int(np.asarray(batches.cardinality()))
         return known if known >= 0 else {-1: math.inf}.get(known)
     try:

@@ -1,4 +1,4 @@
-"""Where the user's own iterators stand, from one run to the next in a process."""
+"""Where the user's own iterators stand, remembered from one run to the next in a process."""
 
 import collections
 import dataclasses
@@ -10,31 +10,31 @@ from .batch import drop_padding
 from .cursor import StreamPosition
 from .feed import Feed, Item
 
-_MOST_HELD = 4
-"""How many iterators are held that can't be referred to weakly, such as those of lists."""
+_MAX_HELD = 4
+"""How many iterators we keep alive that have no weak references, such as those of lists."""
 
 
 @dataclasses.dataclass
 class IteratorState:
-    """What became of an iterator so far.
+    """How far we have read a user's iterator.
 
     **Arguments:**
 
-    - `mark`: behind what was consumed of it.
-    - `rows`: how many rows its first batch had; 0 if that was not seen.
-    - `unread`: what was taken from it beyond those, in order: whoever reads it next begins there.
-    - `error`: what it raised when it was asked for more.
-    - `abandoned_feed`: who still waits for a batch of it, in a thread that nobody waited for.
+    - `position`: where the consumed batches end.
+    - `rows`: how many rows its first batch had; 0 if we did not see it.
+    - `unread`: batches taken from it but not consumed, in order. The next reader starts with them.
+    - `error`: the exception that it raised when asked for more.
+    - `abandoned_feed`: a feed whose thread outlived its run and still holds the iterator.
     """
 
-    mark: StreamPosition = dataclasses.field(default_factory=StreamPosition)
+    position: StreamPosition = dataclasses.field(default_factory=StreamPosition)
     rows: int = 0
     unread: collections.deque[Item] = dataclasses.field(default_factory=collections.deque)
     error: BaseException | None = None
     abandoned_feed: Feed | None = None
 
     def take_unread(self) -> Iterator[Item]:
-        """What was taken before, and then what was raised."""
+        """The batches that were taken but not consumed, then the exception that was not raised."""
         self._wait()
         while self.unread:
             yield self.unread.popleft()
@@ -43,28 +43,31 @@ class IteratorState:
             try:
                 raise error
             finally:
-                del error  # whose traceback holds this frame
+                del error  # its traceback refers to this frame: a reference cycle
 
-    def forget(self) -> None:
-        """Drop what was taken: the iterator is put to a position of its own."""
+    def discard_unread(self) -> None:
+        """Drop the unread batches, since the iterator is about to restore a position."""
         self._wait()
         self.unread.clear()
         self.error = None
 
     def _wait(self) -> None:
+        """Wait for an abandoned thread, since two threads must not share an iterator."""
         if self.abandoned_feed is not None:
             feed, self.abandoned_feed = self.abandoned_feed, None
             feed.join()
-            self._keep(feed, at_end=True)
+            self._collect(feed, at_end=True)
 
-    def leave(self, mark: StreamPosition, rows: int, feed: Feed) -> None:
-        """Remember where a reader left it, which had these in hand."""
-        self.mark, self.rows = mark, rows
-        self._keep(feed, at_end=False)
+    def record(self, position: StreamPosition, rows: int, feed: Feed) -> None:
+        """Record where a reader stopped, and take over what its feed holds."""
+        self.position, self.rows = position, rows
+        self._collect(feed, at_end=False)
         if feed.is_alive:
             self.abandoned_feed = feed
 
-    def _keep(self, feed: Feed, *, at_end: bool) -> None:
+    def _collect(self, feed: Feed, *, at_end: bool) -> None:
+        """Add what a feed holds to the unread batches: before them, or after them (`at_end`)."""
+        # Unpadded, since the next run may have another `batch_size` or `remainder`.
         items = [item._replace(batch=drop_padding(item.batch)) for item in feed.close()]
         self.unread = collections.deque(
             [*self.unread, *items] if at_end else [*items, *self.unread]
@@ -72,20 +75,23 @@ class IteratorState:
         self.error = feed.error or self.error
 
 
-_weakly: dict[int, tuple[Any, IteratorState]] = {}
-_held: dict[int, tuple[Any, IteratorState]] = {}
+_states_by_weakref: dict[int, tuple[Any, IteratorState]] = {}
+_states_held: dict[int, tuple[Any, IteratorState]] = {}
 
 
 def state_of(iterator: Any) -> IteratorState:
-    """Where the iterator was left; at its beginning, as far as we know, if nobody left it."""
-    key = id(iterator)
-    if (found := _weakly.get(key) or _held.get(key)) is not None:
+    """How far the iterator was read; as far as we know, not at all, if we never saw it."""
+    key = id(iterator)  # iterators need not be hashable, and must not be compared
+    if (found := _states_by_weakref.get(key) or _states_held.get(key)) is not None:
         return found[1]
     made = IteratorState()
     try:
-        _weakly[key] = (weakref.ref(iterator, lambda _: _weakly.pop(key, None)), made)
+        _states_by_weakref[key] = (
+            weakref.ref(iterator, lambda _: _states_by_weakref.pop(key, None)),
+            made,
+        )
     except TypeError:
-        _held[key] = (iterator, made)
-        while len(_held) > _MOST_HELD:
-            _held.pop(next(iter(_held)))
+        _states_held[key] = (iterator, made)
+        while len(_states_held) > _MAX_HELD:
+            _states_held.pop(next(iter(_states_held)))
     return made

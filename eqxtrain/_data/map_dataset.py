@@ -1,4 +1,4 @@
-"""Datasets of examples, had by their index: torch's, HuggingFace's, or anyone's."""
+"""Map-style datasets, which are indexed by example: torch's, HuggingFace's, or your own."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -19,12 +19,12 @@ from .stack import Stack
 
 
 class ExampleSource(RowSource):
-    """A dataset of examples: `len(dataset)` of them, `dataset[i]` each.
+    """A dataset of `len(dataset)` examples, `dataset[i]` each.
 
     **Arguments:**
 
-    - `dataset`: the whole of it.
-    - `within`: which of its examples these are; None for all.
+    - `dataset`: the whole dataset.
+    - `within`: the part of it that this source reads; None for all.
     """
 
     def __init__(self, dataset: Any, within: slice | None = None) -> None:
@@ -32,7 +32,9 @@ class ExampleSource(RowSource):
         self._within = slice(0, len(dataset)) if within is None else within
         super().__init__(self._within.stop - self._within.start)
         if self.length == 0:
-            raise ValueError("There is no data: the dataset has 0 examples.")
+            raise ValueError(
+                "There is no data: the dataset has 0 examples. Check what filtered them out."
+            )
 
     def take(self, rows: Any) -> Batch:
         listed = range(self.length)[rows] if isinstance(rows, slice) else rows.tolist()
@@ -40,9 +42,9 @@ class ExampleSource(RowSource):
         if is_table(self._dataset):
             batch = self._dataset[indices]
         elif hasattr(self._dataset, "__getitems__"):
-            batch = _joined(self._dataset.__getitems__(indices), indices)
+            batch = _stack_examples(self._dataset.__getitems__(indices), indices)
         else:
-            batch = _joined([self._dataset[i] for i in indices], indices)
+            batch = _stack_examples([self._dataset[i] for i in indices], indices)
         return as_columns(batch, "batch")
 
     def part(self, rows: slice) -> "ExampleSource":
@@ -60,12 +62,12 @@ class ExampleSource(RowSource):
 
 
 class ExampleReader(RowReader[ExampleSource]):
-    """Reads a dataset of examples: batches are put together in a thread, a bounded number ahead."""
+    """Reads a dataset of examples, batched in a thread, a bounded number of batches ahead."""
 
     _feed: Feed | None = None
 
     def peek(self) -> Batch:
-        """The first examples as they stand: a batch like those to come."""
+        """The first examples, unshuffled: a batch like those to come."""
         return self._padded(self.source.take(slice(0, self.batching.batch_size)))
 
     def _padded(self, batch: Batch) -> Batch:
@@ -76,13 +78,16 @@ class ExampleReader(RowReader[ExampleSource]):
         )
 
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
         self.begin(order)
         start = self.at
         if self._feed is None:
             self._feed = Feed(lambda: self._items(start), self.keep_waiting, None)
-        yield from self._feed.stacks(capacity, most)
+        yield from self._feed.stacks(capacity, max_batches)
 
     def _items(self, start: int) -> Generator[Item, None, None]:
         rows, size = self.rows(), self.batching.batch_size
@@ -109,16 +114,16 @@ class ExampleReader(RowReader[ExampleSource]):
 
 
 def is_table(x: Any) -> bool:
-    """Whether it is a HuggingFace `Dataset`, whose examples come as one dict of columns."""
+    """Whether it is a HuggingFace `Dataset`, which returns examples as one dict of columns."""
     names = ("column_names", "with_format", "__getitem__", "__len__")
     return all(hasattr(x, name) for name in names)
 
 
 def has_examples(x: Any) -> bool:
-    """Whether `x` is a dataset of examples, and not of batches.
+    """Whether `x` is a dataset of examples, rather than of batches.
 
-    Torch's and HuggingFace's are. Of another object with `__len__` and `__getitem__` alone, the
-    first item tells: one with a scalar in it, or parts of several lengths, is no batch.
+    Those of torch and HuggingFace are. For another object with only `__len__` and `__getitem__`,
+    the first item decides: if it holds a scalar, or parts of different lengths, it is an example.
 
     **Raises:** `TypeError` where there is no `__len__`.
     """
@@ -126,8 +131,8 @@ def has_examples(x: Any) -> bool:
         return False
     if not hasattr(x, "__len__"):
         raise TypeError(
-            f"`x` is a `{type(x).__name__}`, with `__getitem__` but without `__len__`: give it a "
-            "length, or an `__iter__` that gives batches."
+            f"`x` is a `{type(x).__name__}`, with `__getitem__` but without `__len__`: add "
+            "`__len__`, or an `__iter__` that yields batches."
         )
     return is_table(x) or _is_of_torch(x) or (len(x) > 0 and _is_example(x[0]))
 
@@ -150,29 +155,29 @@ def _as_numbers(dataset: Any) -> Any:
     return dataset if gives_arrays else dataset.with_format("numpy")
 
 
-def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
-    """Examples as one batch, each array with a new first axis."""
+def _stack_examples(examples: list[PyTree], indices: list[int]) -> Batch:
+    """Examples as one batch, their arrays stacked along a new first axis."""
     first = jax.tree.structure(examples[0])
     for example, index in zip(examples, indices, strict=True):
         if jax.tree.structure(example) != first:
             raise ValueError(
                 f"Example {index} is {jax.tree.structure(example)}, but example {indices[0]} is "
-                f"{first}: all examples of a dataset have one structure."
+                f"{first}: give all examples of a dataset the same structure."
             )
 
     def join(path: Any, *leaves: Any) -> np.ndarray:
-        arrays = [np.asarray(_plain(leaf)) for leaf in leaves]
+        arrays = [np.asarray(_detached(leaf)) for leaf in leaves]
         shapes = {array.shape: i for array, i in zip(arrays, indices, strict=True)}
         if len(shapes) > 1:
             (a, i), (b, j), *_ = shapes.items()
             raise ValueError(
-                f"`example{jax.tree_util.keystr(path)}` has the shape {a} in example {i} and {b} "
-                f"in example {j}, which make no array: pad them to one shape, or give batches."
+                f"`example{jax.tree_util.keystr(path)}` has shape {a} in example {i} and {b} in "
+                f"example {j}, so they can't be stacked: pad them to one shape, or pass batches."
             )
         return np.stack(arrays)
 
     return jax.tree_util.tree_map_with_path(join, *examples)
 
 
-def _plain(leaf: Any) -> Any:
+def _detached(leaf: Any) -> Any:
     return leaf.detach() if hasattr(leaf, "detach") else leaf

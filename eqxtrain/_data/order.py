@@ -12,12 +12,12 @@ class Order(NamedTuple):
     """The order of the examples of one pass.
 
     It depends on nothing else: not on the process, and not on how training got to `step`. So a
-    second `fit` sees a new order, and a resumed one the order that it would have seen.
+    second `fit` sees a new order, and a resumed one sees the order that it would have seen.
 
     **Arguments:**
 
     - `key`: the words of the learner's key.
-    - `step`: the learner's step at which the pass began.
+    - `step`: the learner's step at the start of the pass.
     """
 
     key: tuple[int, ...]

@@ -1,11 +1,10 @@
-"""A thread that produces what will be wanted next, a bounded number of items ahead."""
+"""A thread that produces items before they are asked for, a bounded number ahead."""
 
 import collections
 import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from .._warn import warn
@@ -13,24 +12,24 @@ from .._warn import warn
 T = TypeVar("T")
 
 _POLL = 0.1
-"""Seconds after which a thread that waits looks whether it still should."""
+"""Seconds between two looks at whether to go on waiting."""
 
-_PATIENCE = 5.0
-"""Seconds for which a producer may finish its last item after nobody wants it."""
+_MAX_CLOSE_WAIT = 5.0
+"""Seconds that the thread has to finish its last item when it is closed."""
 
 
 class PrefetchIterator(Generic[T]):
-    """The items of an iterator, produced in a thread while this one does something else.
+    """The items of an iterator, produced in a thread of their own.
 
-    The thread begins with the first item that is asked for. A context manager: its end is the end
-    of the thread, and of the iterator.
+    The thread starts when the first item is asked for. This is a context manager; leaving it ends
+    the thread and closes the iterator.
 
     **Arguments:**
 
-    - `make`: gives the iterator; called in the thread.
-    - `ahead`: how many items may be ready and not taken. It may be changed at any time.
+    - `make`: makes the iterator; called in the thread.
+    - `ahead`: how many items may be ready but not taken. It may be changed at any time.
     - `keep_waiting`: whether to go on waiting for the next item.
-    - `name`: of the thread.
+    - `name`: the name of the thread.
     """
 
     def __init__(
@@ -44,10 +43,12 @@ class PrefetchIterator(Generic[T]):
         self.ahead = ahead
         self._keep_waiting = keep_waiting
         self._ready: collections.deque[T] = collections.deque()
-        self.error: BaseException | None = None  # of the iterator, not raised here yet
-        self._ended = self._closed = False
-        self._awaited = 1
+        self.error: BaseException | None = None  # the iterator's, until it is raised here
+        self._ended = False  # the thread makes no more items
+        self._closed = False  # nobody takes any more
+        self._awaited = 1  # how many items the thread should make before it wakes the taker
         self._changed = threading.Condition()
+        # The user's iterator should see the context variables of the thread that trains.
         context = contextvars.copy_context()
         self._thread = threading.Thread(
             target=context.run, args=(self._produce, make), name=name, daemon=True
@@ -58,25 +59,24 @@ class PrefetchIterator(Generic[T]):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        *_: object,
     ) -> None:
         self.close()
 
     def close(self) -> list[T]:
-        """End the thread and the iterator; gives what was ready and not taken."""
+        """End the thread and the iterator; returns the items that were ready but not taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        deadline = time.monotonic() + _PATIENCE
+        # `next` of a user's iterator can't be interrupted, so we can only wait, and not forever.
+        deadline = time.monotonic() + _MAX_CLOSE_WAIT
         while self.is_alive and time.monotonic() < deadline:
             self._thread.join(_POLL)
         if self.is_alive:
             warn(
-                f"The data did not give their next batch within {_PATIENCE:.0f} s after the run "
-                f"ended, so the thread `{self._thread.name}` is left behind. It is a daemon: it "
-                "ends with its batch, or with the process."
+                f"The data did not yield the next batch within {_MAX_CLOSE_WAIT:.0f} s of the end "
+                f"of the run, so the thread `{self._thread.name}` is left behind. It is a daemon "
+                "thread, and ends with its batch or with the process."
             )
         left = list(self._ready)
         self._ready.clear()
@@ -84,7 +84,7 @@ class PrefetchIterator(Generic[T]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread still runs."""
+        """Whether the thread is still running."""
         return self._thread.is_alive()
 
     def join(self) -> None:
@@ -96,12 +96,12 @@ class PrefetchIterator(Generic[T]):
             yield item
 
     def take(self, *, wait: bool, fits: Callable[[T], bool] = lambda item: True) -> T | None:
-        """The next item; None at the end, or when it is not wanted any more.
+        """The next item; None at the end, or once `keep_waiting` is false.
 
         **Arguments:**
 
-        - `wait`: whether to wait for it. If not, None also means that it is not ready.
-        - `fits`: an item for which this is false is left where it is, and None given.
+        - `wait`: whether to wait for it. If not, None may also mean that it is not ready.
+        - `fits`: an item for which this is false is not taken, and None is returned.
         """
         if self._thread.ident is None and not self._closed:
             self._thread.start()
@@ -109,24 +109,24 @@ class PrefetchIterator(Generic[T]):
             while not self._ready and not self._ended:
                 if not wait or not self._keep_waiting():
                     return None
-                self._changed.wait(_POLL)
+                self._changed.wait(_POLL)  # not forever, or Ctrl-C would go unnoticed
             if self._ready:
                 if not fits(self._ready[0]):
                     return None
                 item = self._ready.popleft()
                 if len(self._ready) < self.ahead:
-                    self._changed.notify_all()
+                    self._changed.notify_all()  # the thread may be waiting for room
                 return item
             if self.error is not None and wait:
                 error, self.error = self.error, None
                 try:
                     raise error
                 finally:
-                    del error  # whose traceback holds this frame
+                    del error  # its traceback refers to this frame: a reference cycle
             return None
 
-    def linger(self, count: int, seconds: float) -> None:
-        """Wait until so many items are ready, so long at most, or until there will be no more."""
+    def wait_for_items(self, count: int, seconds: float) -> None:
+        """Wait for `count` items, the end of the iterator, or `seconds`, whichever comes first."""
         with self._changed:
             self._awaited = min(count, self.ahead)
             self._changed.wait_for(
@@ -142,11 +142,12 @@ class PrefetchIterator(Generic[T]):
                 item = next(items)
                 with self._changed:
                     self._ready.append(item)
-                    if len(self._ready) >= self._awaited:  # to wake somebody up costs both of them
+                    # Waking the taker costs both threads, so it is done once enough is ready.
+                    if len(self._ready) >= self._awaited:
                         self._changed.notify_all()
         except StopIteration:
             pass
-        except BaseException as error:  # it is raised again where the items are taken
+        except BaseException as error:  # `take` raises it in the thread that trains
             self.error = error
         finally:
             if hasattr(items, "close"):
@@ -162,7 +163,7 @@ class PrefetchIterator(Generic[T]):
             self.error = self.error or error
 
     def _has_room(self) -> bool:
-        """Wait until an item may be produced; false when none is wanted any more."""
+        """Wait until there is room for another item; false once the thread should end."""
         with self._changed:
             while len(self._ready) >= self.ahead and not self._closed:
                 self._changed.wait()

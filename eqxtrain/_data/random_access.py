@@ -1,4 +1,4 @@
-"""Data whose rows can be had in any order: what arrays and datasets of examples share."""
+"""Data whose rows can be read in any order: what arrays and map-style datasets share."""
 
 import abc
 import math
@@ -16,11 +16,11 @@ from .source import Batching, Position, Reader, Source, check_position
 
 
 class RowSource(Source):
-    """Data with a known number of examples, any of which can be had at once.
+    """Data with a known number of examples, any of which can be read directly.
 
     **Arguments:**
 
-    - `length`: how many there are.
+    - `length`: how many examples there are.
     """
 
     def __init__(self, length: int) -> None:
@@ -35,7 +35,7 @@ class RowSource(Source):
 
     @abc.abstractmethod
     def part(self, rows: slice) -> Self:
-        """The examples at `rows` as a source of their own."""
+        """The examples at `rows` as another source."""
 
     def steps(self, batching: Batching) -> int:
         """How many batches a pass has."""
@@ -44,34 +44,35 @@ class RowSource(Source):
         if self.length < batching.batch_size:
             raise ValueError(
                 f'`remainder="drop"` leaves no batch: there are {self.length} examples, fewer than '
-                f"`batch_size={batching.batch_size}`. Choose a smaller one, or keep the remainder."
+                f"`batch_size={batching.batch_size}`. Choose a smaller `batch_size`, or keep the "
+                "remainder."
             )
         return self.length // batching.batch_size
 
     def check_passes(self, passes: int, name: str) -> None:
-        """There can be as many passes as one likes."""
+        """Do nothing: there can be any number of passes."""
         return
 
     def split(self, fraction: float) -> tuple[Self, Self]:
-        """The data without its last `fraction`, and that fraction."""
+        """The data without their last `fraction`, and that fraction."""
         if not isinstance(fraction, int | float) or not 0 < fraction < 1:
             raise ValueError(
-                f"`validation_split` is a fraction between 0 and 1, such as 0.1; got {fraction!r}."
+                f"`validation_split` must be a fraction between 0 and 1; got {fraction!r}."
             )
-        cut = math.floor(self.length * (1 - fraction))
-        if cut in (0, self.length):
+        boundary = math.floor(self.length * (1 - fraction))
+        if boundary in (0, self.length):
             raise ValueError(
                 f"`validation_split={fraction}` of {self.length} examples leaves one side empty: "
                 "choose another fraction, or pass `validation_data`."
             )
-        return self.part(slice(0, cut)), self.part(slice(cut, self.length))
+        return self.part(slice(0, boundary)), self.part(slice(boundary, self.length))
 
 
 S = TypeVar("S", bound=RowSource)
 
 
 class RowReader(Reader, Generic[S]):
-    """Reads rows in an order of ours; any batch of a pass can be sought at once.
+    """Reads rows in an order that we choose, and can go to any batch of a pass directly.
 
     **Arguments:**
 
@@ -87,14 +88,19 @@ class RowReader(Reader, Generic[S]):
         self.order: Order | None = None
         self._rows: np.ndarray | None = None
 
-    def upcoming(self, most: int | None = None) -> list[Batch]:
-        """A batch of each shape, or its shapes, that the pass will have."""
+    def upcoming(self, max_batches: int | None = None) -> list[Batch]:
+        """One batch (or its shapes) of each shape that the pass will have."""
         first, rest = self.peek(), self.source.length % self.batching.batch_size
-        ends = most is None or self.at + most >= self.batches
+        ends = max_batches is None or self.at + max_batches >= self.batches
         if self.batching.remainder != "keep" or not ends or rest in (0, self.source.length):
             return [first]
-        short = lambda leaf: jax.ShapeDtypeStruct((rest, *leaf.shape[1:]), leaf.dtype)
-        return [first, jax.tree.map(short, first)]
+        # The short last batch.
+        return [
+            first,
+            jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((rest, *leaf.shape[1:]), leaf.dtype), first
+            ),
+        ]
 
     @property
     def will_pad(self) -> bool:
@@ -105,22 +111,22 @@ class RowReader(Reader, Generic[S]):
 
     @property
     def remaining(self) -> int:
-        """How many batches the pass under way still has."""
+        """How many batches the current pass still has."""
         return self.batches - self.at
 
     def begin(self, order: Order | None) -> None:
-        """Begin a pass in this order, unless one is under way."""
+        """Begin a pass in this order, unless the current one is unfinished."""
         if self.at == 0:
             self.order, self._rows = order, None
 
     def rows(self) -> np.ndarray | None:
-        """The order of the pass under way, None if the rows come as they stand."""
+        """The row indices of the current pass in order; None for the order of the data."""
         if self.order is not None and self._rows is None:
             self._rows = self.order.permutation(self.source.length)
         return self._rows
 
     def consume(self, steps: int) -> None:
-        """Count so many batches as consumed."""
+        """Count `steps` batches as consumed."""
         self.at = (self.at + steps) % self.batches
 
     @property
@@ -131,20 +137,20 @@ class RowReader(Reader, Generic[S]):
         return {"examples": examples, "of": self.source.length, "order": order}
 
     def seek(self, position: Position) -> None:
-        """Go where another reader stood."""
+        """Go to a position of another reader."""
         where = check_position(position, examples=0, of=0, order=None)
         at, rest = divmod(where["examples"], self.batching.batch_size)
         if rest or at >= self.batches or where["of"] != self.source.length:
             raise ValueError(
-                f"`position` is behind {where['examples']} of {where['of']} examples, where no "
+                f"`position` is after {where['examples']} of {where['of']} examples, where no "
                 f"batch begins: there are {self.source.length} examples, and `batch_size` is "
-                f"{self.batching.batch_size}. Go on with the data and the batch size that it came "
-                "from."
+                f"{self.batching.batch_size}. Resume with the data and the `batch_size` that it "
+                "came from."
             )
         self.at, self.order, self._rows = at, _order(where["order"]), None
 
     def restart(self) -> None:
-        """Begin the next pass anew."""
+        """Make the next batch the first of a new pass."""
         self.at = 0
 
 
@@ -153,5 +159,5 @@ def _order(words: Any) -> Order | None:
         return None
     listed = list(words) if isinstance(words, list | tuple) else []
     if len(listed) < 2 or not all(is_whole(word) and word >= 0 for word in listed):
-        raise ValueError(f"The `order` of a `position` is a list of numbers; got {words!r}.")
+        raise ValueError(f"The `order` of a `position` must be a list of numbers; got {words!r}.")
     return Order(tuple(listed[:-1]), listed[-1])

@@ -1,8 +1,7 @@
-"""How a source is read: cut into batches, pass after pass, and where the reading stands."""
+"""Sources and readers: how data are cut into batches, and where reading stands."""
 
 import abc
 from collections.abc import Callable, Generator
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from .._check import is_whole
@@ -14,7 +13,7 @@ from .stack import Stack
 Remainder = Literal["keep", "pad", "drop"]
 
 Position = dict[str, Any]
-"""Where the next batch comes from; plain data, apart from what an iterator of others gave."""
+"""Where the next batch comes from: plain data, except for the state of a user's iterator."""
 
 
 class Batching(NamedTuple):
@@ -23,87 +22,91 @@ class Batching(NamedTuple):
     **Arguments:**
 
     - `batch_size`: how many rows a batch has.
-    - `remainder`: what becomes of a batch with fewer rows: it is kept as it is, filled up to the
-        size of the others, or dropped.
+    - `remainder`: what happens to a batch with fewer rows: `"keep"` leaves it as it is, `"pad"`
+        pads it to the size of the others, and `"drop"` leaves it out.
     """
 
     batch_size: int
     remainder: Remainder = "keep"
 
     def of_rows(self, rows: int) -> "Batching":
-        """The same for so many rows, which are not filled up to more than there are."""
+        """The same for data of `rows` rows: a batch is never padded to more than all of them."""
         return self._replace(batch_size=min(self.batch_size, rows)) if self.pads else self
 
     @property
     def pads(self) -> bool:
-        """Whether a batch with fewer rows is filled up."""
+        """Whether a batch with fewer rows is padded."""
         return self.remainder == "pad"
 
     def for_validation(self) -> "Batching":
-        """The same, but dropping nothing: that is for training, what is measured is it whole."""
+        """The same, except that `"drop"` becomes `"keep"`: validation measures every example."""
         return self._replace(remainder="keep") if self.remainder == "drop" else self
 
 
 class Reader(abc.ABC):
-    """Reads a source, pass after pass, and knows where it stands.
+    """Reads a source, pass after pass, and keeps track of its position.
 
-    A context manager: its end is the end of its thread.
+    It is a context manager; leaving it ends its thread.
     """
 
     @abc.abstractmethod
     def peek(self) -> Batch | None:
-        """A batch like those to come, which none of them misses; None if it is not wanted."""
+        """A batch like those to come, without consuming it; None once `keep_waiting` is false."""
 
     @abc.abstractmethod
-    def upcoming(self, most: int | None = None) -> list[Batch]:
-        """A batch of each shape, or its shapes, that the pass will have, as far as is known.
+    def upcoming(self, max_batches: int | None = None) -> list[Batch]:
+        """One batch (or its shapes) of each shape that the pass will have, as far as is known.
 
         **Arguments:**
 
-        - `most`: how many batches of the pass will be asked for.
+        - `max_batches`: how many batches of the pass will be asked for.
         """
 
     @property
     def will_pad(self) -> bool:
-        """Whether some rows of a pass will be padding, as far as that is known beforehand."""
+        """Whether some rows of a pass will be padding, as far as is known beforehand."""
         return False
 
     @property
     @abc.abstractmethod
     def remaining(self) -> int | None:
-        """How many batches the pass under way still has, if that is known."""
+        """How many batches the current pass still has, if that is known."""
 
     @abc.abstractmethod
     def stacks(
-        self, capacity: Callable[[Batch], int], most: int | None = None, order: Order | None = None
+        self,
+        capacity: Callable[[Batch], int],
+        max_batches: int | None = None,
+        order: Order | None = None,
     ) -> Generator[Stack, None, None]:
-        """The next batches of the pass under way, or of a new one, to its end or `most` of them.
+        """The next batches of the current pass, or of a new one.
 
         **Arguments:**
 
-        - `capacity`: how many batches like a given one a stack should hold.
-        - `order`: of the examples, if this begins a pass and their order is ours to choose.
+        - `capacity`: how many batches like this one a stack should hold.
+        - `max_batches`: how many batches to give, if the pass does not end before.
+        - `order`: the order of the examples, if this begins a pass and it is ours to choose.
         """
 
     @abc.abstractmethod
     def consume(self, steps: int) -> None:
-        """Count so many batches of what `stacks` gave as consumed."""
+        """Count `steps` of the batches that `stacks` gave as consumed."""
 
     @property
     @abc.abstractmethod
     def position(self) -> Position:
-        """Where the first batch stands that is not consumed."""
+        """The position of the first batch that is not consumed."""
 
     @abc.abstractmethod
     def seek(self, position: Position) -> None:
-        """Go where another reader of such a source stood; before anything is read."""
+        """Go to a position of another reader of such a source, before anything is read."""
 
     @abc.abstractmethod
     def restart(self) -> None:
-        """Begin the next pass anew, wherever this one stands."""
+        """Make the next batch the first of a new pass."""
 
     def close(self) -> None:
-        """End what was begun for reading ahead."""
+        """Stop reading ahead."""
         return
 
     def __enter__(self) -> Self:
@@ -111,23 +114,21 @@ class Reader(abc.ABC):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        *_: object,
     ) -> None:
         self.close()
 
 
 class Source(abc.ABC):
-    """Data as people gave them, checked."""
+    """Data as the user gave them, checked."""
 
     @abc.abstractmethod
     def steps(self, batching: Batching) -> int | float | None:
-        """How many batches a pass has: `math.inf` if it never ends, None if it doesn't tell."""
+        """How many batches a pass has: `math.inf` if it never ends, None if that is unknown."""
 
     @abc.abstractmethod
     def check_passes(self, passes: int, name: str) -> None:
-        """Refuse more passes than there can be over what the user knows as `name`."""
+        """Refuse more passes than the source can give; the user knows it as `name`."""
 
     @abc.abstractmethod
     def read(
@@ -137,27 +138,27 @@ class Source(abc.ABC):
         keep_waiting: Callable[[], bool] = lambda: True,
         max_batches: int | None = None,
     ) -> Reader:
-        """A reader of these data.
+        """A reader of this source.
 
         **Arguments:**
 
         - `keep_waiting`: whether to go on waiting for the next batch.
-        - `max_batches`: how many batches will be asked for at most, over all passes.
+        - `max_batches`: reads no more than this many batches, over all passes.
         """
 
 
 def check_position(position: Any, **like: Any) -> Position:
-    """Refuse what is no position of such a source.
+    """Refuse what is not a position of such a source.
 
     **Arguments:**
 
-    - `like`: what it has; 0 stands for a whole number, None for anything.
+    - `like`: the keys of a position; 0 stands for a whole number, None for anything.
     """
     known = isinstance(position, dict) and position.keys() == like.keys()
     if not known or not all(_is_count(position[name]) for name in like if like[name] == 0):
         raise ValueError(
-            "`position` is what `run.position` or `history.position` gave for such data, a dict of "
-            f"{', '.join(like)}; got {position!r}."
+            "`position` must be what `run.position` or `history.position` was for such data, a "
+            f"dict of {', '.join(like)}; got {position!r}."
         )
     return position
 

@@ -1,4 +1,4 @@
-"""Batches of one shape, stacked, so that one transfer and one call serve many steps."""
+"""Batches of one shape, stacked, so that one transfer and one call do many steps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Stack(NamedTuple):
 
     **Arguments:**
 
-    - `batch`: its leaves have the shape `(capacity, rows, ...)`.
+    - `batch`: its leaves have shape `(capacity, rows, ...)`.
     - `steps`: how many batches are real, the first ones. What stands behind them is never read.
     - `rows`: how many examples each of them has.
     """

@@ -38,7 +38,7 @@ class Accumulators:
         **Raises:** `ValueError` if the step logs something else than those before.
         """
         if self._static.leaves and traced is not self._traced:
-            _logs.check_same(self._metrics(), traced.empty)
+            _logs.check_same_structure(self._metrics(), traced.empty)
         if not self._static.leaves:
             self.leaves, self._static = _tree.partition_leaves(_placement.copy(traced.empty))
         self._traced = traced
@@ -65,7 +65,7 @@ class Accumulators:
         leaves = self.leaves if after is None else self._calls.metrics_after(after, self.leaves)
         metrics: Mapping[str, Any] = self._static.merge(leaves)
         if not whole:
-            metrics = _logs.not_gathered(metrics)
+            metrics = _logs.without_gathers(metrics)
         if self._traced is None or any(map(_logs.has_gather, metrics.values())):
             metrics = self._calls.with_emitted(metrics)
             values = _logs.compute(metrics)
@@ -73,7 +73,7 @@ class Accumulators:
             values = self._traced.compute(metrics)
         result = _logs.as_result(values)
         if whole:
-            _logs.warn_of(metrics)
+            _logs.emit_warnings(metrics)
         return result
 
     def outputs(self) -> PyTree:

@@ -302,7 +302,7 @@ class TracedStep:
         Those that gather are left out: they are computed on the host.
         """
         if self._compute is None:
-            computed = _logs.not_gathered(self.empty)
+            computed = _logs.without_gathers(self.empty)
             traced = aot.Traced(lambda metrics: (_logs.compute(metrics),), computed)
             leaves = _tree.partition_leaves(computed)[0]
 

@@ -291,7 +291,9 @@ class StepRunner:
         carry, consts = change(_placement.copy(self._carry)), change(self._const_leaves)
         if self._eager:
             out = self._try_eagerly(_batch_of(batches, 0), consts, carry)
-            values = _logs.compute(_logs.not_gathered(_logs.merge(_logs.begin(out.logs), out.logs)))
+            values = _logs.compute(
+                _logs.without_gathers(_logs.merge(_logs.begin(out.logs), out.logs))
+            )
             emitted = jax.tree.leaves(out.emitted)
         else:
             assert self._program is not None and self._traced is not None

@@ -126,7 +126,7 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
     real_rows = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
     contributed = _logs.contributions(logs, real_rows)
     _check_gathered(contributed, rows)
-    accumulated, emitted = _logs.extract_gathers(_logs.cut(contributed, mask))
+    accumulated, emitted = _logs.extract_gathers(_logs.drop_masked_rows(contributed, mask))
     new = Carry(model, new_state, carry.position if step.trains else carry.position + 1)
     _check_carry(carry, new, who=step.of(consts.learner))
     return StepOutput(new, accumulated, emitted)

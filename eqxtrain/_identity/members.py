@@ -12,7 +12,16 @@ from .bytecode import is_library
 
 CALLED_BY_US = frozenset(
     {"pred_step", "test_step", "grad_step", "train_step", "init_step", "states_step"}
-    | {"summary_step", "jit_step", "update", "merge", "compute", "reset", "results", "asks"}
+    | {
+        "summary_step",
+        "jit_step",
+        "update",
+        "merge",
+        "compute",
+        "reset",
+        "results",
+        "asking_function",
+    }
     | {"warning", "init", "is_stateful"}
 )
 """Methods that the engine, optax and Equinox call by name."""
@@ -37,9 +46,9 @@ _GENERATED = frozenset(
 
 
 @functools.lru_cache(maxsize=1024)
-def fields(kind: type[eqx.Module]) -> tuple[tuple[str, str, bool], ...]:
+def module_fields(cls: type[eqx.Module]) -> tuple[tuple[str, str, bool], ...]:
     """The fields of a module, how each is shown, and whether it is static."""
-    fields = dataclasses.fields(kind)
+    fields = dataclasses.fields(cls)
     return tuple((f.name, f".{f.name}", f.metadata.get("static", False)) for f in fields)
 
 
@@ -55,9 +64,9 @@ def _is_code(member: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _slots(kind: type) -> tuple[str, ...]:
+def _slots(cls: type) -> tuple[str, ...]:
     names: list[str] = []
-    for base in kind.__mro__:
+    for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())
         names += (slots,) if isinstance(slots, str) else slots
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
@@ -76,12 +85,12 @@ def attributes(value: Any) -> dict[str, Any]:
     return found
 
 
-def keeps_to_python(kind: type, root: type = object) -> bool:
+def is_readable(cls: type, root: type = object) -> bool:
     """Whether all that an instance holds can be read from Python, but for what `root` holds.
 
     As `copyreg` tells what it can copy: by the first base that was written in C.
     """
-    for base in kind.__mro__:
+    for base in cls.__mro__:
         if not base.__flags__ & _HEAP_TYPE or isinstance(
             vars(base).get("__new__"), types.BuiltinFunctionType
         ):
@@ -89,17 +98,17 @@ def keeps_to_python(kind: type, root: type = object) -> bool:
     return False
 
 
-def members(kind: type) -> Iterator[tuple[str, Any, bool]]:
+def members(cls: type) -> Iterator[tuple[str, Any, bool]]:
     """What stands in a class and its bases, but for those of libraries.
 
     Each with its name, and whether it is read for sure: methods may be called by nobody, unless
     Python or a library knows their names.
     """
-    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+    for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         yield f"{field.name}:made by", field.default_factory, True
         yield f"{field.name}:converted by", field.metadata.get("converter"), True
-    foreign = [base for base in kind.__mro__ if is_library(base.__module__)]
-    for base in kind.__mro__:
+    foreign = [base for base in cls.__mro__ if is_library(base.__module__)]
+    for base in cls.__mro__:
         if base in foreign:
             continue
         for name, member in vars(base).items():

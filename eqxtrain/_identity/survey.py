@@ -33,21 +33,21 @@ from .bytecode import (
     is_transparent,
     reads,
 )
-from .members import CALLED_BY_US, attributes, fields, keeps_to_python, members
+from .members import CALLED_BY_US, attributes, is_readable, members, module_fields
 from .tokens import PLAIN, ByIdentity, Unseen, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
 """Names by which code may reach a method without naming it."""
 
 _COLLECTIONS = (list, set, dict, collections.deque)
-_ADDS = frozenset({"add", "append", "appendleft", "extend", "insert"})
+_ADDING_METHODS = frozenset({"add", "append", "appendleft", "extend", "insert"})
 """Methods that read nothing of the collection, so that code may note that it was traced."""
 
 _ARRAYS = (np.ndarray, np.generic, jax.ShapeDtypeStruct, jax.Array)
-_SHOWN = (float, complex, range)
+_SELF_DESCRIBING = (float, complex, range)
 """Classes whose instances say all that they are."""
 
-_MOST_ENTRIES = 20_000
+_MAX_ENTRIES = 20_000
 
 
 Label = tuple[Any, str]
@@ -85,7 +85,7 @@ class Survey:
                 self._visit(value, label, inputs)
             except Exception:  # of an object that does not like to be looked at
                 self._write(Unseen(), label)
-            if len(self._tokens) > _MOST_ENTRIES:
+            if len(self._tokens) > _MAX_ENTRIES:
                 self._write(Unseen(), (None, "a learner that holds too much to compare"))
                 break
         self.key: Hashable = tuple(self._tokens)
@@ -114,13 +114,13 @@ class Survey:
 
     def _visit(self, value: Any, label: Label, inputs: bool) -> None:
         """Write one value down, and put what it is made of in the queue."""
-        kind = type(value)
-        if kind in PLAIN:
-            self._write((kind, value), label)
-        elif kind in _SHOWN:
-            self._write((kind, repr(value)), label)
+        cls = type(value)
+        if cls in PLAIN:
+            self._write((cls, value), label)
+        elif cls in _SELF_DESCRIBING:
+            self._write((cls, repr(value)), label)
         elif isinstance(value, np.dtype):
-            self._write((kind, value), label)
+            self._write((cls, value), label)
         elif isinstance(value, _ARRAYS):
             self._write(None if inputs else constant(value), label)
         elif id(value) in self._seen:
@@ -140,7 +140,7 @@ class Survey:
 
     def _open(self, value: Any, label: Label, inputs: bool) -> None:
         """Write down something that is made of parts."""
-        kind = type(value)
+        cls = type(value)
         if isinstance(value, types.FunctionType):
             self._function(value, label)
         elif isinstance(value, type):
@@ -148,34 +148,34 @@ class Survey:
         elif isinstance(value, eqx.Module):
             self._module(value, label, inputs)
         elif isinstance(value, tuple | list):
-            self._members(kind, label)
-            names = getattr(kind, "_fields", None) or range(len(value))
+            self._members(cls, label)
+            names = getattr(cls, "_fields", None) or range(len(value))
             shown = [f".{name}" if isinstance(name, str) else f"[{name}]" for name in names]
             parts = dict(zip(shown, value, strict=False)) | attributes(value)
-            complete = isinstance(value, tuple) or kind is list or keeps_to_python(kind, list)
-            self._parts(ByIdentity(kind) if complete else Unseen(), label, parts, inputs=inputs)
+            complete = isinstance(value, tuple) or cls is list or is_readable(cls, list)
+            self._parts(ByIdentity(cls) if complete else Unseen(), label, parts, inputs=inputs)
         elif isinstance(value, dict | types.MappingProxyType):
             self._mapping(value, label, inputs)
-        elif kind in (set, frozenset):
+        elif cls in (set, frozenset):
             plain = all(type(part) in PLAIN for part in value)
-            token = (kind, frozenset((type(p), p) for p in value)) if plain else Unseen()
+            token = (cls, frozenset((type(p), p) for p in value)) if plain else Unseen()
             self._write(token, label)
         elif isinstance(value, enum.Enum):
-            self._members(kind, label)
-            own = {".value": value.value} if is_library(kind.__module__) else attributes(value)
-            self._parts((ByIdentity(kind), value.name), label, own)
+            self._members(cls, label)
+            own = {".value": value.value} if is_library(cls.__module__) else attributes(value)
+            self._parts((ByIdentity(cls), value.name), label, own)
         elif isinstance(value, StaticLeaf):
-            self._parts(kind, label, {"": value.value})
+            self._parts(cls, label, {"": value.value})
         elif isinstance(value, functools.partial):
             parts = {".func": value.func, **{f"({i})": arg for i, arg in enumerate(value.args)}}
             parts |= {f"({name})": arg for name, arg in value.keywords.items()}
-            self._parts(kind, label, parts)
+            self._parts(cls, label, parts)
         elif isinstance(value, types.MethodType):
-            self._parts(kind, label, {"": value.__func__, ".__self__": value.__self__})
+            self._parts(cls, label, {"": value.__func__, ".__self__": value.__self__})
         elif isinstance(value, staticmethod | classmethod):
-            self._parts(kind, label, {"": value.__func__})
+            self._parts(cls, label, {"": value.__func__})
         elif isinstance(value, property):
-            self._parts(kind, label, {"": value.fget})
+            self._parts(cls, label, {"": value.fget})
         elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | np.ufunc):
             self._builtin(value, label)
         elif isinstance(value, types.ModuleType):
@@ -183,24 +183,24 @@ class Survey:
             seen = is_library(name) and not is_impure(name)
             self._write(ByIdentity(value) if seen else Unseen(), label)
         elif inputs and not jax.tree_util.all_leaves([value]):
-            self._members(kind, label)
+            self._members(cls, label)
             children, structure = jax.tree_util.default_registry.flatten_one_level(value) or ((), 0)
-            self._parts(ByIdentity(kind), label, {"<static>": structure})
+            self._parts(ByIdentity(cls), label, {"<static>": structure})
             names = {f"[{i}]": child for i, child in enumerate(children)}
-            self._parts(ByIdentity(kind), label, names, inputs=True)
+            self._parts(ByIdentity(cls), label, names, inputs=True)
         else:
             self._instance(value, label)
 
     def _mapping(self, value: Any, label: Label, inputs: bool) -> None:
-        kind = type(value)
-        exact = kind in (dict, types.MappingProxyType, collections.OrderedDict)
+        cls = type(value)
+        exact = cls in (dict, types.MappingProxyType, collections.OrderedDict)
         counts = (collections.defaultdict, collections.Counter)
-        complete = exact or kind in counts or keeps_to_python(kind, dict)
-        self._members(kind, label)
+        complete = exact or cls in counts or is_readable(cls, dict)
+        self._members(cls, label)
         own = attributes(value)
         if isinstance(value, collections.defaultdict):
             own[".default_factory"] = value.default_factory
-        self._parts(ByIdentity(kind) if complete else Unseen(), label, own)
+        self._parts(ByIdentity(cls) if complete else Unseen(), label, own)
         keys = [
             f"[{key!r}]" if isinstance(key, str) else f"[key {i}]" for i, key in enumerate(value)
         ]
@@ -208,11 +208,11 @@ class Survey:
         self._parts("values", label, dict(zip(keys, value.values(), strict=True)), inputs=inputs)
 
     def _module(self, module: eqx.Module, label: Label, inputs: bool) -> None:
-        kind = type(module)
+        cls = type(module)
         held = object.__getattribute__(module, "__dict__")  # Equinox's own takes its time
         later: list[str] = []
         at_once: list[tuple[Hashable, str]] = []
-        for name, shown, static in fields(kind):
+        for name, shown, static in module_fields(cls):
             part = held.get(name)
             if type(part) in PLAIN:
                 at_once.append(((type(part), part), shown))
@@ -221,10 +221,10 @@ class Survey:
             else:
                 later.append(name)
                 self._queue.append((part, (label, shown), inputs and not static))
-        self._write(("module", ByIdentity(kind), tuple(later)), label)
+        self._write(("module", ByIdentity(cls), tuple(later)), label)
         for token, shown in at_once:
             self._write(token, (label, shown))
-        self._members(kind, label)
+        self._members(cls, label)
 
     def _function(self, fn: types.FunctionType, label: Label) -> None:
         if is_transparent(fn):  # a decorator that checks types, and adds nothing of its own
@@ -277,7 +277,7 @@ class Survey:
 
         - `chains`: the attributes that it reads of that, in each place where it does.
         """
-        if type(value) in _COLLECTIONS and all(row and row[0] in _ADDS for row in chains):
+        if type(value) in _COLLECTIONS and all(row and row[0] in _ADDING_METHODS for row in chains):
             self._write(("added to", ByIdentity(value)), (within, f" › {name}"))
             return
         for row in chains:
@@ -296,21 +296,21 @@ class Survey:
             value, name = vars(value)[attribute], f"{name}.{attribute}"
         self._later(value, within, f" › {name}")
 
-    def _class(self, kind: type, label: Label) -> None:
-        self._write(Unseen() if is_impure(kind.__module__) else ("class", ByIdentity(kind)), label)
-        self._members(kind, label)
+    def _class(self, cls: type, label: Label) -> None:
+        self._write(Unseen() if is_impure(cls.__module__) else ("class", ByIdentity(cls)), label)
+        self._members(cls, label)
 
-    def _members(self, kind: type, label: Label) -> None:
+    def _members(self, cls: type, label: Label) -> None:
         """What the instances of a class find in it, and in its bases, but for those of libraries.
 
         Of its functions only those that may be called: whose name some code that was read has, or
         that a library calls by a name of its own.
         """
-        if is_library(kind.__module__) or ("members", kind) in self._seen:
+        if is_library(cls.__module__) or ("members", cls) in self._seen:
             return
-        self._seen["members", kind] = len(self._seen)
-        label = (None, kind.__qualname__.rpartition("<locals>.")[2])
-        for name, member, is_read in members(kind):
+        self._seen["members", cls] = len(self._seen)
+        label = (None, cls.__qualname__.rpartition("<locals>.")[2])
+        for name, member, is_read in members(cls):
             self._write(name, label)
             if is_read or name in self._called or self._called & _REFLECTION:
                 self._later(member, label, f".{name}")
@@ -337,23 +337,23 @@ class Survey:
 
     def _instance(self, value: Any, label: Label) -> None:
         """An object of a class that is not one of Python's own."""
-        kind = type(value)
-        library = is_library(kind.__module__)
+        cls = type(value)
+        library = is_library(cls.__module__)
         by_library = library and is_library(attributes(value).get(".__module__"))
-        if is_impure(kind.__module__) or isinstance(value, ContextVar | weakref.ref):
+        if is_impure(cls.__module__) or isinstance(value, ContextVar | weakref.ref):
             self._write(Unseen(), label)
-        elif kind is object or (by_library and hasattr(value, "__wrapped__")):
+        elif cls is object or (by_library and hasattr(value, "__wrapped__")):
             self._write(
                 ByIdentity(value), label
             )  # a library's own function, in a wrapping of JAX's
-        elif library and hasattr(value, "__wrapped__") and not keeps_to_python(kind):
+        elif library and hasattr(value, "__wrapped__") and not is_readable(cls):
             # what `jax.jit` makes: its options can't be read, so it is itself alone
             self._parts(ByIdentity(value), label, {"": value.__wrapped__})
-        elif library and kind.__hash__ not in (None, object.__hash__):
+        elif library and cls.__hash__ not in (None, object.__hash__):
             self._write(hashable(value), label)
-        elif keeps_to_python(kind) or isinstance(value, types.SimpleNamespace):
-            self._members(kind, label)
-            self._parts(("object", ByIdentity(kind)), label, attributes(value))
+        elif is_readable(cls) or isinstance(value, types.SimpleNamespace):
+            self._members(cls, label)
+            self._parts(("object", ByIdentity(cls)), label, attributes(value))
         else:
             self._write(Unseen(), label)
 

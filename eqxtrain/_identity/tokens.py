@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 PLAIN = (type(None), bool, int, str, bytes, type(Ellipsis), type(NotImplemented))
 
-_MOST_BYTES = 2**16
+_MAX_BYTES = 2**16
 """Of a NumPy array that code reads. It may be changed in place, so its contents are compared."""
 
 
@@ -48,7 +48,7 @@ def constant(array: Any) -> Hashable:
     if isinstance(array, Tracer):
         return Unseen()
     if isinstance(array, np.ndarray | np.generic):
-        small = array.nbytes <= _MOST_BYTES and array.dtype != object
+        small = array.nbytes <= _MAX_BYTES and array.dtype != object
         return (array.dtype, array.shape, array.tobytes()) if small else Unseen()
     return ByIdentity(array)
 

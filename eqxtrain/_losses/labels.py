@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..metrics._base import is_known, weights
+from ..metrics._base import is_concrete, mask_weights
 
 _INDICES = (
     optax.losses.softmax_cross_entropy_with_integer_labels,
@@ -61,18 +61,18 @@ def check_labels(
     p, t = tuple(np.shape(y_pred)), tuple(np.shape(y_true))
     if fn in _INDICES:
         _check_indices(name, p, t, y_true)
-        return {**available, "y_true": _inside(name, available, p[-1], compiled)}
+        return {**available, "y_true": _check_range(name, available, p[-1], compiled)}
     if fn in _DISTRIBUTIONS and p != t:
         raise ValueError(
             f"The loss `{name}` compares scores of shape {p} with one-hot labels or probabilities "
-            f"of the same shape, but `y_true` has the shape {t}: for indices of classes, use "
+            f"of the same shape, but `y_true` has shape {t}: for class indices, use "
             "`optax.softmax_cross_entropy_with_integer_labels`."
         )
     if fn in _ELEMENTWISE and p != t:
         raise ValueError(
-            f"The loss `{name}` compares element by element, but `y_pred` has the shape {p} and "
-            f"`y_true` {t}: give both the same shape (`y[:, None]` adds the axis of a single "
-            "output)."
+            f"The loss `{name}` compares element by element, but `y_pred` has shape {p} and "
+            f"`y_true` has shape {t}: give both the same shape (`y[:, None]` adds the axis of a "
+            "single output)."
         )
     return available
 
@@ -95,42 +95,41 @@ def _optax_loss(fn: Any) -> Any:
 def _check_indices(name: str, p: tuple[int, ...], t: tuple[int, ...], y_true: Any) -> None:
     if p == t:
         raise ValueError(
-            f"The loss `{name}` takes the index of a class, but `y_true` has the shape {t} of the "
-            "scores, as one-hot labels have: give `y.argmax(-1)`, or use "
-            "`optax.softmax_cross_entropy`."
+            f"The loss `{name}` takes class indices, but `y_true` has the scores' own shape, {t}, "
+            "as one-hot labels have: pass `y.argmax(-1)`, or use `optax.softmax_cross_entropy`."
         )
     if t == (*p[:-1], 1):
         raise ValueError(
-            f"The loss `{name}` takes one index of a class for each row of scores {p}, but "
-            f"`y_true` has the shape {t}: drop its last axis, `y[..., 0]`."
+            f"The loss `{name}` takes one class index for each row of scores {p}, but `y_true` "
+            f"has shape {t}: drop its last axis, `y[..., 0]`."
         )
     if t != p[:-1]:
         raise ValueError(
             f"The loss `{name}` takes scores `(batch, ..., classes)` and indices `(batch, ...)`, "
-            f"but `y_pred` has the shape {p} and `y_true` {t}: the shapes must agree but for the "
-            "classes."
+            f"but `y_pred` has shape {p} and `y_true` has shape {t}: make them agree up to the "
+            "axis of classes."
         )
     if not jnp.issubdtype(y_true.dtype, jnp.integer):
         raise TypeError(
-            f"The loss `{name}` takes the index of a class, an integer, but `y_true` is "
-            f"{y_true.dtype}: give `y.astype(np.int32)`."
+            f"The loss `{name}` takes class indices, which are integers, but `y_true` is "
+            f"{y_true.dtype}: pass `y.astype(np.int32)`."
         )
 
 
-def _inside(name: str, available: Mapping[str, Any], classes: int, compiled: bool) -> Any:
+def _check_range(name: str, available: Mapping[str, Any], classes: int, compiled: bool) -> Any:
     """The labels, with an error where one that counts is no class."""
     y_true = available["y_true"]
     counts = jnp.ones(np.shape(y_true), bool)
     for factor in ("mask", "sample_weight"):
         if available.get(factor) is not None and np.ndim(available[factor]) <= np.ndim(y_true):
-            counts = counts & (weights(available[factor], counts.shape) != 0)
+            counts = counts & (mask_weights(available[factor], counts.shape) != 0)
     labels = jnp.asarray(y_true)
     outside = ((labels < 0) | (labels >= classes)) & counts
     remedy = (
-        "count them from 0, or give those that are not to count a `sample_weight` of 0 (one for "
+        "count classes from 0, or give the labels to leave out a `sample_weight` of 0 (one for "
         "each token, if need be)."
     )
-    if is_known(outside):
+    if is_concrete(outside):
         if bool(outside.any()):
             wrong = int(np.asarray(labels)[np.asarray(outside)][0])
             raise ValueError(

@@ -13,7 +13,7 @@ from .._request import LOSS_NAMES, is_by_name, request
 from ..metrics import Metric
 from ..metrics._calling import call_on_predictions, needs_labels, pick
 from .labels import check_labels
-from .reduction import Reduced, Reduction, reduce, shielded
+from .reduction import ReducedLoss, Reduction, reduce_loss, shield_gradients
 
 Key = str | int
 
@@ -54,20 +54,24 @@ class Loss(eqx.Module):
         if not callable(self.fn):
             raise TypeError(f"`Loss` takes a function, not {self.fn!r}: `Loss(optax.l2_loss)`.")
         if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"`Loss(name={self.name!r})` is not a string.")
+            raise TypeError(f"`Loss(name={self.name!r})` is not a string: pass one, or None.")
         if self.name == "":
-            raise ValueError("`Loss(name='')` is empty: give it a name, or None for its own.")
+            raise ValueError(
+                "`Loss(name='')` is empty: pass a name, or None for the function's own."
+            )
         if isinstance(self.weight, str) or np.ndim(self.weight) != 0:
-            raise TypeError(f"`Loss(weight={self.weight!r})` is not a number, such as 0.5.")
+            raise TypeError(
+                f"`Loss(weight={self.weight!r})` is not a number: pass one, such as 0.5."
+            )
         if self.reduction in (None, "none"):
             raise ValueError(
-                f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, and a "
-                "gradient is that of one number: choose `'mean'` or `'sum'`, and log the values as "
-                "a metric, `et.metrics.from_function(fn, et.metrics.Gather())`."
+                f"`Loss(reduction={self.reduction!r})` would leave a loss for each example, but a "
+                "gradient needs a single number: choose `'mean'` or `'sum'`, and log the values "
+                "with a metric, `et.metrics.from_function(fn, et.metrics.Gather())`."
             )
         if self.reduction not in _REDUCTIONS:
             raise ValueError(
-                f"`Loss(reduction={self.reduction!r})` is not known: it is one of "
+                f"`Loss(reduction={self.reduction!r})` is not valid: choose one of "
                 f"{', '.join(map(repr, _REDUCTIONS))}."
             )
 
@@ -90,20 +94,20 @@ class TotalLoss(Metric):
         return jnp.sum(jnp.stack([factor * part.compute() for factor, part in pairs]))
 
 
-def check(container: Any) -> None:
+def check_losses(container: Any) -> None:
     """Refuse what is no loss, with a sentence."""
     members = [m for _, m in named_leaves(container, default="loss", is_leaf=_is_loss)]
     for member in members:
         if not _is_loss(member) and not callable(member):
             raise TypeError(
-                f"`loss` holds {member!r}, which is not a function: give one such as "
+                f"`loss` holds {member!r}, which is not a function: pass one such as "
                 "`optax.squared_error`, or `lambda y_pred, y_true: ...`."
             )
     if container is not None and not members:
-        raise ValueError(f"`loss` is {container!r}, which holds no loss: give one, or None.")
+        raise ValueError(f"`loss` is {container!r}, which holds no loss: pass one, or None.")
 
 
-def measure(
+def compute_losses(
     container: Any, available: Mapping[str, Any]
 ) -> tuple[Float[Array, ""], dict[str, Array | Metric]]:
     """The total loss of a batch, and its parts to log.
@@ -112,10 +116,10 @@ def measure(
     total. If some part is not a mean over examples, the total over a pass is logged as well.
     """
     total: Any = 0.0
-    found: list[tuple[Loss, Reduced]] = []
+    found: list[tuple[Loss, ReducedLoss]] = []
     parts: dict[str, Array | Metric] = {}
-    for name, path, loss in _named(container):
-        for part, reduced in _evaluate(loss, name, available).items():
+    for name, path, loss in _named_losses(container):
+        for part, reduced in _compute_loss(loss, name, available).items():
             total = total + loss.weight * reduced.value
             found.append((loss, reduced))
             if path is None and part is None:
@@ -123,9 +127,12 @@ def measure(
             log = reduced.value if loss.reduction == "mean" else reduced.contribution
             pieces = (piece for piece in (path, part) if piece is not None)
             parts[unique("/".join(pieces), {"loss", *parts})] = log
-    if not any(_looks_at_data(loss.fn, available) for loss, _ in found) and reserved(container):
+    if not any(_looks_at_data(loss.fn, available) for loss, _ in found) and reserved_names(
+        container
+    ):
         raise ValueError(
-            "There is nothing to minimise: the labels of every output that a loss is on are None."
+            "There is nothing to minimise: every loss is on an output whose labels are None. Pass "
+            "labels for at least one of them."
         )
     if any(loss.reduction != "mean" for loss, _ in found):
         factors = tuple(loss.weight for loss, _ in found)
@@ -133,7 +140,7 @@ def measure(
     return jnp.asarray(total), parts
 
 
-def _named(container: Any) -> list[tuple[str, str | None, Loss]]:
+def _named_losses(container: Any) -> list[tuple[str, str | None, Loss]]:
     """The losses of a container: what each goes by, the path that it is logged under, and it.
 
     Paths are told apart before any loss is left out, so that they are the same in every pass. A
@@ -148,16 +155,18 @@ def _named(container: Any) -> list[tuple[str, str | None, Loss]]:
     return found
 
 
-def reserved(container: Any) -> set[str]:
+def reserved_names(container: Any) -> set[str]:
     """Names of losses that may be left out, and that nothing else may take then."""
-    return {path for _, path, loss in _named(container) if path and loss.on is not None}
+    return {path for _, path, loss in _named_losses(container) if path and loss.on is not None}
 
 
 def _is_loss(node: Any) -> bool:
     return isinstance(node, Loss)
 
 
-def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str | None, Reduced]:
+def _compute_loss(
+    loss: Loss, name: str, available: Mapping[str, Any]
+) -> dict[str | None, ReducedLoss]:
     """The parts of one loss; none where it is on an output without labels."""
     if loss.on is not None:
         available = dict(available) | pick(available, loss.on, who=f"The loss `{name}`")
@@ -166,11 +175,12 @@ def _evaluate(loss: Loss, name: str, available: Mapping[str, Any]) -> dict[str |
             if needs_labels(loss.fn, LOSS_NAMES | available.keys()):
                 return {}
     available = check_labels(loss.fn, name, available, compiled=loss.check_labels)
-    shield = shielded(loss.fn, available)
-    value = call_on_predictions(loss.fn, shield, names=LOSS_NAMES, kind="loss", who=name)
+    shield = shield_gradients(loss.fn, available)
+    value = call_on_predictions(loss.fn, shield, names=LOSS_NAMES, role="loss", who=name)
     parts = value if isinstance(value, Mapping) else {None: value}
     return {
-        part: reduce(loss.fn, name, ell, available, loss.reduction) for part, ell in parts.items()
+        part: reduce_loss(loss.fn, name, ell, available, loss.reduction)
+        for part, ell in parts.items()
     }
 
 

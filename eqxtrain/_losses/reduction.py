@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._request import LOSS_NAMES, Request, is_by_name, request
 from .._tree import is_inexact
 from ..metrics import Mean, Metric, Sum
-from ..metrics._base import examples, real_rows, weights
+from ..metrics._base import mask_weights, num_examples, row_mask
 from ..metrics._calling import refuse_pairs
 
 Reduction = Literal["mean", "sum", "mean_with_sample_weight"]
@@ -21,20 +21,20 @@ FACTORS = frozenset(("sample_weight", "class_weight", "mask"))
 """What the values of a loss are multiplied by, unless it asks for it."""
 
 
-class Reduced(NamedTuple):
+class ReducedLoss(NamedTuple):
     """A loss of one batch, and its contribution to that of a pass."""
 
     value: Float[Array, ""]
     contribution: Metric
 
 
-def reduce(
+def reduce_loss(
     fn: Callable[..., Any],
     name: str,
     value: Any,
     available: Mapping[str, Any],
     reduction: Reduction,
-) -> Reduced:
+) -> ReducedLoss:
     """One part of a loss as a number: its values times the factors that it did not ask for.
 
     With m the mask, w the sample weights, c the class weights and ℓ the values: `Σ(m·w·c·ℓ) / Σm`
@@ -58,35 +58,35 @@ def reduce(
     ours = present - _asked_by(fn, available)
     if value.ndim == 0:
         _check_scalar(fn, name, ours, available)
-        return _of_scalar(value, available, reduction)
-    count = examples(available)
+        return _reduce_scalar(value, available, reduction)
+    count = num_examples(available)
     if value.shape[0] != count:
         raise ValueError(
             f"The loss `{name}` returned an array of shape {value.shape} for a batch of {count} "
-            "examples: return one value an example (the batch axis first), or a scalar."
+            "examples: return one value per example (the batch axis first), or a scalar."
         )
     refuse_pairs(value.shape, available, f"The loss `{name}`")
     used = ours if reduction == "mean" else present
-    each = {factor: _aligned(factor, available, value.shape, name) for factor in used}
+    each = {factor: _align_factor(factor, available, value.shape, name) for factor in used}
     product = lambda names: _product([each[factor] for factor in sorted(names)], value)
     weighted = jnp.where(product(ours) == 0, 0, value * product(ours)) if ours else value
     if reduction == "sum":
         total = jnp.sum(weighted)
-        return Reduced(total, Sum.of(total))
+        return ReducedLoss(total, Sum.of(total))
     if reduction == "mean":
         if "mask" not in present:
             mean = jnp.mean(weighted)
-            return Reduced(mean, Mean.of(mean, count))
-        weight = jnp.sum(real_rows(available["mask"], count).astype(value.dtype))
+            return ReducedLoss(mean, Mean.of(mean, count))
+        weight = jnp.sum(row_mask(available["mask"], count).astype(value.dtype))
         total = jnp.sum(weighted) / int(np.prod(value.shape[1:]))
     else:
         weight = jnp.sum(product(present))
         total = jnp.sum(weighted)
     mean = jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
-    return Reduced(mean, Mean.of(mean, weight))
+    return ReducedLoss(mean, Mean.of(mean, weight))
 
 
-def shielded(fn: Callable[..., Any], available: Mapping[str, Any]) -> Mapping[str, Any]:
+def shield_gradients(fn: Callable[..., Any], available: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is available, with no gradient through predictions that count nothing and are broken.
 
     What is nan at an example of weight 0 is left out of the loss; but its gradient would be the 0
@@ -103,7 +103,7 @@ def shielded(fn: Callable[..., Any], available: Mapping[str, Any]) -> Mapping[st
     y_pred, y_true = available.get("y_pred"), available.get("y_true")
     if not given or y_pred is None:
         return available
-    rows = examples(available)
+    rows = num_examples(available)
     factors = [jnp.asarray(factor) for factor in given if np.shape(factor)[0] == rows]
     has_rows = lambda leaf: is_inexact(leaf) and leaf.shape[:1] == (rows,)
     broken = jnp.zeros(rows, bool)
@@ -113,14 +113,14 @@ def shielded(fn: Callable[..., Any], available: Mapping[str, Any]) -> Mapping[st
     def shield(leaf: Any) -> Any:
         if not has_rows(leaf) or not factors:
             return leaf
-        counts = [_fitted(factor.astype(bool), leaf.shape) for factor in factors]
-        dropped = _fitted(broken, leaf.shape) & ~functools.reduce(jnp.logical_and, counts)
+        counts = [_fit_mask(factor.astype(bool), leaf.shape) for factor in factors]
+        dropped = _fit_mask(broken, leaf.shape) & ~functools.reduce(jnp.logical_and, counts)
         return jnp.where(dropped, jax.lax.stop_gradient(leaf), leaf)
 
     return {**available, "y_pred": jax.tree.map(shield, y_pred)}
 
 
-def _fitted(counts: Array, shape: tuple[int, ...]) -> Array:
+def _fit_mask(counts: Array, shape: tuple[int, ...]) -> Array:
     """Whether each counts, in a shape that broadcasts; by row where it has axes of its own."""
     if counts.shape == (*shape, 1):
         counts = counts[..., 0]
@@ -152,27 +152,31 @@ def _check_scalar(
         names = " and ".join(f"`{factor}`" for factor in sorted(ours))
         raise ValueError(
             f"The loss `{name}` returned a scalar, so {names} can't be applied to its "
-            f"examples: return one value an example, or let it ask for {names} by name."
+            f"examples: return one value per example, or make it ask for {names} by name."
         )
 
 
-def _of_scalar(value: Array, available: Mapping[str, Any], reduction: Reduction) -> Reduced:
+def _reduce_scalar(value: Array, available: Mapping[str, Any], reduction: Reduction) -> ReducedLoss:
     if reduction == "sum":
-        return Reduced(value, Sum.of(value))
-    weight: Any = examples(available) if available.keys() & {"x", "batch", "y_pred"} else 1
+        return ReducedLoss(value, Sum.of(value))
+    weight: Any = num_examples(available) if available.keys() & {"x", "batch", "y_pred"} else 1
     factors = ("mask", "sample_weight") if reduction == "mean_with_sample_weight" else ("mask",)
     each = [available[factor] for factor in factors if available.get(factor) is not None]
     if each:
         shape = max((jnp.shape(factor) for factor in each), key=len)
-        weight = jnp.sum(_product([weights(f, shape) for f in each], jnp.ones(shape, jnp.float32)))
-    return Reduced(value, Mean.of(value, weight))
+        weight = jnp.sum(
+            _product([mask_weights(f, shape) for f in each], jnp.ones(shape, jnp.float32))
+        )
+    return ReducedLoss(value, Mean.of(value, weight))
 
 
-def _aligned(factor: str, available: Mapping[str, Any], shape: tuple[int, ...], name: str) -> Array:
+def _align_factor(
+    factor: str, available: Mapping[str, Any], shape: tuple[int, ...], name: str
+) -> Array:
     """A factor in the rank of values of this shape."""
     given = available[factor]
     if factor == "mask":
-        weight = real_rows(given, shape[0]).astype(jnp.float32)
+        weight = row_mask(given, shape[0]).astype(jnp.float32)
     elif factor == "class_weight":
         weight = class_weights(given, available.get("y_true"), available["y_pred"])
     else:
@@ -181,8 +185,8 @@ def _aligned(factor: str, available: Mapping[str, Any], shape: tuple[int, ...], 
         weight = weight[..., 0]
     if weight.ndim > len(shape) or shape[: weight.ndim] != weight.shape:
         raise ValueError(
-            f"`{factor}` has the shape {weight.shape}, but the loss `{name}` has values of shape "
-            f"{shape}: give one weight an example, or one for each value."
+            f"`{factor}` has shape {weight.shape}, but the loss `{name}` has values of shape "
+            f"{shape}: give one weight per example, or one per value."
         )
     return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim))
 
@@ -192,13 +196,13 @@ def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
 
     **Arguments:**
 
-    - `table`: one weight a class. Classes beyond its end weigh 1.
+    - `table`: one weight per class. Classes beyond its end weigh 1.
     - `y_true`: labels, as class indices or one-hot (then of the shape of `y_pred`).
     """
     if y_true is None or not hasattr(y_true, "shape"):
         raise ValueError(
-            "`class_weight` needs `y_true` to be one array of labels; for several outputs, let the "
-            "loss ask for `class_weight` by name."
+            "`class_weight` needs `y_true` to be one array of labels: for several outputs, make "
+            "the loss ask for `class_weight` by name."
         )
     labels = jnp.asarray(y_true)
     if labels.ndim > 1 and labels.shape[-1] > 1 and labels.shape == np.shape(y_pred):
@@ -210,14 +214,14 @@ def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
     if classes is not None and 1 < classes < len(table):
         raise ValueError(
             f"`class_weight` has a weight for the class {len(table) - 1}, but there are {classes} "
-            f"classes, 0 to {classes - 1}."
+            f"classes, 0 to {classes - 1}: drop the weights beyond those."
         )
     inside = (labels >= 0) & (labels < len(table))
     return jnp.where(inside, table[jnp.where(inside, labels, 0)], jnp.ones((), table.dtype))
 
 
 def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
-    """`class_weight` as given by people, a dict or an array, as a table of one weight a class.
+    """`class_weight` as given by people, a dict or an array, as a table of one weight per class.
 
     **Arguments:**
 
@@ -238,7 +242,7 @@ def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
             return None
         if not exact or min(indices) < 0:
             raise ValueError(
-                f"The keys of `class_weight` are class indices, 0, 1, ...; got "
+                "The keys of `class_weight` must be class indices, 0, 1, ...; got "
                 f"{list(class_weight)!r}."
             )
         table = np.ones(max(indices) + 1, np.float32)
@@ -247,7 +251,7 @@ def class_weight_table(class_weight: Any, y: Any = None) -> np.ndarray | None:
     table = _numbers(class_weight)
     if table.ndim != 1:
         raise ValueError(
-            f"`class_weight` is one weight a class; got an array of shape {table.shape}."
+            f"`class_weight` must hold one weight per class; got an array of shape {table.shape}."
         )
     return table
 
@@ -267,7 +271,7 @@ def _check_classes(y: Any) -> None:
     if not np.all(is_class):
         raise ValueError(
             "`class_weight` weighs examples by the class of their label, but `y` holds numbers "
-            "that aren't classes: give labels as integers or one-hot, or weigh by `sample_weight`."
+            "that aren't classes: pass labels as integers or one-hot, or use `sample_weight`."
         )
 
 
@@ -275,7 +279,7 @@ def _numbers(values: Any) -> np.ndarray:
     given = np.asarray(values)
     if given.dtype.kind not in "biuf" or not np.all(np.isfinite(given) & (given >= 0)):
         raise ValueError(
-            f"`class_weight` holds {values!r}, which aren't weights: give numbers of 0 or more, "
-            "`{0: 1.0, 1: 5.0}`, or an array of one weight a class."
+            f"`class_weight` holds {values!r}, which aren't weights: give numbers >= 0, "
+            "`{0: 1.0, 1: 5.0}`, or an array of one weight per class."
         )
     return given.astype(np.float32)

@@ -25,19 +25,19 @@ class _Penalty(eqx.Module):
 
     def __call__(self, model: PyTree) -> Float[Array, ""]:
         if self.where is None:
-            chosen = weights(model)
+            chosen = penalized_weights(model)
         else:
             chosen = [leaf for leaf in jax.tree.leaves(self.where(model)) if is_inexact(leaf)]
         if not chosen:
             raise ValueError(
-                f"`L{self.power}` found no weights in a `{type(model).__name__}`: choose them, "
+                f"`L{self.power}` found no weights in a `{type(model).__name__}`: pick them, "
                 f"`L{self.power}(..., where=lambda model: model.kernel)`."
             )
         magnitudes = [jnp.abs(leaf).astype(jnp.float32) ** self.power for leaf in chosen]
         return jnp.sum(jnp.stack([jnp.sum(magnitude) for magnitude in magnitudes]))
 
 
-def weights(model: PyTree) -> list[Array]:
+def penalized_weights(model: PyTree) -> list[Array]:
     """The floating arrays of a model that are weights, by convention.
 
     Biases are none, by the name of their field; nor is what stands in a normalisation layer of

@@ -51,13 +51,13 @@ class WithheldError(AttributeError):
 
 def withheld_message(learner: Any, name: str) -> str:
     """The teaching error: what went wrong, why it matters, and the two spellings."""
-    kind = type(learner).__name__
+    cls = type(learner).__name__
     ask = "state" if name == "model_state" else name
     use = "state.model_state" if name == "model_state" else name
     return (
-        f"`self.{name}` is not there inside a step of `{kind}`. The {name.replace('_', ' ')} is "
-        "threaded through the steps explicitly; a step that read it from `self` would see an old "
-        f"copy, and its gradient would be zero. Ask for it by name:\n\n"
+        f"`self.{name}` does not exist inside a step of `{cls}`. The {name.replace('_', ' ')} is "
+        "passed to each step explicitly: a step that read it from `self` would see an old copy, "
+        "whose gradient is zero. Ask for it by name:\n\n"
         f"    def test_step(self, {ask}, x, ...):      # not self.{name}\n"
         f"        ... {use} ...\n"
     )
@@ -83,7 +83,7 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
     - `default`: whether it is one of our own, which take everything and shadow nothing.
     """
     if isinstance(fn, staticmethod | classmethod):
-        raise TypeError(f"`{name}` must be a plain method, not a {type(fn).__name__}.")
+        raise TypeError(f"`{name}` must be a plain method, not a `{type(fn).__name__}`.")
 
     @functools.wraps(fn, updated=())
     def held_to_contract(self: Any, *args: Any, **given: Any) -> Any:
@@ -91,8 +91,8 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
         if args:
             raise TypeError(
                 f"`{who}` is called by name, but was given {len(args)} positional argument"
-                f"{'s' * (len(args) > 1)}: write `self.{name}(model=model, ...)`; every name may "
-                "be given, whatever the step asks for."
+                f"{'s' * (len(args) > 1)}: write `self.{name}(model=model, ...)`. You may pass "
+                "every name, whatever the step asks for."
             )
         available = _provide(name, given)
         _refuse_shadows(fn, available, who, name if default else None)
@@ -135,8 +135,8 @@ def checked_jit(fn: Callable[..., Any]) -> Callable[..., Any]:
         made = fn(self, function)
         if not callable(made):
             raise TypeError(
-                f"`{type(self).__name__}.jit_step` returned a `{type(made).__name__}`; it returns "
-                "the function that it was given, compiled: `return eqx.filter_jit(fn)`."
+                f"`{type(self).__name__}.jit_step` returned a `{type(made).__name__}`: return the "
+                "function that it was given, compiled, `return eqx.filter_jit(fn)`."
             )
         return made
 
@@ -180,8 +180,8 @@ def _refuse_shadows(
     if shadows and (default is not None or "batch" not in asked):
         name = shadows[0]
         raise TypeError(
-            f"`{who}` asks for `{name}`, which is the learner's own and also a key of the batch. "
-            f"The learner's wins; for the other, let a step of yours ask for `batch` and write "
+            f"`{who}` asks for `{name}`, which is both the learner's own and a key of the batch. "
+            "The learner's wins: to read the other, make your step ask for `batch`, and write "
             f'`batch["{name}"]`.'
         )
 
@@ -195,7 +195,7 @@ def _unpack(out: Any, name: str, who: str) -> tuple[Any, ...]:
             else f"a `{type(out).__name__}`"
         )
         raise TypeError(
-            f"`{who}` returned {got}; a `{name}` returns {len(wanted)} values, "
+            f"`{who}` returned {got}: a `{name}` returns {len(wanted)} values, "
             f"`return {', '.join(wanted)}`."
         )
     return out
@@ -204,17 +204,17 @@ def _unpack(out: Any, name: str, who: str) -> tuple[Any, ...]:
 def _check_loss(loss: Any, who: str) -> Any:
     if not isinstance(loss, jax.Array):
         raise TypeError(
-            f"`{who}` returned a loss that is a `{type(loss).__name__}`: a loss is a scalar array."
+            f"`{who}` returned a loss that is a `{type(loss).__name__}`: return a scalar array."
         )
     if loss.ndim != 0:
         raise ValueError(
-            f"`{who}` returned a loss of shape {loss.shape}; a loss is a scalar: take its mean "
+            f"`{who}` returned a loss of shape {loss.shape}, but a loss is a scalar: take its mean "
             "over the examples, `loss.mean()`."
         )
     if not jnp.issubdtype(loss.dtype, jnp.floating):
         raise TypeError(
-            f"`{who}` returned a loss of dtype {loss.dtype}, which has no gradient: a loss is a "
-            "floating scalar."
+            f"`{who}` returned a loss of dtype {loss.dtype}, which has no gradient: return a "
+            "floating-point scalar."
         )
     return loss
 
@@ -273,15 +273,16 @@ def _init(out: Any, who: str) -> Any:
 def _states(out: Any, who: str) -> Any:
     if not isinstance(out, LearnerState):
         raise TypeError(
-            f"`{who}` returned a `{type(out).__name__}`; a `states_step` returns a `LearnerState`: "
-            "start from `super().states_step(model=model, model_state=model_state, key=key)`."
+            f"`{who}` returned a `{type(out).__name__}`, but a `states_step` returns a "
+            "`LearnerState`: start from "
+            "`super().states_step(model=model, model_state=model_state, key=key)`."
         )
     return out
 
 
 def _summary(out: Any, who: str) -> Any:
     if not isinstance(out, list):
-        raise TypeError(f"`{who}` returned a `{type(out).__name__}`; it returns a list of rows.")
+        raise TypeError(f"`{who}` returned a `{type(out).__name__}`: return a list of rows.")
     return out
 
 

@@ -39,8 +39,8 @@ def call_over_batch(
     """
     if not callable(model):
         raise TypeError(
-            f"The model is a `{type(model).__name__}`, which can't be called: give it a "
-            "`__call__`, or override `pred_step`."
+            f"The model is a `{type(model).__name__}`, which can't be called: define `__call__`, "
+            "or override `pred_step`."
         )
     names = _parameters(model)
     _look_for_other_keys(model, x, names, training)
@@ -59,12 +59,12 @@ def call_over_batch(
     except Exception as error:
         if _fits_unmapped(model, names, x, key, model_state):
             raise TypeError(
-                f"The model (a `{type(model).__name__}`) does not take one example, but takes the "
-                "whole batch. By Equinox's convention models are unbatched, and the default "
+                f"The model (a `{type(model).__name__}`) does not take a single example, but takes "
+                "the whole batch. By Equinox's convention, models are unbatched, and the default "
                 "`pred_step` maps them over the batch. Either write the model for one example, or "
                 "override\n\n    def pred_step(self, model, state, x):\n"
                 "        return model(x), state\n\n"
-                "(Or was this a single example, where a batch was due?)"
+                "(Or did you pass a single example instead of a batch?)"
             ) from error
         hint = _hint_at_key(model, names, error) if keys is None else None
         if isinstance(error, TypeError):
@@ -89,14 +89,14 @@ def _look_for_other_keys(
     for name in () if "key" in names else _OTHER_KEYS:
         if name in names and name not in given:
             text = (
-                f"`{_called(model)}` names its random key `{name}`, and the default `pred_step` "
-                "hands over what is named `key`"
+                f"`{_call_name(model)}` names its random key `{name}`, but the default `pred_step` "
+                "passes it as `key`"
             )
-            remedy = f"rename it, or call `model(x, {name}=key)` in a `pred_step` of yours."
+            remedy = f"rename it, or call `model(x, {name}=key)` in a `pred_step` of your own."
             if names[name].default is inspect.Parameter.empty:
                 raise TypeError(f"{text}: {remedy}")
             if training:
-                warn(f"{text}, so it gets none: {remedy}")
+                warn(f"{text}, so the model runs without one: {remedy}")
 
 
 def _hint_at_key(
@@ -107,12 +107,12 @@ def _hint_at_key(
     if not lacks or any(name in names for name in _OTHER_KEYS):
         return None
     return (
-        f"`{_called(model)}` has no parameter `key`, so it is given none: write "
-        "`def __call__(self, x, *, key=None)`, and hand it on to the layers that ask for one."
+        f"`{_call_name(model)}` has no parameter `key`, so it is called without one: write "
+        "`def __call__(self, x, *, key=None)`, and pass it on to the layers that need one."
     )
 
 
-def _called(model: Callable[..., Any]) -> str:
+def _call_name(model: Callable[..., Any]) -> str:
     return getattr(model, "__name__", f"{type(model).__name__}.__call__")
 
 
@@ -120,14 +120,14 @@ def _hint_at_inputs(x: PyTree) -> str | None:
     if type(x) in (tuple, list):
         return (
             f"`x` is a {type(x).__name__} of {len(x)}, so the model was called with {len(x)} "
-            "arguments. Labels are given apart, `fit(x, y)`; in a batch, `(x, y)`."
+            "arguments. Pass labels separately, `fit(x, y)`, or in a batch, `(x, y)`."
         )
     if isinstance(x, Mapping):
         keys = ", ".join(f"`{key}`" for key in x)
         return (
-            f"`x` is a mapping, so the model was called with the keyword arguments {keys}. Of a "
-            "mapping for everything, the inputs are called `x` and the labels `y_true` "
-            "(`dataset.rename_columns(...)`), or a step of yours asks for its keys."
+            f"`x` is a mapping, so the model was called with the keyword arguments {keys}. If the "
+            "mapping holds labels too, name the inputs `x` and the labels `y_true` "
+            "(`dataset.rename_columns(...)`), or ask for its keys in a step of your own."
         )
     return None
 

@@ -29,9 +29,11 @@ class _Watch:
 
 _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
 
-_MOST = 16
+_MAX_SPECS = 16
 
-_touched: weakref.WeakKeyDictionary[type, dict[Hashable, list[str]]] = weakref.WeakKeyDictionary()
+_maybe_changed: weakref.WeakKeyDictionary[type, dict[Hashable, list[str]]] = (
+    weakref.WeakKeyDictionary()
+)
 """For each class and `trainable`, the frozen leaves that its step may have changed, by path."""
 
 
@@ -56,15 +58,15 @@ def watching(learner: Any, model: PyTree) -> Iterator[_Watch]:
         _watch.reset(token)
         if outer is not None:  # it was called by another override
             outer.heeded = outer.heeded or watch.heeded
-    touched = [] if watch.heeded else _touched_by(learner.trainable, model, watch.returned)
-    by_spec = _touched.setdefault(type(learner), {})
+    touched = [] if watch.heeded else _maybe_changed_by(learner.trainable, model, watch.returned)
+    by_spec = _maybe_changed.setdefault(type(learner), {})
     by_spec.pop(learner.trainable, None)
     by_spec[learner.trainable] = touched
-    while len(by_spec) > _MOST:
+    while len(by_spec) > _MAX_SPECS:
         del by_spec[next(iter(by_spec))]
 
 
-def _touched_by(spec: Hashable, before: PyTree, after: PyTree) -> list[str]:
+def _maybe_changed_by(spec: Hashable, before: PyTree, after: PyTree) -> list[str]:
     with contextlib.suppress(ValueError):  # of another model: there is nothing to go by
         old, new = _frozen(spec, before), dict(_tree.paths(after, "model"))
         return [path for path, leaf in old if new.get(path) is not leaf]
@@ -90,7 +92,7 @@ def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
 
     **Returns:** whether it may change something yet that it has not changed.
     """
-    touched = _touched.get(type(before), {}).get(before.trainable, [])
+    touched = _maybe_changed.get(type(before), {}).get(before.trainable, [])
     if not touched:
         return False
     old, new = dict(_tree.paths(before.model, "model")), dict(_tree.paths(current().model, "model"))
@@ -103,10 +105,10 @@ def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
     named = ", ".join(f"`{path}`" for path in changed[:3])
     warn(
         f"`{type(before).__name__}.train_step` changes {named}{more}, which `trainable` freezes. "
-        "In a `train_step` of your own, take the leaves to train from `params, rest = "
-        "self.partition(model)`, differentiate with respect to `params`, and put the model "
-        "together by `eqx.combine(params, rest)`; or call `self.grad_step` and "
-        "`self.apply_gradients`, which do.",
+        "In a `train_step` of your own, split the model with `params, rest = "
+        "self.partition(model)`, differentiate with respect to `params`, and rebuild it with "
+        "`eqx.combine(params, rest)`; or call `self.grad_step` and `self.apply_gradients`, which "
+        "do that for you.",
     )
     return False
 
@@ -117,4 +119,4 @@ def _is_gone(leaf: Any) -> bool:
 
 def forget() -> None:
     """Forget what was watched, with the programs that were traced then."""
-    _touched.clear()
+    _maybe_changed.clear()

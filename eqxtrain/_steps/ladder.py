@@ -51,28 +51,28 @@ def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
     y_pred, state = self.pred_step(**available)
     available |= {"y_pred": y_pred, "state": state}
     if self.loss is None and self.metrics is not None and not available.get("training", True):
-        return *_measured(self, available), state  # only `fit` needs a loss
+        return *_measure(self, available), state  # only `fit` needs a loss
     return *self.measure(**available), state
 
 
-def _measured(self: Any, available: dict[str, Any]) -> tuple[Array, Logs]:
+def _measure(self: Any, available: dict[str, Any]) -> tuple[Array, Logs]:
     """The loss and the logs of predictions; without a loss, nan and the metrics alone."""
     available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
     available = {"sample_weight": None, "class_weight": None, "mask": None} | available
     loss, parts, seen = jnp.full((), jnp.nan), dict[str, Any](), available
     if self.loss is not None:
-        loss, parts = _loss.measure(self.loss, available)
+        loss, parts = _loss.compute_losses(self.loss, available)
         seen = available | {"loss": loss}
     seen = jax.tree.map(
         lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, seen
     )
     metrics = [
         (name, metric)
-        for name, metric in _collection.collect(self.metrics)
+        for name, metric in _collection.named_metrics(self.metrics)
         if not _collection.asks_for(metric, UPDATE_NAMES)
     ]
-    taken = {"loss", *parts} | _loss.reserved(self.loss)
-    return loss, parts | _collection.measure(metrics, seen, taken=taken)
+    taken = {"loss", *parts} | _loss.reserved_names(self.loss)
+    return loss, parts | _collection.measure_metrics(metrics, seen, taken=taken)
 
 
 def _grad_step(self: Any, model: Any, **available: Any) -> tuple[Array, Logs, Any, PyTree]:
@@ -111,17 +111,17 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
     return _summary.rows(self.pred_step, self.trainable, model, state, available)
 
 
-def enforce_contracts(kind: Any) -> None:
+def enforce_contracts(learner_class: Any) -> None:
     """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
     for name in CONTRACTS:
-        if is_held_to_contract(getattr(kind, name)):
+        if is_held_to_contract(getattr(learner_class, name)):
             continue  # it was before
-        fn = inspect.getattr_static(kind, name)
+        fn = inspect.getattr_static(learner_class, name)
         if not is_held_to_contract(fn):
-            setattr(kind, name, checked_step(name, fn))
-    fn = inspect.getattr_static(kind, "jit_step")
+            setattr(learner_class, name, checked_step(name, fn))
+    fn = inspect.getattr_static(learner_class, "jit_step")
     if fn is not AbstractLearner.jit_step and not is_held_to_contract(fn):
-        kind.jit_step = checked_jit(fn)
+        learner_class.jit_step = checked_jit(fn)
 
 
 class AbstractLearner(eqx.Module, Generic[M]):
@@ -202,9 +202,9 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 super().__setattr__(name, value)
             except dataclasses.FrozenInstanceError:
                 raise dataclasses.FrozenInstanceError(
-                    f"`{type(self).__name__}.{name}` cannot be assigned: a learner never changes. "
-                    f"Make a new one, `learner = learner.replace({name}=...)`; a step returns what "
-                    "it changes."
+                    f"`{type(self).__name__}.{name}` can't be assigned: a learner is immutable. "
+                    f"Make a new one, `learner = learner.replace({name}=...)`; inside a step, "
+                    "return what changes."
                 ) from None
 
     def jit_step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -230,11 +230,11 @@ class AbstractLearner(eqx.Module, Generic[M]):
         """
         if self.loss is None:
             raise TypeError(
-                f"`{type(self).__name__}` has no loss: give one, "
+                f"`{type(self).__name__}` has no loss: pass one, "
                 "`Learner(model, optimizer, loss=optax.squared_error)`, or override `test_step`. "
                 "(Without a loss, `evaluate` measures the `metrics`.)"
             )
-        return _measured(self, available | {"y_pred": y_pred})
+        return _measure(self, available | {"y_pred": y_pred})
 
     @final
     def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
@@ -279,7 +279,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
         """
         if self.optimizer is None:
             raise TypeError(
-                f"`{type(self).__name__}` has no optimizer: give one, "
+                f"`{type(self).__name__}` has no optimizer: pass one, "
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
         _, rest = self.partition(model)
@@ -291,7 +291,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 return self.test_step(**given)[0]
             except TypeError as error:
                 error.add_note(
-                    "The optimizer searches along a line, and so calls `test_step` again: hand "
+                    "The optimizer does a line search, and so calls `test_step` again: pass "
                     "`apply_gradients` what that asks for, `x=x, y_true=y_true, key=key`."
                 )
                 raise
@@ -307,10 +307,10 @@ class AbstractLearner(eqx.Module, Generic[M]):
         )
         metrics = [
             (name, metric)
-            for name, metric in _collection.collect(self.metrics)
+            for name, metric in _collection.named_metrics(self.metrics)
             if _collection.asks_for(metric, UPDATE_NAMES)
         ]
         seen = available | {"model": model, "state": state, "grads": grads}
         seen |= {"updates": updates, "loss": loss}
-        logs = _collection.measure(metrics, seen)
+        logs = _collection.measure_metrics(metrics, seen)
         return logs, new_model, state.update(opt_state=opt_state)

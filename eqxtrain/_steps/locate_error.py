@@ -14,7 +14,7 @@ import jax
 from jaxtyping import PyTree
 
 from .._tree import describe, is_array
-from .module_calls import shapes_of, watched, watching
+from .module_calls import shapes_of, watch_calls, wrap_modules
 
 _START = "Where it failed: "
 
@@ -49,9 +49,9 @@ def locate(
         return
     hidden = (*_NOT_BATCH, "batch") if "x" in arguments else _NOT_BATCH
     batch = {name: value for name, value in arguments.items() if name not in hidden}
-    text = f"`{who}`" + (f" with {met}." if (met := _listed(batch.items())) else ".")
+    text = f"`{who}`" + (f" with {met}." if (met := _list_arrays(batch.items())) else ".")
     if calls:
-        text = f"{_told(calls[0])}, in {text}{_remedy(error, calls[0], calls[-1], batch)}"
+        text = f"{_describe_call(calls[0])}, in {text}{_remedy(error, calls[0], calls[-1], batch)}"
     error.__notes__ = [_START + text, *notes]
 
 
@@ -80,12 +80,12 @@ def _failing_calls(
         try:
             return fn(*args, **kwargs)
         except Exception as error:
-            failed.append(_Call(error, path, *_shapes((part, args, kwargs))))
+            failed.append(_Call(error, path, *_to_shapes((part, args, kwargs))))
             raise
 
     def again(arguments: dict[str, Any]) -> None:
-        with watching(call):
-            step(**arguments | {"model": watched(arguments.get("model"), "model")})
+        with watch_calls(call):
+            step(**arguments | {"model": wrap_modules(arguments.get("model"), "model")})
 
     try:
         with warnings.catch_warnings():
@@ -100,28 +100,32 @@ def _failing_calls(
     return None
 
 
-def _shapes(tree: PyTree) -> PyTree:
+def _to_shapes(tree: PyTree) -> PyTree:
     shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf
     return jax.tree.map(shape, tree)
 
 
-def _told(call: _Call) -> str:
-    own = _listed((name, value) for name, value in vars(call.part).items() if is_array(value))
+def _describe_call(call: _Call) -> str:
+    own = _list_arrays((name, value) for name, value in vars(call.part).items() if is_array(value))
     of = f", with {own}," if own else ""
-    return f"`{call.path}: {type(call.part).__name__}`{of} was called with {_given(call)}"
+    return (
+        f"`{call.path}: {type(call.part).__name__}`{of} was called with {_describe_arguments(call)}"
+    )
 
 
-def _given(call: _Call) -> str:
+def _describe_arguments(call: _Call) -> str:
     try:
         bound = inspect.signature(call.part).bind(*call.args, **call.kwargs).arguments
     except TypeError:  # the call itself was wrong
         bound = {f"argument {i}": value for i, value in enumerate(call.args)} | call.kwargs
-    return _listed((name, value) for name, value in bound.items() if name != "key") or "no array"
+    return (
+        _list_arrays((name, value) for name, value in bound.items() if name != "key") or "no array"
+    )
 
 
-def _listed(named: Iterable[tuple[str, Any]]) -> str:
+def _list_arrays(named: Iterable[tuple[str, Any]]) -> str:
     """The arrays among some values, for a sentence: `x` float32[32,4] and `y` int32[32]."""
-    told = [f"`{name}` {_described(value)}" for name, value in named if _has_shape(value)][:4]
+    told = [f"`{name}` {_describe_value(value)}" for name, value in named if _has_shape(value)][:4]
     return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
 
 
@@ -133,11 +137,11 @@ def _has_shape(value: Any) -> bool:
     return is_array(value)
 
 
-def _described(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_described(value[key])}" for key in value) + "}"
+        return "{" + ", ".join(f"{key}: {_describe_value(value[key])}" for key in value) + "}"
     if isinstance(value, tuple | list):
-        return "(" + ", ".join(map(_described, value)) + ")"
+        return "(" + ", ".join(map(_describe_value, value)) + ")"
     return describe(value)
 
 
@@ -147,21 +151,21 @@ def _remedy(error: Exception, inner: _Call, outer: _Call, batch: Mapping[str, An
     name = getattr(part, "axis_name", None)
     if _fits_mapped(outer, batch):
         return (
-            f" `{outer.path}` takes one example, and was given the batch: map it over the batch, "
+            f" `{outer.path}` takes one example, but was given the batch: map it over the batch, "
             f"`jax.vmap({outer.path}, ...)`."
         )
     if isinstance(error, NameError) and name is not None:
         return (
-            f" Its `axis_name` is {name!r}, and the default `pred_step` maps the model over the "
+            f" Its `axis_name` is {name!r}, but the default `pred_step` maps the model over the "
             'axis "batch": build it with `axis_name="batch"`, or map the model over that name in '
-            "a `pred_step` of yours."
+            "a `pred_step` of your own."
         )
     if isinstance(part, eqx.nn.Conv | eqx.nn.ConvTranspose) and inner.args:
         shape = list(getattr(inner.args[0], "shape", ()))
         images = len(shape) == part.num_spatial_dims + 1
         if images and shape[-1] == part.in_channels != shape[0]:
             return (
-                " Equinox's convolutions take the channels first, and here they come last: move "
+                " Equinox's convolutions take the channels first, but here they come last: move "
                 f"them, `jnp.moveaxis(x, -1, {-len(shape)})`."
             )
     return ""

@@ -17,26 +17,28 @@ _FOREIGN = {
 _CLOSE = 0.85
 
 
-def refuse_misnamed(kind: type, base: type, steps: Collection[str], names: Collection[str]) -> None:
+def refuse_misnamed(
+    learner_class: type, base_class: type, steps: Collection[str], names: Collection[str]
+) -> None:
     """Refuse what a class defines under the name of another library's step, or of a mistyped one.
 
     **Arguments:**
 
-    - `kind`, `base`: the class, and the one that has the steps.
+    - `learner_class`, `base_class`: the class, and the one that has the steps.
     - `names`: what steps may ask for.
     """
     listed = f"The steps are {', '.join(steps)}."
-    for name, value in list(vars(kind).items()):
+    for name, value in list(vars(learner_class).items()):
         if name in _FOREIGN and callable(value):
             raise TypeError(
-                f"`{kind.__name__}.{name}` would never be called: the step is named "
+                f"`{learner_class.__name__}.{name}` would never be called: the step is named "
                 f"`{_FOREIGN[name]}` here. {listed}"
             )
         meant = _mistyped(name, steps)
-        if meant is not None and _is_stray(kind, base, name, names):
+        if meant is not None and _is_stray(learner_class, base_class, name, names):
             raise TypeError(
-                f"`{kind.__name__}.{name}` would never be called: is `{meant}` meant? {listed} A "
-                "method of your own has a name that is less like theirs, or is called by a step."
+                f"`{learner_class.__name__}.{name}` would never be called: did you mean `{meant}`? "
+                f"{listed} Give a method of your own a name less like these, or call it in a step."
             )
 
 
@@ -47,11 +49,13 @@ def _mistyped(name: str, steps: Collection[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, steps, n=1, cutoff=_CLOSE)), None)
 
 
-def _is_stray(kind: type, base: type, name: str, names: Collection[str]) -> bool:
+def _is_stray(learner_class: type, base_class: type, name: str, names: Collection[str]) -> bool:
     """Whether a method asks for what steps ask for, is new, and no other method calls it."""
-    fn = getattr(kind, name)
-    own = [cls for cls in kind.__mro__ if cls not in base.__mro__]
-    if not inspect.isfunction(fn) or any(name in vars(cls) for cls in own if cls is not kind):
+    fn = getattr(learner_class, name)
+    own = [cls for cls in learner_class.__mro__ if cls not in base_class.__mro__]
+    if not inspect.isfunction(fn) or any(
+        name in vars(cls) for cls in own if cls is not learner_class
+    ):
         return False
     asked = inspect.signature(fn).parameters.values()
     everything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in asked)

@@ -25,7 +25,7 @@ def shapes_of(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
 
 
 @contextlib.contextmanager
-def watching(watcher: Watcher) -> Iterator[None]:
+def watch_calls(watcher: Watcher) -> Iterator[None]:
     """Within it, the parts of a `watched` model are called by `watcher`."""
     token = _watcher.set(watcher)
     try:
@@ -34,12 +34,12 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def watched(node: PyTree, path: str) -> PyTree:
+def wrap_modules(node: PyTree, path: str) -> PyTree:
     """`node` with every module inside it replaced by one whose calls are watched."""
     is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
     inside = jax.tree_util.tree_map_with_path(
         lambda keys, child: (
-            watched(child, path + jax.tree_util.keystr(keys))
+            wrap_modules(child, path + jax.tree_util.keystr(keys))
             if isinstance(child, eqx.Module) and child is not node
             else child
         ),
@@ -49,7 +49,7 @@ def watched(node: PyTree, path: str) -> PyTree:
     if not isinstance(node, eqx.Module) or not callable(node):
         return inside
     try:
-        twin = object.__new__(_watched_type(type(node)))
+        twin = object.__new__(_watched_class(type(node)))
     except Exception:  # a class that can't be subclassed can't be watched
         return inside
     for name, value in vars(inside).items():
@@ -59,8 +59,8 @@ def watched(node: PyTree, path: str) -> PyTree:
 
 
 @functools.lru_cache(maxsize=256)
-def _watched_type(kind: type[eqx.Module]) -> type[eqx.Module]:
-    call: Callable[..., Any] = kind.__call__
+def _watched_class(module_class: type[eqx.Module]) -> type[eqx.Module]:
+    call: Callable[..., Any] = module_class.__call__
 
     @functools.wraps(call)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ def _watched_type(kind: type[eqx.Module]) -> type[eqx.Module]:
         "__call__": __call__,
         "__annotations__": {"_watched_path": str},
         "_watched_path": eqx.field(static=True, default="", kw_only=True),
-        "__module__": kind.__module__,
+        "__module__": module_class.__module__,
     }
-    metaclass: Any = type(kind)
-    return metaclass(kind.__name__, (kind,), body)
+    metaclass: Any = type(module_class)
+    return metaclass(module_class.__name__, (module_class,), body)

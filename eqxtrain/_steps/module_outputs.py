@@ -8,7 +8,7 @@ import jax
 
 from .._tree import describe, is_array
 from .._types import PyTree
-from .module_calls import shapes_of, watched, watching
+from .module_calls import shapes_of, watch_calls, wrap_modules
 
 
 def trace(
@@ -31,8 +31,8 @@ def trace(
         return out
 
     def traced(model: PyTree, state: Any, names: dict[str, Any]) -> PyTree:
-        with watching(record):
-            given = {"model": watched(model, "model"), "state": state, "training": False}
+        with watch_calls(record):
+            given = {"model": wrap_modules(model, "model"), "state": state, "training": False}
             return pred_step(**names | given)[0]
 
     return _describe_tree(shapes_of(traced, model, state, dict(names))), recorded

@@ -61,8 +61,8 @@ def as_spec(spec: FilterSpec) -> Hashable:
     if callable(spec):
         return spec
     raise TypeError(
-        "`trainable` is a function from a leaf to a bool, a tree of bools that is a prefix of the "
-        f"model, or `et.freeze(...)`; got {spec!r}."
+        "`trainable` must be a function from a leaf to a bool, a tree of bools that is a prefix of "
+        f"the model, or `et.freeze(...)`; got {spec!r}."
     )
 
 
@@ -71,7 +71,7 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     if spec is None:
         wanted: PyTree = jax.tree.map(lambda _: True, model)
     elif isinstance(spec, Freeze):
-        wanted = _without(model, spec.where)
+        wanted = _freeze_mask(model, spec.where)
     elif isinstance(spec, Prefix):
         wanted = _broadcast(jax.tree.unflatten(spec.treedef, spec.bools), model)
     else:
@@ -79,7 +79,7 @@ def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
     return jax.tree.map(lambda want, leaf: want and is_inexact(leaf), wanted, model)
 
 
-def _without(model: PyTree, where: tuple[StaticLeaf, ...]) -> PyTree:
+def _freeze_mask(model: PyTree, where: tuple[StaticLeaf, ...]) -> PyTree:
     mask = jax.tree.map(lambda _: True, model)
     for function in where:
         try:
@@ -117,7 +117,7 @@ def as_optimizer(optimizer: Optimizer | None) -> Transformation:
         optimizer = optimizer.gradient_transformation()
     if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
-            f"`optimizer` is {optimizer!r}: give an optax transformation, `optax.adam(1e-3)`."
+            f"`optimizer` is {optimizer!r}: pass an optax transformation, `optax.adam(1e-3)`."
         )
     return cast(Transformation, optimizer)
 
@@ -153,33 +153,33 @@ def update(
     **Returns:** the model, the optimizer's state and the updates. Every leaf keeps its dtype.
     """
     params, rest = partition(spec, model)
-    grads = _of_params(grads, params)
+    grads = _select_gradients(grads, params)
     if bad := differences(_outline(params), _outline(grads), "grads"):
         raise ValueError(
             "The gradients do not match the trainable leaves of the model: "
             + "; ".join(bad[:5])
-            + ". Differentiate what `trainable` says, or change `trainable`."
+            + ". Differentiate the leaves that `trainable` selects, or change `trainable`."
         )
     with standard_promotion():
         updates, new_state = optax.with_extra_args_support(optimizer).update(
-            _conjugated(grads), opt_state, params, value=loss, grad=grads, value_fn=value_fn
+            _conjugate(grads), opt_state, params, value=loss, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(params, updates)
     return eqx.combine(params, rest), keep_dtypes(opt_state, new_state), updates
 
 
-def _of_params(grads: PyTree, params: PyTree) -> PyTree:
+def _select_gradients(grads: PyTree, params: PyTree) -> PyTree:
     wanted = jax.tree.map(lambda leaf: leaf is not None, params, is_leaf=_is_none)
     try:
         return eqx.filter(grads, wanted)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"The gradients are a `{type(grads).__name__}`, which has not the structure of the "
-            "model: a `grad_step` returns them as `eqx.filter_grad` gives them."
+            f"The gradients are a `{type(grads).__name__}`, which does not have the structure of "
+            "the model: return them from `grad_step` as `eqx.filter_grad` gives them."
         ) from error
 
 
-def _conjugated(grads: PyTree) -> PyTree:
+def _conjugate(grads: PyTree) -> PyTree:
     """The directions of steepest ascent: JAX's gradients, with complex ones conjugated.
 
     optax leaves this to its caller. Its line searches, which compare `grad` with gradients that

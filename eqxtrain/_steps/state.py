@@ -58,7 +58,7 @@ class LearnerState(eqx.Module):
                 super().__setattr__(name, value)
             except dataclasses.FrozenInstanceError:
                 raise dataclasses.FrozenInstanceError(
-                    f"`{type(self).__name__}.{name}` cannot be assigned: a state never changes. "
+                    f"`{type(self).__name__}.{name}` can't be assigned: a state is immutable. "
                     f"Make a new one, `state = state.update({name}=...)`, and return it."
                 ) from None
 
@@ -118,21 +118,21 @@ def check_states(model: Any, model_state: Any, state: Any) -> None:
     pair = isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State)
     if pair and type(model) is tuple:
         raise TypeError(
-            "`model` is the pair that `eqx.nn.make_with_state(...)` makes: unpack it, "
-            "`model, model_state = ...`, and give both, "
+            "`model` is the pair that `eqx.nn.make_with_state(...)` returns: unpack it, "
+            "`model, model_state = ...`, and pass both, "
             "`Learner(model, optimizer, model_state=model_state)`."
         )
     if state is not None and not isinstance(state, LearnerState):
         raise TypeError(
-            f"`state` is a `{type(state).__name__}`, not a `LearnerState`; the state of BatchNorm "
+            f"`state` is a `{type(state).__name__}`, not a `LearnerState`: the state of BatchNorm "
             "and the like goes to `model_state`."
         )
     if model_state is not None and not isinstance(model_state, eqx.nn.State):
         remedy = (
             "a learner's goes to `state`"
             if isinstance(model_state, LearnerState)
-            else "give what `model, model_state = eqx.nn.make_with_state(Model)(...)` makes; a "
-            "state of your own is a field of a `LearnerState` that your `states_step` makes"
+            else "pass what `model, model_state = eqx.nn.make_with_state(Model)(...)` returns; to "
+            "keep a state of your own, add a field to a `LearnerState` in `states_step`"
         )
         raise TypeError(
             f"`model_state` is a `{type(model_state).__name__}`, not an `eqx.nn.State`: {remedy}."

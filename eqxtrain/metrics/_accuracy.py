@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from .._check import whole_number
 from .._types import Self
 from ._base import Metric
-from ._class_inputs import decide, known_classes, need_scores, warning_about_labels
+from ._class_inputs import check_classes, decide, require_scores, warning_about_labels
 from ._modes import Mean
 from ._precision_recall import check_options
 
@@ -61,7 +61,7 @@ class Accuracy(Metric):
             multilabel=self.multilabel,
             ignore_index=self.ignore_index,
         )
-        d = known_classes("Accuracy", d, count=False)
+        d = check_classes("Accuracy", d, count=False)
         right = (d.predicted == d.true).reshape(-1)
         return self.replace(correct=self.correct.merge(Mean.of(right, d.weight.reshape(-1))))
 
@@ -94,7 +94,7 @@ class TopKAccuracy(Metric):
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = decide("TopKAccuracy", y_pred, y_true, mask, ignore_index=self.ignore_index)
-        d = known_classes("TopKAccuracy", need_scores("TopKAccuracy", d))
+        d = check_classes("TopKAccuracy", require_scores("TopKAccuracy", d))
         if d.classes is None or d.scores is None:
             raise ValueError("`TopKAccuracy` needs a score for each of several classes.")
         mine = jnp.take_along_axis(d.scores, d.true[:, None], axis=-1, mode="clip")

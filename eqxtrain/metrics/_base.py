@@ -55,7 +55,9 @@ class Metric(Monoid):
 
     def compute(self) -> Any:
         """The value of what it has seen so far."""
-        raise NotImplementedError(f"`{type(self).__name__}` is a metric without a `compute`.")
+        raise NotImplementedError(
+            f"`{type(self).__name__}` does not define `compute`: a metric needs one."
+        )
 
     def results(self, name: str) -> dict[str, Any]:
         """What `compute` returns, by the names that it is logged under: `name`, or `name/key`."""
@@ -71,13 +73,15 @@ class Metric(Monoid):
         """What users should know about the value of a pass: a sentence without its subject."""
         return None
 
-    def asks(self) -> Callable[..., Any]:
+    def asking_function(self) -> Callable[..., Any]:
         """The function whose parameters are what this metric asks for."""
         return self.update
 
 
 def _update_missing(self: Metric, **available: Any) -> Any:
-    raise NotImplementedError(f"`{type(self).__name__}` is a metric without an `update`.")
+    raise NotImplementedError(
+        f"`{type(self).__name__}` does not define `update`: a metric needs one."
+    )
 
 
 Metric.update = _update_missing
@@ -90,7 +94,7 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
     return {path: part for flat in parts for path, part in flat.items()}
 
 
-def weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
+def mask_weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """How much each of the values of a batch counts, as float32 of the given shape.
 
     **Arguments:**
@@ -103,14 +107,14 @@ def weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
     mask = jnp.asarray(mask)
     if mask.ndim == 0 or mask.ndim > len(shape) or mask.shape != shape[: mask.ndim]:
         raise ValueError(
-            f"`mask` has the shape {mask.shape}, for values of shape {shape}: a mask or a weight "
-            "has one value an example, or one for each of its values."
+            f"`mask` has shape {mask.shape}, but the values have shape {shape}: give one mask "
+            "value or weight per example, or one per value."
         )
     mask = mask.astype(jnp.float32)
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
-def counted(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+def masked_values(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Values with a leading batch axis as float32, and how much each counts.
 
     Axes beyond those of the mask (beyond the first, without one) are averaged. What counts nothing
@@ -118,40 +122,40 @@ def counted(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[A
     """
     values = jnp.asarray(values).astype(jnp.float32)
     rank = 1 if mask is None else max(jnp.ndim(mask), 1)
-    weight = weights(mask, values.shape)
+    weight = mask_weights(mask, values.shape)
     if values.ndim > rank:
         axes = tuple(range(rank, values.ndim))
         values, weight = jnp.mean(values, axis=axes), weight[(...,) + (0,) * len(axes)]
     return jnp.where(weight == 0, 0, values), weight
 
 
-def combined(weight: Any, mask: Any) -> Float[Array, "..."]:
+def combine_weights(weight: Any, mask: Any) -> Float[Array, "..."]:
     """A weight and a mask (or None) as one weight, of the higher of their ranks."""
     shape = max(jnp.shape(weight), () if mask is None else jnp.shape(mask), key=len)
-    counts = weights(mask, shape)
-    return jnp.where(counts == 0, 0, counts * weights(weight, shape))
+    counts = mask_weights(mask, shape)
+    return jnp.where(counts == 0, 0, counts * mask_weights(weight, shape))
 
 
-def real_rows(mask: Any, rows: int) -> Bool[Array, "rows"]:
+def row_mask(mask: Any, rows: int) -> Bool[Array, "rows"]:
     """A mask as one bool a row, true where the row is not padding."""
     real = jnp.asarray(mask).astype(bool)
     if real.shape != (rows,):
         raise ValueError(
-            f"`mask` has the shape {real.shape} for {rows} examples: it has one value an example."
+            f"`mask` has shape {real.shape} for {rows} examples: give one value per example."
         )
     return real
 
 
-def examples(available: Mapping[str, Any]) -> int:
+def num_examples(available: Mapping[str, Any]) -> int:
     """How many rows the batch has, padding included: the first axis of `x`, else of `y_pred`."""
     for name in ("x", "batch", "y_pred", "y_true"):
         for leaf in jax.tree.leaves(available.get(name)):
             if np.ndim(leaf) > 0:
                 return np.shape(leaf)[0]
-    raise TypeError("The number of examples is unknown: give `y_pred` or `x`.")
+    raise TypeError("The number of examples is unknown: pass `y_pred` or `x`.")
 
 
-def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
+def check_same_shape(who: str, y_pred: Any, y_true: Any) -> None:
     """Refuse predictions and labels of different shapes, which would broadcast in silence."""
     p, t = np.shape(y_pred), np.shape(y_true)
     if p == t:
@@ -160,15 +164,15 @@ def same_shape(who: str, y_pred: Any, y_true: Any) -> None:
     if t == (*p[:-1], 1):
         remedy = "drop the last axis of the labels, `y[..., 0]`"
     elif p == (*t, 1):
-        remedy = "give the labels an axis of their own, `y[:, None]`"
+        remedy = "add a last axis to the labels, `y[:, None]`"
     elif t == (*p, 1):
         remedy = "drop the last axis of the labels, `y[..., 0]`"
     raise ValueError(
-        f"`{who}` compares element by element, but `y_pred` has the shape {p} and `y_true` {t}: "
-        f"{remedy}."
+        f"`{who}` compares element by element, but `y_pred` has shape {p} and `y_true` has shape "
+        f"{t}: {remedy}."
     )
 
 
-def is_known(*arrays: Any) -> bool:
+def is_concrete(*arrays: Any) -> bool:
     """Whether the values of arrays can be looked at: nothing is traced."""
     return not any(isinstance(array, Tracer) for array in arrays)

@@ -16,7 +16,7 @@ def call_on_predictions(
     available: Mapping[str, Any],
     *,
     names: Set[str],
-    kind: str,
+    role: str,
     who: str,
 ) -> Any:
     """Call a loss or a metric: by name if it asks so, else as `fn(y_pred, y_true)`.
@@ -24,7 +24,7 @@ def call_on_predictions(
     **Arguments:**
 
     - `names`: ours, that make a function one that asks by name.
-    - `kind`, `who`: what it is and what it is called, for the sentences.
+    - `role`, `who`: what it is and what it is called, for the sentences.
 
     **Raises:** `TypeError` when it mixes our names with unknown ones, or when there are no labels.
     """
@@ -33,33 +33,33 @@ def call_on_predictions(
         if unknown:
             listed = ", ".join(f"`{n}`" for n in unknown)
             raise TypeError(
-                f"The {kind} `{who}` asks for some of our names and for {listed}, which is none of "
-                f"them. It is called by name or as `{who}(y_pred, y_true)`, not half and half: "
-                "rename the parameter, or give it a default. Available: "
+                f"The {role} `{who}` asks for some of our names and for {listed}, which is not one "
+                f"of them. It is called either by name or as `{who}(y_pred, y_true)`, not half and "
+                "half: rename the parameter, or give it a default. Available: "
                 f"{', '.join(sorted(available))}."
             )
         by_name = lambda: call(fn, available, who=who)
-        return without_columns(by_name, available, f"The {kind} `{who}`")
+        return refuse_broadcast(by_name, available, f"The {role} `{who}`")
     if "y_true" not in available:
         raise TypeError(
-            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
-            "pass `y`, or let it ask for `y_pred` (and `x`) by those names."
+            f"The {role} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
+            "pass `y`, or make it ask for `y_pred` (and `x`) by name."
         )
     y_pred, y_true = available["y_pred"], available["y_true"]
     try:
         inspect.signature(fn).bind(y_pred, y_true)
     except TypeError as error:
         raise TypeError(
-            f"The {kind} `{who}` is called as `{who}(y_pred, y_true)`, which it can't be: {error}. "
-            "Let it take those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
+            f"The {role} `{who}` can't be called as `{who}(y_pred, y_true)`: {error}. Make it take "
+            "those two, or ask for what it needs by our names (`y_pred`, `x`, ...)."
         ) from None
     except ValueError:  # no signature to read
         pass
-    with hint_at_outputs(y_pred, f"the {kind} `{who}`", y_true):
-        return without_columns(lambda: fn(y_pred, y_true), available, f"The {kind} `{who}`")
+    with hint_at_outputs(y_pred, f"the {role} `{who}`", y_true):
+        return refuse_broadcast(lambda: fn(y_pred, y_true), available, f"The {role} `{who}`")
 
 
-def without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
+def refuse_broadcast(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
     """Call `fn`, but refuse to let it broadcast `(n, 1)` against `(n,)` into `(n, n)`."""
     shape_of = lambda name: tuple(getattr(available.get(name), "shape", ()))
     shapes: list[tuple[int, ...]] = [shape_of("y_pred"), shape_of("y_true")]
@@ -73,8 +73,8 @@ def without_columns(fn: Callable[[], Any], available: Mapping[str, Any], who: st
         if any(f"{a} {b}" in str(error) for a, b in (shapes, shapes[::-1])):
             raise ValueError(
                 f"{who} would broadcast `y_pred` of shape {shapes[0]} against `y_true` of shape "
-                f"{shapes[1]}, each example against the labels of all: give both the same shape, "
-                "`y[:, None]` or `y_pred[:, 0]`."
+                f"{shapes[1]}, comparing each example with the labels of all: give both the same "
+                "shape, `y[:, None]` or `y_pred[:, 0]`."
             ) from None
     return fn()  # some other ranks differ, which is allowed
 
@@ -88,9 +88,9 @@ def refuse_pairs(shape: tuple[int, ...], available: Mapping[str, Any], who: str)
     if any(rows in np.shape(leaf)[1:] for leaf in jax.tree.leaves(data)):
         return  # it is the size of an axis of the data too
     raise ValueError(
-        f"{who} gives values of shape {shape} for {rows} examples, each of them with each other: "
-        "labels of shape (n, 1) against predictions (n,), or the like, broadcast so. If it is "
-        "meant, average over the second axis, `.mean(axis=1)`."
+        f"{who} returned values of shape {shape} for {rows} examples, one for each pair of them, "
+        "as when labels of shape (n, 1) broadcast against predictions of shape (n,): give both the "
+        "same shape. If pairs are intended, average over the second axis, `.mean(axis=1)`."
     )
 
 
@@ -111,14 +111,14 @@ def hint_at_outputs(y_pred: Any, who: str, y_true: Any = None) -> Iterator[None]
                 raise
             raise TypeError(
                 f"The labels are a `{type(y_true).__name__}`, which {who} could not take whole: "
-                "give one array, or ask for `y_true` and pick a part."
+                "pass one array, or ask for `y_true` and pick a part."
             ) from error
         parts = sorted(y_pred) if isinstance(y_pred, Mapping) else f"{len(y_pred)} parts"
         raise TypeError(
             f"The predictions are a `{type(y_pred).__name__}` with {parts}, which {who} could not "
-            "take whole. Names of losses and metrics only name them: to pick an output, write "
-            "`et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function that asks for "
-            "`y_pred` and `y_true`."
+            "take whole. The key of a loss or metric is only its name in the logs: to pick an "
+            "output, write `et.Loss(fn, on=...)` or `et.metrics.On(metric, ...)`, or a function "
+            "that asks for `y_pred` and `y_true`."
         ) from error
 
 
@@ -139,26 +139,26 @@ def pick(available: Mapping[str, Any], on: Any, *, who: str) -> dict[str, Any]:
 
     **Raises:** `KeyError` where there is no such part.
     """
-    picked = {"y_pred": _part(available.get("y_pred"), on, "y_pred", who)}
+    picked = {"y_pred": _pick_path(available.get("y_pred"), on, "y_pred", who)}
     for name in ("y_true", "sample_weight"):
         if isinstance(available.get(name), Mapping | tuple | list):
-            picked[name] = _part(available[name], on, name, who)
+            picked[name] = _pick_path(available[name], on, name, who)
     return picked
 
 
-def _part(tree: Any, on: Any, what: str, who: str) -> Any:
+def _pick_path(tree: Any, on: Any, what: str, who: str) -> Any:
     for key in (on,) if isinstance(on, str | int) else on:
         if tree is None:
             return None
         try:
-            tree = _member(tree, key)
+            tree = _pick_member(tree, key)
         except (KeyError, IndexError, TypeError, AttributeError):
             known = f"; it has {sorted(tree)}" if isinstance(tree, Mapping) else ""
             raise KeyError(f"{who} is on {key!r}, which `{what}` lacks{known}.") from None
     return tree
 
 
-def _member(tree: Any, key: str | int) -> Any:
+def _pick_member(tree: Any, key: str | int) -> Any:
     """A part by its key, index or attribute. An array has none: its rows are examples."""
     if isinstance(key, str) and not isinstance(tree, Mapping):
         return getattr(tree, key)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
-from ._base import is_known, same_shape, weights
+from ._base import check_same_shape, is_concrete, mask_weights
 
 Average = Literal["micro", "macro", "weighted", "none"]
 
@@ -64,16 +64,16 @@ def decide(
         has = "scores of a single class" if classes is None else f"{classes} classes"
         raise ValueError(
             f"`{who}(num_classes={num_classes})` was given {has}, `y_pred` of shape {p.shape}: "
-            "they must agree, so leave `num_classes` out."
+            "make them agree, or leave `num_classes` out."
         )
     if form == "one-hot" and ignore_index is not None:
         raise ValueError(
-            f"`{who}(ignore_index={ignore_index})` is for labels that are indices, but these are "
-            "one-hot: give `y_true.argmax(-1)`."
+            f"`{who}(ignore_index={ignore_index})` needs labels that are indices, but these are "
+            "one-hot: pass `y_true.argmax(-1)`."
         )
     p = jnp.argmax(p, axis=-1) if form in ("scores", "one-hot") else p
     t = jnp.argmax(t, axis=-1) if form == "one-hot" else t
-    weight = weights(mask, t.shape)
+    weight = mask_weights(mask, t.shape)
     if ignore_index is not None:
         wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)
         weight = jnp.where(wide == ignore_index, 0, weight)
@@ -100,10 +100,11 @@ def decide(
 def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
     """Which of the cases of `decide` it is."""
     if multilabel:
-        same_shape(who, p, t)
+        check_same_shape(who, p, t)
         if p.ndim < 2:
             raise ValueError(
-                f"`{who}(multilabel=True)` compares `(batch, labels)`, but got {p.shape}."
+                f"`{who}(multilabel=True)` compares arrays of shape `(batch, labels)`; got "
+                f"{p.shape}."
             )
         return "labels"
     if p.ndim == t.ndim + 1 and p.shape[-1] > 1:
@@ -114,7 +115,7 @@ def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
             )
         if p.shape[:-1] == t.shape:
             return "scores"
-    same_shape(who, p, t)
+    check_same_shape(who, p, t)
     if _are_integers(p, t):
         return "indices"
     return "one-hot" if p.ndim > 1 and p.shape[-1] > 1 else "one class"
@@ -124,7 +125,7 @@ def _are_integers(*arrays: Array) -> bool:
     return all(jnp.issubdtype(array.dtype, jnp.integer) for array in arrays)
 
 
-def known_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
+def check_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
     """Refuse labels that are no class; a compiled program, which can't, makes all of them nan.
 
     **Arguments:**
@@ -134,23 +135,26 @@ def known_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
     uncounted = d.classes is None and jnp.issubdtype(d.predicted.dtype, jnp.integer)
     if uncounted and count:
         raise ValueError(
-            f"`{who}` was given the indices of classes, but not how many there are: give "
+            f"`{who}` was given class indices, but not how many there are: pass "
             f"`{who}(num_classes=...)` (or booleans, where there is only one class)."
         )
-    if is_known(d.outside) and bool(jnp.any(d.outside)):
+    if is_concrete(d.outside) and bool(jnp.any(d.outside)):
         if d.classes is None:
-            raise ValueError(f"`{who}` of a single class takes labels of 0 or 1; there are others.")
+            raise ValueError(
+                f"`{who}` of a single class takes labels of 0 or 1, but others are among them: "
+                "check how the labels are made."
+            )
         predicted, true = (np.asarray(a)[np.asarray(d.outside)] for a in d[:2])
         wrong = next((int(c) for c in true if not 0 <= c < d.classes), None)
         if wrong is None:
             predicted = next(int(c) for c in predicted if not 0 <= c < d.classes)
             raise ValueError(
                 f"`{who}` was given {predicted} as a prediction, but there are {d.classes} "
-                f"classes, 0 to {d.classes - 1}: see how `y_pred` is made."
+                f"classes, 0 to {d.classes - 1}: check how `y_pred` is made."
             )
         raise ValueError(
             f"`{who}` was given the class {wrong}, but there are {d.classes}, 0 to "
-            f"{d.classes - 1}: see how the labels are made, or leave it out by "
+            f"{d.classes - 1}: check how the labels are made, or leave it out with "
             f"`ignore_index={wrong}`."
         )
     poisoned = jnp.where(jnp.any(d.outside), jnp.nan, d.weight)
@@ -177,7 +181,7 @@ def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cla
     return jnp.where((scores >= 0) & (scores <= 1), scores, jnp.nan)
 
 
-def ranks(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
+def ranking_scores(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
     """What orders the scores as their probabilities are ordered, without the ties of rounding.
 
     Float32 probabilities of logits above 17 are all 1. The logits themselves are still apart; of
@@ -217,17 +221,17 @@ def warning_about_labels(who: str, seen: Any, *, from_logits: bool | None = None
     arrays = [a for a in jax.tree.leaves(seen) if jnp.issubdtype(a.dtype, jnp.inexact)]
     if not any(np.isnan(np.asarray(array)).any() for array in arrays):
         return None
-    reasons = "a score was nan, or a label was none of its classes"
+    reasons = "a score that is nan, or a label that is not one of its classes"
     if from_logits is False:
-        reasons += ", or a score was no probability: for logits, give it `from_logits=True`"
-    return f"is nan: in what `{who}` was given, {reasons}"
+        reasons += ", or a score that is not a probability (for logits, set `from_logits=True`)"
+    return f"is nan: `{who}` was given {reasons}"
 
 
-def need_scores(who: str, d: Decisions) -> Decisions:
+def require_scores(who: str, d: Decisions) -> Decisions:
     """Refuse predictions that are classes already."""
     if d.scores is None or d.scores.dtype == jnp.bool_:
         raise ValueError(
-            f"`{who}` looks at scores, but `y_pred` holds decisions of dtype {d.predicted.dtype}: "
-            "give it probabilities or logits."
+            f"`{who}` needs scores, but `y_pred` holds decisions of dtype {d.predicted.dtype}: "
+            "pass probabilities or logits."
         )
     return d

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._naming import named_leaves, unique
 from .._request import call, request
 from ._base import Metric
-from ._calling import UnlabelledError, hint_at_outputs, without_columns
+from ._calling import UnlabelledError, hint_at_outputs, refuse_broadcast
 from ._function import FunctionMetric
 
 
@@ -17,7 +17,7 @@ def _is_metric(node: Any) -> bool:
     return isinstance(node, Metric)
 
 
-def collect(container: Any) -> list[tuple[str, Metric]]:
+def named_metrics(container: Any) -> list[tuple[str, Metric]]:
     """The metrics of a container with their names, functions wrapped, names unique."""
     found: list[tuple[str, Metric]] = []
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
@@ -26,32 +26,32 @@ def collect(container: Any) -> list[tuple[str, Metric]]:
     return found
 
 
-def check(container: Any) -> None:
+def check_metrics(container: Any) -> None:
     """Refuse what is no metric, with a sentence."""
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
         if isinstance(member, type) and issubclass(member, Metric):
             raise TypeError(
-                f"The metric `{name}` is the class `{member.__name__}`: give an instance, "
+                f"The metric `{name}` is the class `{member.__name__}`: pass an instance, "
                 f"`{member.__name__}()`."
             )
         if hasattr(member, "from_model_output"):
             raise TypeError(
-                f"The metric `{name}` is one of another library: give "
+                f"The metric `{name}` comes from another library: wrap it, "
                 f"`et.metrics.from_clu({getattr(member, '__name__', name)})`."
             )
         if not callable(member) and not _is_metric(member):
             raise TypeError(
                 f"The metric `{name}` is {member!r}, which is neither a metric nor a function: "
-                "give `eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
+                "pass `eqxtrain.metrics.Accuracy()`, or `lambda y_pred, y_true: ...`."
             )
 
 
 def asks_for(metric: Metric, names: Collection[str]) -> bool:
     """Whether `metric` can't be measured without one of `names`."""
-    return any(name in names for name in request(metric.asks()).required)
+    return any(name in names for name in request(metric.asking_function()).required)
 
 
-def measure(
+def measure_metrics(
     metrics: list[tuple[str, Metric]], available: Mapping[str, Any], taken: Collection[str] = ()
 ) -> dict[str, Metric]:
     """Each metric's contribution of one batch, under its name."""
@@ -65,14 +65,14 @@ def measure(
                 available.get("y_pred", jnp.zeros(())), f"`{who}`", available.get("y_true")
             ):
                 update = functools.partial(call, fresh.update, available, who=who)
-                new = without_columns(update, available, f"The metric `{name}`")
+                new = refuse_broadcast(update, available, f"The metric `{name}`")
         except UnlabelledError:
             continue
         except (TypeError, ValueError) as error:
-            error.add_note(f"This was in the metric `{name}`.")
+            error.add_note(f"This was raised in the metric `{name}`.")
             raise
         if not isinstance(new, Metric):
-            raise TypeError(f"`{who}` returned a `{type(new).__name__}`; it returns a metric.")
+            raise TypeError(f"`{who}` returned a `{type(new).__name__}`: return a metric.")
         logs[unique(name, {*taken, *logs})] = new
     return logs
 
@@ -83,12 +83,12 @@ def _check_masked(name: str, metric: Metric, available: Mapping[str, Any]) -> No
         return
     while isinstance(inside := getattr(metric, "metric", None), Metric):
         metric = inside
-    asked = request(metric.asks())
+    asked = request(metric.asking_function())
     if isinstance(metric, FunctionMetric) or asked.everything or "mask" in asked.names:
         return
     if rows := sorted({"y_pred", "y_true", "x", "batch", "sample_weight"} & set(asked.names)):
         raise TypeError(
             f"The metric `{name}` looks at the rows of `{rows[-1]}`, some of which are padding or "
-            f"weighted, but `{type(metric).__name__}.update` takes no `mask`: let it ask for "
-            "`mask` and leave out the rows where that is false."
+            f"weighted, but `{type(metric).__name__}.update` does not take `mask`: add that "
+            "parameter, and leave out the rows where it is false."
         )

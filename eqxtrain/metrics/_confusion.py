@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric
-from ._class_inputs import decide, known_classes, tally, warning_about_labels
+from ._class_inputs import check_classes, decide, tally, warning_about_labels
 from ._compensated import CompensatedSum
 from ._precision_recall import check_options, ratio
 
@@ -34,7 +34,7 @@ class _MatrixMetric(Metric):
         who = type(self).__name__
         options: dict[str, Any] = {"threshold": self.threshold, "ignore_index": self.ignore_index}
         d = decide(who, y_pred, y_true, mask, num_classes=self.num_classes, **options)
-        d = known_classes(who, d)
+        d = check_classes(who, d)
         classes = d.classes or 2
         pair = d.true.astype(jnp.int32) * classes + d.predicted.astype(jnp.int32)
         matrix = tally(pair, d.weight, classes**2).reshape(classes, classes)
@@ -69,7 +69,7 @@ class ConfusionMatrix(_MatrixMetric):
     def __check_init__(self) -> None:
         if self.normalize not in (None, "true", "pred", "all"):
             raise ValueError(
-                f"`ConfusionMatrix(normalize={self.normalize!r})` is not known: it is None, "
+                f"`ConfusionMatrix(normalize={self.normalize!r})` is not valid: choose None, "
                 "`'true'`, `'pred'` or `'all'`."
             )
 
@@ -99,7 +99,7 @@ class CohenKappa(_MatrixMetric):
     def __check_init__(self) -> None:
         if self.weights not in (None, "linear", "quadratic"):
             raise ValueError(
-                f"`CohenKappa(weights={self.weights!r})` is not known: it is None, `'linear'` or "
+                f"`CohenKappa(weights={self.weights!r})` is not valid: choose None, `'linear'` or "
                 "`'quadratic'`."
             )
 

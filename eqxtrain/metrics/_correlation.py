@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric, weights
+from ._base import Metric, mask_weights
 from ._compensated import Moments
 from ._gather import Gather
 from ._regression import as_pair
@@ -34,10 +34,10 @@ class _MomentMetric(Metric):
     def _merged(self, first: Array, second: Array, mask: Any) -> Self:
         if mask is not None and jnp.ndim(mask) > 1:
             raise ValueError(
-                f"`{type(self).__name__}` takes one weight an example; got weights of shape "
+                f"`{type(self).__name__}` takes one weight per example; got weights of shape "
                 f"{jnp.shape(mask)}."
             )
-        weight = weights(mask, first.shape[:1])
+        weight = mask_weights(mask, first.shape[:1])
         pair = jnp.stack([first, second], axis=-1)
         real = weight.reshape(weight.shape + (1,) * (pair.ndim - 1)) != 0
         return self.replace(
@@ -63,7 +63,7 @@ class _MomentMetric(Metric):
         return jnp.where(total == 0, jnp.mean(score), weighted)
 
 
-def _explained(left: Outputs, whole: Outputs) -> Outputs:
+def _explained_share(left: Outputs, whole: Outputs) -> Outputs:
     """`1 - left / whole`; 1 where both are 0, and 0 where only `whole` is, as in scikit-learn."""
     share = left / jnp.where(whole == 0, 1, whole)
     return jnp.where(whole == 0, jnp.where(left == 0, 1.0, 0.0), 1 - share)
@@ -89,7 +89,7 @@ class R2Score(_MomentMetric):
         labels, residuals, _ = self._products()
         bias = jnp.asarray(self.moments.mean)[..., 1] if jnp.ndim(self.moments.mean) else 0
         squares = residuals + self.moments.weight.total() * jnp.square(bias)
-        return self._over_outputs(_explained(squares, labels), labels)
+        return self._over_outputs(_explained_share(squares, labels), labels)
 
 
 @final
@@ -107,7 +107,7 @@ class ExplainedVariance(_MomentMetric):
 
     def compute(self) -> Float[Array, "..."]:
         labels, residuals, _ = self._products()
-        return self._over_outputs(_explained(residuals, labels), labels)
+        return self._over_outputs(_explained_share(residuals, labels), labels)
 
 
 @final
@@ -144,7 +144,7 @@ class SpearmanCorrCoef(Metric):
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         if mask is not None and jnp.asarray(mask).dtype != jnp.bool_:
-            raise TypeError("`SpearmanCorrCoef` has no weighted form: take it out of `Weighted`.")
+            raise TypeError("`SpearmanCorrCoef` can't be weighted: take it out of `Weighted`.")
         pair = as_pair("SpearmanCorrCoef", y_pred, y_true)
         return self.replace(seen=self.seen.merge(Gather.of(pair, mask=mask)))
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._check import real_number, whole_number
 from .._types import Self
-from ._class_inputs import probabilities, ranks, tally, warning_about_labels
+from ._class_inputs import probabilities, ranking_scores, tally, warning_about_labels
 from ._compensated import CompensatedSum
 from ._gather import Gather
 from ._precision_recall import ClassMetric, average_over, by_class
@@ -49,7 +49,7 @@ class _CurveMetric(ClassMetric):
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         d = self._decide(y_pred, y_true, mask, scored=True)
-        scores = ranks if self.bins is None else probabilities  # bins are of probabilities
+        scores = ranking_scores if self.bins is None else probabilities  # bins are of probabilities
         p, true, weight = scores(d, from_logits=self.from_logits), d.true, d.weight
         if d.classes:
             true = true[:, None] == jnp.arange(d.classes, dtype=jnp.int32)[None, :]
@@ -63,7 +63,7 @@ class _CurveMetric(ClassMetric):
 
     def compute(self) -> Any:
         micro = self.average == "micro"
-        curves = _binned(self.seen, micro) if self.bins else _sorted(self.seen, micro)
+        curves = _binned_curves(self.seen, micro) if self.bins else _exact_curves(self.seen, micro)
         if curves is None:
             classes = self.num_classes or len(self.class_names or ())
             nothing = jnp.full((classes,), jnp.nan) if self.average == "none" and classes else None
@@ -92,8 +92,8 @@ class _CurveMetric(ClassMetric):
         if np.max(tied) <= _CROWDED:
             return None
         return (
-            f"is only near the exact value: scores crowd into few of the {self.bins} bins. For the "
-            f"exact one, `{type(self).__name__}(bins=None)`"
+            f"is only approximate: the scores crowd into a few of the {self.bins} bins. For the "
+            f"exact value, use `{type(self).__name__}(bins=None)`"
         )
 
 
@@ -112,7 +112,7 @@ def _histograms(
     return tally(index.reshape(-1), weight.reshape(-1), int(np.prod(shape))).reshape(shape)
 
 
-def _binned(seen: CompensatedSum, micro: bool) -> tuple[Curves, Curves] | None:
+def _binned_curves(seen: CompensatedSum, micro: bool) -> tuple[Curves, Curves] | None:
     counts = seen.total()
     if counts.ndim == 0:
         return None
@@ -122,7 +122,7 @@ def _binned(seen: CompensatedSum, micro: bool) -> tuple[Curves, Curves] | None:
     return positives, negatives
 
 
-def _sorted(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
+def _exact_curves(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
     """The exact curves, on the host, in float64; shorter ones end in zeros."""
     if seen.values is None:
         return None
@@ -153,7 +153,7 @@ def _curve(p: np.ndarray, true: np.ndarray, weight: np.ndarray) -> tuple[np.ndar
     return np.add.reduceat(both[0], starts), np.add.reduceat(both[1], starts)
 
 
-def _divided(a: Any, b: Any) -> Any:
+def _divide(a: Any, b: Any) -> Any:
     """`a / b`, and nan where `b` is 0, in the library and the digits of `b`."""
     xp = b.__array_namespace__()
     return xp.where(b == 0, xp.nan, a / xp.where(b == 0, 1, b))
@@ -182,7 +182,7 @@ class AUROC(_CurveMetric):
     def score(self, positives: Curves, negatives: Curves) -> Any:
         above = positives.cumsum(-1) - positives
         pairs = (negatives * (above + positives / 2)).sum(-1)
-        return _divided(pairs, positives.sum(-1) * negatives.sum(-1))
+        return _divide(pairs, positives.sum(-1) * negatives.sum(-1))
 
 
 @final
@@ -201,7 +201,7 @@ class AveragePrecision(_CurveMetric):
     """
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
-        return _divided((positives * _precision(positives, negatives)).sum(-1), positives.sum(-1))
+        return _divide((positives * _precision(positives, negatives)).sum(-1), positives.sum(-1))
 
 
 def _precision(positives: Curves, negatives: Curves) -> Any:
@@ -212,7 +212,7 @@ def _precision(positives: Curves, negatives: Curves) -> Any:
 
 
 def _recall(positives: Curves) -> Any:
-    return _divided(positives.cumsum(-1), positives.sum(-1)[..., None])
+    return _divide(positives.cumsum(-1), positives.sum(-1)[..., None])
 
 
 @final

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool
 from .._promotion import standard_promotion
 from .._request import name_of, request, snake_case
 from .._types import Self
-from ._base import Metric, combined, weights
+from ._base import Metric, combine_weights, mask_weights
 
-_OURS = {
+_OUR_NAMES_FOR = {
     "logits": "y_pred",
     "predictions": "y_pred",
     "preds": "y_pred",
@@ -26,14 +26,14 @@ _OURS = {
 }
 """What the parameters of other libraries are called here."""
 
-_WEIGHTS = {"weights", "sample_weights"}
+_WEIGHT_NAMES = {"weights", "sample_weights"}
 
 
 @final
 class CluMetric(Metric):
     """A metric with `from_model_output`, `merge` and `compute`. Made by `from_clu`."""
 
-    kind: Any = eqx.field(static=True)
+    metric_class: Any = eqx.field(static=True)
     name: str = eqx.field(static=True)
     arguments: tuple[tuple[str, Any], ...] = eqx.field(default=(), static=True)
     value: Any = None
@@ -43,7 +43,7 @@ class CluMetric(Metric):
 
     def update(self, **available: Any) -> Self:
         with standard_promotion():
-            new = self.replace(value=_arrays(self._made_of(available)), seen=jnp.ones((), bool))
+            new = self.replace(value=_as_arrays(self._made_of(available)), seen=jnp.ones((), bool))
         return new if self.value is None else self.merge(new)
 
     def merge(self, other: Any) -> Self:
@@ -53,7 +53,7 @@ class CluMetric(Metric):
         # what has seen nothing is no identity in every library, so it is left out
         choose = lambda both, a, b: jnp.where(seen & theirs, both, jnp.where(seen, a, b))
         with standard_promotion():
-            both = _arrays(self.value.merge(other.value))
+            both = _as_arrays(self.value.merge(other.value))
             value = jax.tree.map(choose, both, self.value, other.value)
         return self.replace(value=value, seen=seen | theirs)
 
@@ -70,21 +70,21 @@ class CluMetric(Metric):
 
     def _made_of(self, available: dict[str, Any]) -> Any:
         """Their contribution of one batch."""
-        make = self.kind.from_model_output
+        make = self.metric_class.from_model_output
         asked = request(make)
         mask = available.get("mask")
         ours = {**available, **_without_padding(available)}
-        offered = {name: ours[source] for name, source in _OURS.items() if source in ours}
+        offered = {name: ours[source] for name, source in _OUR_NAMES_FOR.items() if source in ours}
         handed_on = ("logits", "labels") if asked.everything else ()
         offered = {n: v for n, v in offered.items() if n in (*asked.names, *handed_on)} | ours
         for name, given in self.arguments:
             if isinstance(given, str) and given not in ours:
                 raise TypeError(
-                    f"`{self.name}` was given `{name}={given!r}`, which is not available; "
-                    f"there are {', '.join(sorted(ours))}."
+                    f"`{self.name}` was given `{name}={given!r}`, which is not available. "
+                    f"Available: {', '.join(sorted(ours))}."
                 )
             offered[name] = ours[given] if isinstance(given, str) else given
-        weighing = _WEIGHTS & set(asked.names)
+        weighing = _WEIGHT_NAMES & set(asked.names)
         for name in weighing:
             offered[name] = _weight(offered.get(name), available)
         if mask is not None and not weighing:
@@ -92,8 +92,8 @@ class CluMetric(Metric):
         missing = [name for name in asked.required if name not in offered]
         if missing:
             raise TypeError(
-                f"`{self.name}` asks for {', '.join(f'`{name}`' for name in missing)}. Say what "
-                f'that is here, `from_clu({self.name}, {missing[0]}="y_pred")`. Available: '
+                f"`{self.name}` asks for {', '.join(f'`{name}`' for name in missing)}: say which "
+                f'name that is here, `from_clu({self.name}, {missing[0]}="y_pred")`. Available: '
                 f"{', '.join(sorted(available))}."
             )
         return make(**{n: v for n, v in offered.items() if asked.everything or n in asked.names})
@@ -101,12 +101,12 @@ class CluMetric(Metric):
     def _check_mask(self, mask: Any, taken: bool) -> None:
         if not taken:
             raise TypeError(
-                f"`{self.name}` can't leave out padding: its `from_model_output` takes no `mask`, "
-                "`weights` or `sample_weights`."
+                f"`{self.name}` can't leave out padding: its `from_model_output` does not take "
+                "`mask`, `weights` or `sample_weights`."
             )
         if jnp.asarray(mask).dtype != jnp.bool_:
             raise TypeError(
-                f"`{self.name}` can't be weighted: its `from_model_output` takes a `mask`, and no "
+                f"`{self.name}` can't be weighted: its `from_model_output` takes a `mask`, but not "
                 "`weights` or `sample_weights`."
             )
 
@@ -130,9 +130,9 @@ def _weight(given: Any, available: dict[str, Any]) -> Any:
     mask = available.get("mask")
     if mask is None or given is None:
         return mask if given is None else given
-    weight = mask if given is mask else combined(given, mask)
+    weight = mask if given is mask else combine_weights(given, mask)
     labels = available.get("y_true")
-    return weights(weight, jnp.shape(available["y_pred"] if labels is None else labels))
+    return mask_weights(weight, jnp.shape(available["y_pred"] if labels is None else labels))
 
 
 def _without_padding(available: dict[str, Any]) -> dict[str, Any]:
@@ -141,27 +141,27 @@ def _without_padding(available: dict[str, Any]) -> dict[str, Any]:
     if mask is None:
         return {}
     arrays = {n: available[n] for n in ("y_pred", "y_true") if hasattr(available.get(n), "shape")}
-    keep = lambda array: weights(mask, jnp.shape(array)[: jnp.ndim(mask)]) != 0
+    keep = lambda array: mask_weights(mask, jnp.shape(array)[: jnp.ndim(mask)]) != 0
     clean = lambda array: jnp.where(
         keep(array).reshape(jnp.shape(mask) + (1,) * (jnp.ndim(array) - jnp.ndim(mask))), array, 0
     )
     return {name: clean(jnp.asarray(array)) for name, array in arrays.items()}
 
 
-def _arrays(tree: Any) -> Any:
+def _as_arrays(tree: Any) -> Any:
     return jax.tree.map(jnp.asarray, tree)
 
 
 def from_clu(
-    kind: Any, *, name: str | None = None, **arguments: Any
+    metric_class: Any, *, name: str | None = None, **arguments: Any
 ) -> "CluMetric | CluCollection":
     """A metric of [clu](https://github.com/google/CommonLoopUtils) or metrax, or one like theirs.
 
     **Arguments:**
 
-    - `kind`: a class with `from_model_output(...)`, `merge(other)` and `compute()` whose instances
-        are pytrees of arrays; or a `clu.metrics.Collection` of such classes, each of which is
-        logged under its name.
+    - `metric_class`: a class with `from_model_output(...)`, `merge(other)` and `compute()` whose
+        instances are pytrees of arrays; or a `clu.metrics.Collection` of such classes, each of
+        which is logged under its name.
     - `name`: its name in the logs; by default that of the class.
     - `arguments`: for parameters of `from_model_output`, the name of what they receive
         (`logits="y_pred"`), or a constant (`from_logits=True`). Without being told, `logits`,
@@ -177,26 +177,26 @@ def from_clu(
         metrics = {"perplexity": et.metrics.from_clu(metrax.Perplexity, from_logits=True)}
         ```
     """
-    own = name or snake_case(name_of(kind) or "metric")
-    if hasattr(kind, "single_from_model_output"):  # a collection
-        members: dict[str, Any] = kind.__annotations__
-        taken = {n: set(request(k.from_model_output).names) for n, k in members.items()}
+    own = name or snake_case(name_of(metric_class) or "metric")
+    if hasattr(metric_class, "single_from_model_output"):  # a collection
+        members: dict[str, Any] = metric_class.__annotations__
+        taken = {n: set(request(member.from_model_output).names) for n, member in members.items()}
         _check_arguments(arguments, set().union(*taken.values()))
         mine = {n: {a: v for a, v in arguments.items() if a in taken[n]} for n in members}
-        parts = {n: from_clu(kind, name=n, **mine[n]) for n, kind in members.items()}
+        parts = {n: from_clu(member, name=n, **mine[n]) for n, member in members.items()}
         return CluCollection(own, parts)
-    if not hasattr(kind, "from_model_output"):
-        raise TypeError(f"{kind!r} has no `from_model_output`, so it is not a metric like clu's.")
-    asked = request(kind.from_model_output)
+    if not hasattr(metric_class, "from_model_output"):
+        raise TypeError(f"{metric_class!r} has no `from_model_output`, so it is not a clu metric.")
+    asked = request(metric_class.from_model_output)
     if not asked.everything:
         _check_arguments(arguments, asked.names)
-    return CluMetric(kind, own, tuple(sorted(arguments.items())))
+    return CluMetric(metric_class, own, tuple(sorted(arguments.items())))
 
 
 def _check_arguments(arguments: Collection[str], taken: Collection[str]) -> None:
     unknown = [name for name in arguments if name not in taken]
     if unknown:
         raise TypeError(
-            f"`{unknown[0]}` is not a parameter of its `from_model_output`, which takes "
+            f"`{unknown[0]}` is not a parameter of `from_model_output`, which takes "
             f"{', '.join(sorted(taken))}."
         )

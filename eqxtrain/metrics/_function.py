@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._request import METRIC_NAMES, is_by_name, name_of, request
 from .._types import Self
-from ._base import Metric, examples, weights
+from ._base import Metric, mask_weights, num_examples
 from ._calling import call_on_predictions, refuse_pairs
 from ._modes import Mean, Modes, check_modes
 
@@ -26,12 +26,12 @@ class FunctionMetric(Metric):
     name: str = eqx.field(default="metric", static=True)
     values: Any = eqx.field(default_factory=Mean)
 
-    def asks(self) -> Callable[..., Any]:
+    def asking_function(self) -> Callable[..., Any]:
         return self.fn
 
     def update(self, **available: Any) -> Self:
         value = call_on_predictions(
-            self.fn, available, names=METRIC_NAMES, kind="metric", who=self.name
+            self.fn, available, names=METRIC_NAMES, role="metric", who=self.name
         )
         take = lambda mode, part: self._contribution(mode, self._array(part), available)
         return self.replace(values=fold(self.values, value, take))
@@ -60,10 +60,10 @@ class FunctionMetric(Metric):
         if value.ndim == 0:
             weighs = isinstance(mode, Mean)
             return Mean.of(value, self._count(available)) if weighs else mode.update(y_pred=value)
-        if value.shape[0] != examples(available):
+        if value.shape[0] != num_examples(available):
             raise ValueError(
                 f"The metric `{self.name}` returned an array of shape {value.shape} for a "
-                f"batch of {examples(available)} examples: return one value an example, or a "
+                f"batch of {num_examples(available)} examples: return one value per example, or a "
                 "scalar."
             )
         refuse_pairs(value.shape, available, f"The metric `{self.name}`")
@@ -73,7 +73,7 @@ class FunctionMetric(Metric):
         if available.get("mask") is not None:
             raise TypeError(
                 f"The metric `{self.name}` can't leave out padding, and `{type(mode).__name__}` "
-                "can't be weighted: its `update` takes no `mask`."
+                "can't be weighted: its `update` does not take `mask`. Add that parameter."
             )
         return mode.update(y_pred=value)
 
@@ -83,11 +83,13 @@ class FunctionMetric(Metric):
         if mask is not None and _looks_at_rows(self.fn):
             raise ValueError(
                 f"The metric `{self.name}` returned a scalar, but some rows of the batch are "
-                "padding or weighted: return one value an example, or ask for `mask`."
+                "padding or weighted: return one value per example, or ask for `mask`."
             )
         if not available.keys() & {"x", "batch", "y_pred", "y_true"}:
             return 1  # `apply_gradients` was not told of the batch
-        return jnp.sum(weights(mask, (examples(available),) if mask is None else jnp.shape(mask)))
+        return jnp.sum(
+            mask_weights(mask, (num_examples(available),) if mask is None else jnp.shape(mask))
+        )
 
 
 def _looks_at_rows(fn: Callable[..., Any]) -> bool:
@@ -163,7 +165,9 @@ def from_function(
 def as_metric(member: Any) -> Metric:
     """A metric as it is, and a function as one."""
     if isinstance(member, type) and issubclass(member, Metric):
-        raise TypeError(f"`{member.__name__}` is a class: give an instance, `{member.__name__}()`.")
+        raise TypeError(f"`{member.__name__}` is a class: pass an instance, `{member.__name__}()`.")
     if not isinstance(member, Metric) and not callable(member):
-        raise TypeError(f"{member!r} is neither a metric nor a function: give `Accuracy()`, say.")
+        raise TypeError(
+            f"{member!r} is neither a metric nor a function: pass one, such as `Accuracy()`."
+        )
     return member if isinstance(member, Metric) else from_function(member)

@@ -76,12 +76,14 @@ class Gather(Metric):
         rows = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(values)}
         if () in rows:
             raise ValueError(
-                "`Gather.of` joins values along their batch axis, and a scalar has none: "
-                "give it one number an example, or use `Mean` or `Last`."
+                "`Gather.of` joins values along their batch axis, which a scalar does not have: "
+                "pass one number per example, or use `Mean` or `Last`."
             )
         if len(rows) > 1:
             lengths = ", ".join(str(length) for (length,) in sorted(rows))
-            raise ValueError(f"`Gather.of` was given {lengths} rows: all have one an example.")
+            raise ValueError(
+                f"`Gather.of` was given {lengths} rows: every array needs one row per example."
+            )
         return Gather(values, None if mask is None else _kept(mask, *rows.pop()))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -122,6 +124,6 @@ def _kept(mask: Any, rows: int) -> Bool[Array, "rows"]:
     counts = jnp.asarray(mask).astype(bool)
     if counts.shape[:1] != (rows,):
         raise ValueError(
-            f"`mask` has the shape {counts.shape} for {rows} examples: it has one value an example."
+            f"`mask` has shape {counts.shape} for {rows} examples: give one value per example."
         )
     return jnp.any(counts.reshape(rows, -1), axis=1)

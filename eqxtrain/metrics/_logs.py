@@ -29,29 +29,31 @@ def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
         )
     for name, value in logs.items():
         if not isinstance(name, str):
-            raise TypeError(f"`{who}` logs under the key {name!r}: names are strings.")
+            raise TypeError(
+                f"`{who}` logs under the key {name!r}, which is not a string: rename it."
+            )
         if not name:
             raise ValueError(f"`{who}` logs under the empty name `''`: give {value!r} a name.")
         if isinstance(value, Metric):
             continue
         if isinstance(value, Mapping):
             raise TypeError(
-                f"`{who}` logs `{name}` as a dict: logs do not nest, so join the names, "
+                f"`{who}` logs `{name}` as a dict, but logs don't nest: join the names, "
                 f"`{{'{name}/...': ...}}`."
             )
         if is_typed_key(value):
-            raise TypeError(f"`{who}` logs `{name}`, which is a random key, not a number.")
+            raise TypeError(f"`{who}` logs `{name}`, which is a random key: log a number.")
         if not isinstance(value, jax.Array):
             raise TypeError(
                 f"`{who}` logs `{name}` as a `{type(value).__name__}` ({value!r}), which would "
-                "stay what it was when the step was traced: log an array, "
-                "`jnp.asarray(...)`, and leave constants to a callback."
+                "keep the value that it had when the step was traced: log an array, "
+                "`jnp.asarray(...)`, or report constants from a callback."
             )
         if value.ndim != 0:
             raise ValueError(
-                f"`{who}` logs `{name}` with the shape {value.shape}. A bare array must be a "
-                f"scalar, the mean over the batch: log `{name}.mean()`, or say how it is measured, "
-                f"`et.metrics.Mean.of({name})` or `et.metrics.Gather.of({name})`."
+                f"`{who}` logs `{name}` with shape {value.shape}. A bare array must be a "
+                f"scalar, the mean over the batch: log `{name}.mean()`, or choose how to reduce "
+                f"it, `et.metrics.Mean.of({name})` or `et.metrics.Gather.of({name})`."
             )
     return logs
 
@@ -90,7 +92,7 @@ def _has_shape(leaf: Any) -> bool:
 
 def merge(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, Metric]:
     """Accumulators with one more contribution."""
-    check_same(metrics, new)
+    check_same_structure(metrics, new)
     together = [name for name in metrics if sums_of(metrics[name]) and sums_of(new[name])]
     sums = lambda of: [part for name in together for part in sums_of(of[name])]
     merged = iter(merge_sums(sums(metrics), sums(new)))  # all at once: there are many of them
@@ -120,7 +122,7 @@ def sums_of(metric: Any) -> list[CompensatedSum]:
     return found
 
 
-def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None:
+def check_same_structure(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None:
     """Refuse logs whose names or structure changed within a pass."""
     gone, extra = sorted(metrics.keys() - new.keys()), sorted(new.keys() - metrics.keys())
     changes = [f"`{name}` is gone" for name in gone] + [f"`{name}` is new" for name in extra]
@@ -132,9 +134,9 @@ def check_same(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> None
     changes = changes or differences(old, now, "logs")
     if changes:
         raise ValueError(
-            "Logs must be the same at every step of a pass, but "
+            "Logs must have the same structure at every step of a pass, but "
             + ", ".join(changes[:5])
-            + ": log nan where there is nothing to say."
+            + ": log nan at steps that have no value."
         )
 
 
@@ -159,8 +161,8 @@ def concatenate_gathers(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
         shapes = list(dict.fromkeys(part.shape[1:] for part in parts))
         if len(shapes) > 1:
             raise ValueError(
-                f"What is predicted or gathered has rows of the shape {shapes[0]} in one batch and "
-                f"{shapes[1]} in another, which make no array: pad them to one shape."
+                f"Predicted or gathered rows have the shape {shapes[0]} in one batch and "
+                f"{shapes[1]} in another, so they can't be joined: pad them to one shape."
             )
         return np.concatenate(parts)
 
@@ -175,7 +177,7 @@ def restore_gathers(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
     )
 
 
-def cut(metrics: PyTree, mask: Any) -> PyTree:
+def drop_masked_rows(metrics: PyTree, mask: Any) -> PyTree:
     """Let every `Gather` leave out the rows that are padding, if it does not do so already."""
     if mask is None:
         return metrics
@@ -189,7 +191,7 @@ def cut(metrics: PyTree, mask: Any) -> PyTree:
     return jax.tree.map(cut_one, metrics, is_leaf=is_gather)
 
 
-def not_gathered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+def without_gathers(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """Those accumulators that a program can compute the values of."""
     return {name: metric for name, metric in metrics.items() if not has_gather(metric)}
 
@@ -206,7 +208,7 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
         try:
             results = metric.results(name)
         except Exception as error:
-            error.add_note(f"This was where the value of the metric `{name}` is computed.")
+            error.add_note(f"This was raised while computing the metric `{name}`.")
             raise
         for path, value in results.items():
             values[path if path == name else unique(path, {*values, *metrics})] = value
@@ -233,7 +235,7 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: jax.tree.map(convert, values[name]) for name in order}
 
 
-def warn_of(metrics: Mapping[str, Metric]) -> None:
+def emit_warnings(metrics: Mapping[str, Metric]) -> None:
     """Say what metrics have to say of their values, at the end of a pass."""
     for name, metric in metrics.items():
         said = metric.warning()

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from .._naming import unique
 from .._request import request, snake_case
 from .._types import Self
-from ._base import Metric, combined, counted, weights
+from ._base import Metric, combine_weights, mask_weights, masked_values
 from ._compensated import CompensatedSum, Moments
 
 Flag = Bool[Array, ""] | Bool[np.ndarray, ""]
@@ -47,11 +47,12 @@ class Mean(Metric):
         value = jnp.asarray(value)
         if value.ndim == 0:
             if mask is not None:
-                raise ValueError("`Mean.of` of a scalar can't use a `mask`: give its `weight`.")
+                raise ValueError("`Mean.of` a scalar can't use a `mask`: pass its `weight`.")
             weight = jnp.asarray(1 if weight is None else weight).astype(jnp.float32)
             if weight.ndim != 0:
                 raise ValueError(
-                    f"`Mean.of` was given an array of shape {weight.shape} as weight of a scalar."
+                    f"`Mean.of` was given an array of shape {weight.shape} as the weight of a "
+                    "scalar: pass one number."
                 )
             value = jnp.where(weight == 0, jnp.float32(0), value.astype(jnp.float32))
             return Mean(CompensatedSum.of(value * weight), CompensatedSum.of(weight))
@@ -64,10 +65,10 @@ class Mean(Metric):
             ):
                 raise ValueError(
                     f"`Mean.of` was given {value.shape[0]} examples and weights of shape "
-                    f"{given.shape}: give one weight an example."
+                    f"{given.shape}: give one weight per example."
                 )
-            mask = combined(given, mask)
-        values, weight = counted(value, mask)
+            mask = combine_weights(given, mask)
+        values, weight = masked_values(value, mask)
         return Mean(CompensatedSum.of(jnp.sum(values * weight)), CompensatedSum.of(jnp.sum(weight)))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -87,7 +88,7 @@ class Sum(Metric):
     def of(value: Any, *, mask: Any = None) -> "Sum":
         """The contribution of one batch: a scalar, or values with a leading batch axis."""
         value = jnp.asarray(value).astype(jnp.float32)
-        weight = weights(mask, value.shape)
+        weight = mask_weights(mask, value.shape)
         return Sum(CompensatedSum.of(jnp.sum(jnp.where(weight == 0, 0, value * weight))))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
@@ -100,7 +101,7 @@ class Sum(Metric):
 def _extreme(value: Any, mask: Any, worst: float) -> tuple[Array, Array]:
     """The extreme of a batch, and whether there was any value."""
     value = jnp.asarray(value).astype(jnp.float32)
-    real = weights(mask, value.shape) != 0
+    real = mask_weights(mask, value.shape) != 0
     reduce = jnp.max if worst < 0 else jnp.min
     return reduce(jnp.where(real, value, worst), initial=worst), jnp.any(real)
 
@@ -175,14 +176,16 @@ class Std(Metric):
 
     def __check_init__(self) -> None:
         if self.over not in ("examples", "steps"):
-            raise ValueError(f'`Std(over={self.over!r})` is not known: "examples" or "steps".')
+            raise ValueError(
+                f'`Std(over={self.over!r})` is not valid: choose "examples" or "steps".'
+            )
 
     @staticmethod
     def of(
         value: Any, *, mask: Any = None, over: Literal["examples", "steps"] = "examples"
     ) -> "Std":
         """The contribution of one batch: a scalar, or values with a leading batch axis."""
-        values, weight = counted(jnp.atleast_1d(jnp.asarray(value)), mask)
+        values, weight = masked_values(jnp.atleast_1d(jnp.asarray(value)), mask)
         values, weight = values.reshape(-1), weight.reshape(-1)
         if over == "steps":
             total = jnp.sum(weight)
@@ -206,8 +209,8 @@ def check_modes(who: str, modes: tuple[Any, ...]) -> None:
             raise TypeError(f"`{who}` takes modes, such as `Mean()` or `Max()`; got {given}.")
         if any(name != "y_pred" for name in request(mode.update).required):
             raise TypeError(
-                f"`{who}` takes modes, which fold one value; `{type(mode).__name__}` asks for "
-                f"{', '.join(request(mode.update).required)}."
+                f"`{who}` takes modes, which accumulate one value, but `{type(mode).__name__}` "
+                f"asks for {', '.join(request(mode.update).required)}."
             )
 
 
@@ -231,7 +234,7 @@ class Modes(Metric):
 
     def __init__(self, *modes: Metric) -> None:
         if not modes:
-            raise TypeError("`Modes` takes one mode or more, `Modes(Mean(), Max())`.")
+            raise TypeError("`Modes` takes at least one mode, `Modes(Mean(), Max())`.")
         check_modes("Modes", modes)
         self.modes = modes
 

@@ -19,15 +19,15 @@ class Monoid(eqx.Module):
         """What `self` and then `other` have seen, together. Associative."""
         self._check_has_parts("merge")
         join = lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Monoid) else theirs
-        kinds = [
+        structures = [
             jax.tree.structure(node, is_leaf=node._is_part)
             for node in (self, other)
             if type(node) is type(self)
         ]
-        if len(kinds) < 2 or kinds[0] != kinds[1]:
+        if len(structures) < 2 or structures[0] != structures[1]:
             raise TypeError(
-                f"`{type(self).__name__}` can't be merged with `{type(other).__name__}`: only with "
-                "one of its kind and of the same options."
+                f"`{type(self).__name__}` can't be merged with `{type(other).__name__}`: both must "
+                "have the same class and the same options."
             )
         return jax.tree.map(join, self, other, is_leaf=self._is_part)
 
@@ -48,6 +48,6 @@ class Monoid(eqx.Module):
             name = type(self).__name__
             raise NotImplementedError(
                 f"`{name}` has no accumulators among its fields, so `{operation}` has nothing to "
-                f"go through. Hold what is counted in modes (`total: Sum`), or define "
-                f"`{name}.merge` and `{name}.reset`."
+                f"work on: accumulate in modes (`total: Sum`), or define `{name}.merge` and "
+                f"`{name}.reset`."
             )

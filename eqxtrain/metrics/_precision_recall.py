@@ -13,9 +13,9 @@ from ._base import Metric
 from ._class_inputs import (
     Average,
     Decisions,
+    check_classes,
     decide,
-    known_classes,
-    need_scores,
+    require_scores,
     tally,
     warning_about_labels,
 )
@@ -48,9 +48,9 @@ def by_class(values: Rates, class_names: tuple[str, ...] | None) -> dict[str, Fl
     return {name: values[index] for index, name in enumerate(names)}
 
 
-def _names(given: Any) -> tuple[str, ...] | None:
+def _as_names(given: Any) -> tuple[str, ...] | None:
     if isinstance(given, str):
-        raise TypeError(f"`class_names={given!r}` is one string: give a list of names.")
+        raise TypeError(f"`class_names={given!r}` is one string: pass a list of names.")
     return None if given is None else tuple(given)
 
 
@@ -90,7 +90,7 @@ class ClassMetric(Metric):
     multilabel: bool = eqx.field(default=False, static=True, kw_only=True)
     ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
     class_names: tuple[str, ...] | None = eqx.field(
-        default=None, static=True, kw_only=True, converter=_names
+        default=None, static=True, kw_only=True, converter=_as_names
     )
 
     def __post_init__(self) -> None:
@@ -101,12 +101,14 @@ class ClassMetric(Metric):
         who = type(self).__name__
         if self.average not in ("auto", "micro", "macro", "weighted", "none"):
             raise ValueError(
-                f"`{who}(average={self.average!r})` is not known: it is one of `'auto'`, "
+                f"`{who}(average={self.average!r})` is not valid: choose one of `'auto'`, "
                 "`'micro'`, `'macro'`, `'weighted'`, `'none'`."
             )
         named = None if self.class_names is None else len(self.class_names)
         if named is not None and len(set(self.class_names or ())) != named:
-            raise ValueError(f"`{who}(class_names={self.class_names})` names two classes alike.")
+            raise ValueError(
+                f"`{who}(class_names={self.class_names})` gives two classes the same name."
+            )
         if named is not None and self.num_classes not in (None, named):
             raise ValueError(
                 f"`{who}` was given {named} `class_names`, but `num_classes={self.num_classes}`."
@@ -124,7 +126,7 @@ class ClassMetric(Metric):
             multilabel=self.multilabel,
             ignore_index=self.ignore_index,
         )
-        decisions = known_classes(who, need_scores(who, decisions) if scored else decisions)
+        decisions = check_classes(who, require_scores(who, decisions) if scored else decisions)
         classes = decisions.classes or (decisions.true.shape[1:] or (2,))[0]
         if self.class_names is not None and len(self.class_names) != classes:
             raise ValueError(
@@ -152,7 +154,7 @@ class _CountMetric(ClassMetric):
         """The formula, class by class."""
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        new = CompensatedSum.of(_count(self._decide(y_pred, y_true, mask)))
+        new = CompensatedSum.of(_count_cases(self._decide(y_pred, y_true, mask)))
         return self.replace(counts=self.counts.merge(new))
 
     def compute(self) -> Any:
@@ -181,7 +183,7 @@ class _CountMetric(ClassMetric):
         return jnp.full(tp.shape, True) if self.multilabel else tp + fp + fn != 0
 
 
-def _count(d: Decisions) -> Float[Array, "4 *classes"]:
+def _count_cases(d: Decisions) -> Float[Array, "4 *classes"]:
     """True positives, false positives, false negatives and true negatives of each class."""
     if d.classes is None:
         p, t = d.predicted, d.true

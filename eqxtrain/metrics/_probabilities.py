@@ -12,10 +12,10 @@ from .._types import Self
 from ._base import Metric
 from ._class_inputs import (
     Decisions,
+    check_classes,
     decide,
-    known_classes,
-    need_scores,
     probabilities,
+    require_scores,
     tally,
     warning_about_labels,
 )
@@ -31,7 +31,7 @@ class _LikelihoodMetric(Metric):
     loss: Mean = eqx.field(default_factory=Mean, kw_only=True)
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        d = _scored(type(self).__name__, y_pred, y_true, mask, self.ignore_index)
+        d = _decide_with_scores(type(self).__name__, y_pred, y_true, mask, self.ignore_index)
         log_p = _log_probability(d, self.from_logits)
         return self.replace(loss=self.loss.merge(Mean.of(-log_p, d.weight)))
 
@@ -39,9 +39,11 @@ class _LikelihoodMetric(Metric):
         return warning_about_labels(type(self).__name__, self.loss, from_logits=self.from_logits)
 
 
-def _scored(who: str, y_pred: Any, y_true: Any, mask: Any, ignore_index: int | None) -> Decisions:
+def _decide_with_scores(
+    who: str, y_pred: Any, y_true: Any, mask: Any, ignore_index: int | None
+) -> Decisions:
     d = decide(who, y_pred, y_true, mask, ignore_index=ignore_index)
-    return known_classes(who, need_scores(who, d))
+    return check_classes(who, require_scores(who, d))
 
 
 def _log_probability(d: Decisions, from_logits: bool) -> Float[Array, "rows"]:
@@ -121,14 +123,14 @@ class CalibrationError(Metric):
         whole_number("CalibrationError(bins)", self.bins, at_least=1)
         if self.norm not in ("l1", "l2", "max"):
             raise ValueError(
-                f"`CalibrationError(norm={self.norm!r})` is not known: it is `'l1'`, `'l2'` or "
+                f"`CalibrationError(norm={self.norm!r})` is not valid: choose `'l1'`, `'l2'` or "
                 "`'max'`."
             )
         if self.counts is None:
             self.counts = CompensatedSum.zeros((3, self.bins))
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        d = _scored("CalibrationError", y_pred, y_true, mask, self.ignore_index)
+        d = _decide_with_scores("CalibrationError", y_pred, y_true, mask, self.ignore_index)
         p = probabilities(d, from_logits=self.from_logits)
         confidence = jnp.max(p, axis=-1) if d.classes else p
         right = (d.predicted == d.true if d.classes else d.true).astype(jnp.float32)

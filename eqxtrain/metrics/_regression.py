@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._check import real_number
 from .._types import Self
-from ._base import Metric, same_shape
+from ._base import Metric, check_same_shape
 from ._modes import Mean
 
 Values = Float[Array, "batch *outputs"]
@@ -18,7 +18,7 @@ Values = Float[Array, "batch *outputs"]
 
 def as_pair(who: str, y_pred: Any, y_true: Any) -> tuple[Values, Values]:
     """Predictions and labels of one shape, in float32."""
-    same_shape(who, y_pred, y_true)
+    check_same_shape(who, y_pred, y_true)
     return jnp.asarray(y_pred).astype(jnp.float32), jnp.asarray(y_true).astype(jnp.float32)
 
 
@@ -142,6 +142,7 @@ class CosineSimilarity(_ErrorMetric):
     def error(self, y_pred: Values, y_true: Values) -> Float[Array, "batch ..."]:
         if y_pred.ndim < 2:
             raise ValueError(
-                f"`CosineSimilarity` compares vectors, `(batch, ..., size)`; got {y_pred.shape}."
+                "`CosineSimilarity` compares vectors, arrays of shape `(batch, ..., size)`; got "
+                f"{y_pred.shape}."
             )
         return optax.cosine_similarity(y_pred, y_true, epsilon=1e-12)

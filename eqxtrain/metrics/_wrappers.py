@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._request import METRIC_NAMES, call, name_of, request
 from .._types import Self
-from ._base import Metric, combined
+from ._base import Metric, combine_weights
 from ._calling import UnlabelledError, needs_labels, pick
 from ._function import as_metric
 
@@ -20,8 +20,8 @@ class _Wrapper(Metric):
 
     metric: Metric = eqx.field(converter=as_metric)
 
-    def asks(self) -> Callable[..., Any]:
-        return self.metric.asks()
+    def asking_function(self) -> Callable[..., Any]:
+        return self.metric.asking_function()
 
     def compute(self) -> Any:
         return self.metric.compute()
@@ -52,7 +52,7 @@ class Weighted(_Wrapper):
         while isinstance(inside, On):
             inside = inside.metric
         if isinstance(inside, Weighted):
-            raise TypeError("`Weighted(Weighted(...))` would weigh twice: take one of them away.")
+            raise TypeError("`Weighted(Weighted(...))` would apply the weights twice: remove one.")
 
     @property
     def name(self) -> str:
@@ -68,20 +68,20 @@ class Weighted(_Wrapper):
             return self._updated(available)
         if not hasattr(weight, "shape"):
             raise TypeError(
-                f"`{self.name}` was given a `{type(weight).__name__}` as `sample_weight`: it is "
-                "one array, so pick one, `On(Weighted(...), key)`."
+                f"`{self.name}` was given a `{type(weight).__name__}` as `sample_weight`, but "
+                "needs one array: pick it with `On(Weighted(...), key)`."
             )
         asked = request(inside.update)
         if not asked.everything and "mask" not in asked.names:
-            kind = type(inside).__name__
+            inside_name = type(inside).__name__
             raise TypeError(
-                f"`{kind}` can't be weighted: its `update` takes no `mask`, by which it would be "
-                "told how much each row counts. Give it one, and hand it on to its parts."
+                f"`{inside_name}` can't be weighted: its `update` does not take `mask`, which says "
+                "how much each row counts. Add that parameter, and pass it on to the parts."
             )
         weight = jnp.asarray(weight)
         if weight.ndim > 1 and weight.shape[-1] == 1:
             weight = weight[..., 0]
-        return self._updated(available | {"mask": combined(weight, available.get("mask"))})
+        return self._updated(available | {"mask": combine_weights(weight, available.get("mask"))})
 
 
 @final
@@ -110,6 +110,6 @@ class On(_Wrapper):
     def update(self, **available: Any) -> Self:
         picked = self.picked(available)
         unlabelled = picked.get("y_true", 0) is None
-        if unlabelled and needs_labels(self.asks(), METRIC_NAMES | available.keys()):
+        if unlabelled and needs_labels(self.asking_function(), METRIC_NAMES | available.keys()):
             raise UnlabelledError(f"The metric `{self.name}` is on {self.on!r}, without labels.")
         return self._updated(picked)

@@ -93,10 +93,12 @@ def test_a_position_where_no_batch_begins_is_refused() -> None:
         with pytest.raises(ValueError, match="where no batch begins: there are 20 examples, and"):
             reader.seek(position)
     for position in ({"batches": 3, "state": None}, at(-6), at(True)):
-        with pytest.raises(ValueError, match=r"a dict of examples, of, order; got \{"):
+        with pytest.raises(ValueError, match=r"dict of examples, of, order; got \{"):
             reader.seek(position)
     for order in ("abc", [1], [1, 2, -3]):
-        with pytest.raises(ValueError, match="The `order` of a `position` is a list of numbers"):
+        with pytest.raises(
+            ValueError, match="The `order` of a `position` must be a list of numbers"
+        ):
             reader.seek(at(6, order=order))
 
 
@@ -131,7 +133,7 @@ def test_torch_tensors_are_arrays() -> None:
         ((None,), TypeError, r"`x` is None"),
         ((np.ones(2), None, np.ones(3)), ValueError, r"`sample_weight` has 3"),
         ((np.array(["a", "b"]),), TypeError, r"np.unique"),
-        ((np.array([{}, {}]),), TypeError, r"`x` has the dtype object"),
+        ((np.array([{}, {}]),), TypeError, r"`x` has dtype object"),
         ((np.array(["2020-01-01"], "datetime64[D]"),), TypeError, r"datetime64"),
         (([1.0, 2.0],), TypeError, r"`x\[0\]` is 1.0, a Python `float`"),
         (("text",), TypeError, r"a Python `str`"),

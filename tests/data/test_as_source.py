@@ -71,9 +71,9 @@ def test_a_loader_of_torch_gives_batches() -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        (Makes, "`x` is the class `Makes`: give an instance"),
-        (lambda: None, r"returned a `NoneType`; it is called for each pass"),
-        (lambda n: n, r"takes arguments, \(n\): it is called without any"),
+        (Makes, "`x` is the class `Makes`: pass an instance"),
+        (lambda: None, r"returned a `NoneType`: it is called at the start of each pass"),
+        (lambda n: n, r"takes arguments, \(n\), but is called without any"),
         (3, "a Python `int`"),
         (object(), "is a `object`, which is not an array"),
     ],

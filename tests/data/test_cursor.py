@@ -143,12 +143,12 @@ def test_a_list_and_what_is_indexed_begin_where_they_should() -> None:
 
 def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
     for position, match in [
-        (at(9), "have 6 batches, and `position` is behind 9"),
+        (at(9), "have 6 batches, but `position` is after batch 9"),
         (
             at("a"),
-            "`position` is what .* a dict of batches, sta",
+            "`position` must be what .* a dict of batches, sta",
         ),
-        ({"batches": 3}, "`position` is what"),
+        ({"batches": 3}, "`position` must be what"),
     ]:
         reader = data.as_source(list(batches())).read(data.Batching(1))
         with pytest.raises(ValueError, match=match), reader:
@@ -157,8 +157,8 @@ def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
     with data.as_source(batches).read(data.Batching(1)) as reader:
         reader.seek(at(9))
         with (
-            pytest.warns(UserWarning, match="the 9 batches before it are taken once more"),
-            pytest.raises(ValueError, match="have 6 batches, and `position` is behind 9"),
+            pytest.warns(UserWarning, match="the 9 batches before the position are produced again"),
+            pytest.raises(ValueError, match="have 6 batches, but `position` is after batch 9"),
         ):
             some(reader, None)
 

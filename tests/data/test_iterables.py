@@ -140,12 +140,14 @@ def test_a_slow_source_is_waited_for_no_longer_than_for_one_batch() -> None:
 def test_a_pass_too_many_over_an_iterator_is_refused_before_the_first() -> None:
     x, y = arrays(16)
     batches = iter(batches_of(x, y, 8))
-    with pytest.raises(ValueError, match=r"its batches once, but 2 passes.*generator function"):
+    with pytest.raises(
+        ValueError, match=r"its batches only once, but 2 passes.*generator function"
+    ):
         learner().fit(batches, epochs=2, verbose=0)
     assert len(list(batches)) == 2
     fitted, _ = learner().fit(iter(batches_of(x, y, 8)), verbose=0)
     assert steps_of(fitted) == 2
-    with pytest.raises(ValueError, match="a second pass over") as raised:
+    with pytest.raises(ValueError, match="a second pass is needed") as raised:
         learner().fit(iter(batches_of(x, y, 8)), epochs=2, steps_per_epoch=2, verbose=0)
     assert steps_of(vars(raised.value)["learner"]) == 2
 
@@ -154,10 +156,10 @@ def test_a_pass_too_many_over_an_iterator_is_refused_before_the_first() -> None:
     "given, kind, match",
     [
         ([], ValueError, "`x` holds no arrays"),
-        (iter([]), ValueError, "gave no batch"),
-        (lambda: iter([]), ValueError, "gave no batch"),
-        ([(None,)], ValueError, "no array at all"),
-        (iter([None]), TypeError, "gave None where a batch was due"),
+        (iter([]), ValueError, "yielded no batch"),
+        (lambda: iter([]), ValueError, "yielded no batch"),
+        ([(None,)], ValueError, "one has no arrays"),
+        (iter([None]), TypeError, "yielded None instead of a batch"),
         ([(np.ones((3, 4)), np.ones(2))], ValueError, r"\(3, 4\), \(2,\)"),
         ([(np.ones((0, 4)),)], ValueError, "at least one"),
         ([("cat",)], TypeError, r"`batch\[0\]` is 'cat'"),
@@ -170,7 +172,7 @@ def test_batches_that_are_none_get_a_sentence(given: Any, kind: type, match: str
 
 def test_labels_beside_an_iterable_are_refused() -> None:
     x, y = arrays(8)
-    with pytest.raises(TypeError, match="iterable of batches, and `y` was given beside it"):
+    with pytest.raises(TypeError, match="iterable of batches, so `y` can't be passed beside it"):
         learner().fit([(x,)], y, verbose=0)
     with pytest.raises(ValueError, match="`validation_split` splits data by their rows"):
         learner().fit([(x, y)], validation_split=0.1, verbose=0)
@@ -254,7 +256,7 @@ def test_a_producer_may_fill_the_same_memory_again() -> None:
 def test_a_pass_that_gives_nothing_is_an_error_whenever_it_comes() -> None:
     x, y = arrays(16)
     pool = iter(batches_of(x, y, 8))
-    with pytest.raises(ValueError, match="gave no batch") as raised:
+    with pytest.raises(ValueError, match="yielded no batch") as raised:
         learner().fit(lambda: pool, epochs=3, verbose=0)
     assert steps_of(vars(raised.value)["learner"]) == 2
 

@@ -88,7 +88,7 @@ def test_a_dataset_with_a_format_keeps_it_and_one_with_texts_is_refused() -> Non
         batch = source.take(np.array([4, 2])) if isinstance(source, data.RowSource) else None
         assert batch is not None and np.array_equal(batch["x"], X[[4, 2]])
     texts = datasets.Dataset.from_dict({"x": X.tolist(), "name": ["u"] * 21})
-    with pytest.raises(TypeError, match=r"`batch\['name'\]` has the dtype <U1"):
+    with pytest.raises(TypeError, match=r"`batch\['name'\]` has dtype <U1"):
         learner().predict(texts)
     with pytest.raises(TypeError, match=r"`x\['train'\]` is a `Dataset`, which is not an array"):
         learner().predict(datasets.DatasetDict({"train": whole}))
@@ -142,10 +142,10 @@ def test_the_first_item_tells_examples_from_batches(items: list[Any], is_one: bo
     [
         (
             [(X[0], 1), (X[0][:2], 1)],
-            r"`example\[0\]` has the shape \(4,\) in example 0 and \(2,\)",
+            r"`example\[0\]` has shape \(4,\) in example 0 and \(2,\)",
         ),
         ([(X[0], 1), {"x": X[0]}], r"Example 1 is .*, but example 0 is"),
-        ([(X[0], "u"), (X[0], "v")], r"`batch\[1\]` has the dtype <U1"),
+        ([(X[0], "u"), (X[0], "v")], r"`batch\[1\]` has dtype <U1"),
     ],
 )
 def test_examples_that_make_no_batch_get_a_sentence(items: list[Any], match: str) -> None:
@@ -155,7 +155,7 @@ def test_examples_that_make_no_batch_get_a_sentence(items: list[Any], match: str
 
 def test_a_dataset_of_nothing_or_of_no_length_is_refused() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(ValueError, match="gave no batch"):
+    with pytest.raises(ValueError, match="yielded no batch"):
         learner().fit(Lists(), verbose=0)
     with pytest.raises(ValueError, match="0 examples"):
         data.as_source(torch.utils.data.TensorDataset(torch.zeros(0, 4)))
@@ -169,5 +169,7 @@ def test_a_dataset_of_nothing_or_of_no_length_is_refused() -> None:
 
 
 def test_labels_beside_a_dataset_are_refused() -> None:
-    with pytest.raises(TypeError, match="`x` is a dataset of examples, and `y` was given beside"):
+    with pytest.raises(
+        TypeError, match="`x` is a dataset of examples, so `y` can't be passed beside"
+    ):
         learner().fit(Examples(), Y, verbose=0)

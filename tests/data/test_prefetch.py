@@ -100,7 +100,7 @@ def test_what_does_not_fit_stays_for_later() -> None:
 
 
 def test_one_that_waits_forever_is_given_up_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_prefetch, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_prefetch, "_MAX_CLOSE_WAIT", 0.3)
     forever, wanted = threading.Event(), [True]
 
     def produce() -> Iterator[int]:
@@ -122,7 +122,7 @@ def test_one_that_waits_forever_is_given_up_and_named(monkeypatch: pytest.Monkey
     assert not left.is_alive()
 
 
-def test_lingering_ends_with_enough_items_with_the_last_one_or_with_its_time() -> None:
+def test_waiting_for_items_ends_with_enough_items_with_the_last_one_or_with_its_time() -> None:
     go_on = threading.Event()
 
     def produce() -> Iterator[int]:
@@ -132,12 +132,12 @@ def test_lingering_ends_with_enough_items_with_the_last_one_or_with_its_time() -
 
     with prefetched(produce, ahead=9) as items:
         assert items.take(wait=True) == 0
-        items.linger(3, 10.0)  # of which there are enough
+        items.wait_for_items(3, 10.0)  # of which there are enough
         assert [items.take(wait=False) for _ in range(3)] == [1, 2, 3]
         began = time.monotonic()
-        items.linger(3, 0.05)
+        items.wait_for_items(3, 0.05)
         assert 0.04 < time.monotonic() - began < 5
         go_on.set()
-        items.linger(9, 10.0)  # there will be no more
+        items.wait_for_items(9, 10.0)  # there will be no more
         assert [items.take(wait=False) for _ in range(3)] == [4, 5, None]
         assert time.monotonic() - began < 9

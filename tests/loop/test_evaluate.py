@@ -114,11 +114,11 @@ def test_padding_needs_steps_and_metrics_that_heed_it() -> None:
             run(X, remainder="pad", verbose=0)
     assert heedless.predict(X, remainder="pad").shape == (21, 3)  # which does not call it
     with pytest.raises(
-        TypeError, match=r"metric `n` looks at the rows of `y_pred`.*takes no `mask`"
+        TypeError, match=r"metric `n` looks at the rows of `y_pred`.*not take `mask`"
     ):
         learner(metrics={"n": Counts()}).evaluate(X, Y, remainder="pad")
     outer = learner(metrics={"n": et.metrics.On(Counts(), "a")})
-    with pytest.raises(TypeError, match=r"`Counts.update` takes no `mask`"):
+    with pytest.raises(TypeError, match=r"`Counts.update` does not take `mask`"):
         outer.evaluate(X, Y, remainder="pad")
 
 
@@ -343,7 +343,9 @@ def test_each_validation_begins_at_the_beginning() -> None:
 
 @pytest.mark.parametrize("frequency", [1, et.Every(steps=2)])
 def test_an_iterator_can_not_be_validated_on_twice(frequency: Any) -> None:
-    with pytest.raises(ValueError, match=r"`validation_data` is an iterator, which gives its batc"):
+    with pytest.raises(
+        ValueError, match=r"`validation_data` is an iterator, which yields its batc"
+    ):
         learner().fit(
             X, Y, epochs=4, validation_data=batches(), validation_freq=frequency, verbose=0
         )
@@ -399,7 +401,7 @@ def test_a_loader_with_one_position_can_not_be_trained_and_validated_on() -> Non
     one = make()
     stream = batches()
     for given in (one, stream):
-        with pytest.raises(ValueError, match=r"`validation_data` are one `\w+`, which keeps"):
+        with pytest.raises(ValueError, match=r"`validation_data` are the same `\w+`, which keeps"):
             learner().fit(given, validation_data=given, verbose=0)
     _, history = learner().fit(one, validation_data=make(), verbose=0)
     plain = torch.utils.data.DataLoader(dataset, batch_size=4)

@@ -163,7 +163,7 @@ def test_nan_in_the_inputs_is_not_an_error() -> None:
     x, y = data()
     with (
         pytest.warns(UserWarning, match="The loss of epoch 1 is nan. Look for nan in the data"),
-        pytest.warns(UserWarning, match="`accuracy` is nan: .* a score was nan"),
+        pytest.warns(UserWarning, match="`accuracy` is nan: .* a score that is nan"),
     ):
         _, history = learner().fit(np.full_like(x, np.nan), y, verbose=0)
     assert np.isnan(history["loss"][0]) and np.isnan(history["accuracy"][0])
@@ -354,7 +354,7 @@ def test_a_run_in_pieces_is_the_run_in_one(make: Any, cuts: tuple[int, ...]) -> 
             part, piece = part.fit(*source, steps=steps, position=at, **options)
             at = piece.position
         assert same(part, whole) and at == history.position
-    with pytest.warns(UserWarning, match="the 5 batches before it are taken"):
+    with pytest.warns(UserWarning, match="the 5 batches before the position are produced"):
         part, piece = make().fit(batches, steps=5, verbose=0)
         part, piece = part.fit(batches, steps=4, position=piece.position, verbose=0)
     assert same(part, make().fit(batches, steps=9, verbose=0)[0])
@@ -383,7 +383,7 @@ def test_a_position_is_told_in_each_hook_and_on_the_way_out() -> None:
         learner().fit(lambda: iter(batches), callbacks=Tells(3), verbose=0)
     assert vars(raised.value)["history"].position["batches"] == 3
     for wrong in ({"examples": 3}, {"batches": 3}):
-        with pytest.raises(ValueError, match=r"`position` is what `run\.position` or"):
+        with pytest.raises(ValueError, match=r"`position` must be what `run\.position` or"):
             learner().fit(x, y, position=wrong, verbose=0)
 
 
@@ -413,7 +413,9 @@ def test_a_stream_is_trained_on_piece_by_piece_and_nothing_is_lost() -> None:
     _, rest = fitted.fit(stream, verbose=0, steps=2, position=first.position)
     assert list(rest["seen"][0]) == list(x[6:10])  # it stands there already
     assert rest.position is not None and rest.position["batches"] == 5
-    with pytest.raises(ValueError, match="behind 3 batches, but 5 were taken from this iterator"):
+    with pytest.raises(
+        ValueError, match="after batch 3, but 5 batches were already taken from this iterator"
+    ):
         fitted.fit(stream, verbose=0, position=first.position)
     stream = iter([x[i : i + 2] for i in range(0, 40, 2)])
     made.fit(stream, steps=3, verbose=0)
@@ -617,7 +619,7 @@ def test_a_stream_in_several_pieces_loses_nothing() -> None:
 def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eqxtrain._data.prefetch._PATIENCE", 0.05)
+    monkeypatch.setattr("eqxtrain._data.prefetch._MAX_CLOSE_WAIT", 0.05)
     x = np.arange(12, dtype=np.float32)
 
     failed = threading.Event()
@@ -745,7 +747,7 @@ def test_no_batch_of_a_stream_is_lost_repeated_or_moved(kind: str, pieces: Any) 
         except OSError as error:
             made, history = vars(error)["learner"], vars(error)["history"]
         except ValueError as error:
-            assert "gave no batch" in str(error) or "second pass" in str(error)
+            assert "yielded no batch" in str(error) or "second pass" in str(error)
             break
         position = history.position if told else None
     with contextlib.suppress(ValueError):  # where all was seen

@@ -110,7 +110,7 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
         import equinox as eqx, eqxtrain as et, jax.random as jr, numpy as np, optax
         from eqxtrain.data import _prefetch
 
-        _prefetch._PATIENCE = 0.5
+        _prefetch._MAX_CLOSE_WAIT = 0.5
         x, y = np.ones((8, 4), np.float32), np.ones((8, 1), np.float32)
 
         def waits_forever():

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import eqxtrain as et
-from eqxtrain._losses.loss import check, measure
+from eqxtrain._losses.loss import check_losses, compute_losses
 from eqxtrain._request import LOSS_NAMES, is_by_name, request
 
 Y_PRED, Y_TRUE = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 4.0, 3.0])
@@ -31,11 +31,11 @@ def given(y_pred: Any = Y_PRED, y_true: Any = Y_TRUE, **more: Any) -> dict[str, 
 
 
 def total(loss: Any, **available: Any) -> float:
-    return float(measure(loss, given(**available))[0])
+    return float(compute_losses(loss, given(**available))[0])
 
 
 def parts(loss: Any, **available: Any) -> dict[str, float]:
-    logs: dict[str, Any] = measure(loss, given(**available))[1]
+    logs: dict[str, Any] = compute_losses(loss, given(**available))[1]
     return {name: float(value) for name, value in logs.items()}
 
 
@@ -64,7 +64,7 @@ def test_the_losses_of_optax_work_as_they_are(
         "one-hot": np.eye(3, dtype=np.float32)[sparse],
         "sparse": sparse,
     }[labels]
-    value, logged = measure(loss, given(jnp.asarray(y_pred), jnp.asarray(y_true)))
+    value, logged = compute_losses(loss, given(jnp.asarray(y_pred), jnp.asarray(y_true)))
     expected = np.mean(loss(jnp.asarray(y_pred), jnp.asarray(y_true)), dtype=float)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert value.shape == () and value.dtype == jnp.float32
@@ -94,7 +94,7 @@ def test_a_function_without_required_parameters_is_called_with_the_two() -> None
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool_, jnp.float16, jnp.bfloat16])
 def test_values_of_any_dtype_are_reduced_in_float32(dtype: Any) -> None:
-    value, _ = measure(lambda p, t: (p != t).astype(dtype), given())
+    value, _ = compute_losses(lambda p, t: (p != t).astype(dtype), given())
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, 2 / 3, rtol=1e-6)
 
@@ -195,13 +195,13 @@ def test_padding_that_is_nan_does_not_reach_the_loss() -> None:
 
 
 def test_padding_has_no_part_in_the_gradient() -> None:
-    slope = jax.grad(lambda y_pred: measure(lambda p, t: p**2, given(y_pred, mask=REAL))[0])
+    slope = jax.grad(lambda y_pred: compute_losses(lambda p, t: p**2, given(y_pred, mask=REAL))[0])
     assert slope(Y_PRED).tolist() == [1, 2, 0]
 
 
 def test_a_batch_of_padding_has_no_loss_and_no_gradient() -> None:
     value, slope = jax.value_and_grad(
-        lambda scale: measure(lambda p, t: scale * p, given(mask=jnp.zeros(3, bool)))[0]
+        lambda scale: compute_losses(lambda p, t: scale * p, given(mask=jnp.zeros(3, bool)))[0]
     )(1.0)
     assert (value, slope) == (0, 0)
 
@@ -236,13 +236,13 @@ def test_a_loss_that_asks_by_name_and_for_something_unknown_is_refused() -> None
 def test_a_loss_that_asks_for_a_name_that_is_missing_says_what_there_is() -> None:
     available = {name: value for name, value in given().items() if name != "y_true"}
     with pytest.raises(TypeError, match=r"`y_true`, which nobody provides.*pass `y`.*Available"):
-        measure(lambda y_pred, y_true: y_pred, available)
+        compute_losses(lambda y_pred, y_true: y_pred, available)
 
 
 def test_a_positional_loss_without_labels_says_so() -> None:
     available = {name: value for name, value in given().items() if name != "y_true"}
     with pytest.raises(TypeError, match=r"`a\(y_pred, y_true\)`.*no labels.*pass `y`"):
-        measure({"a": lambda p, t: p}, available)
+        compute_losses({"a": lambda p, t: p}, available)
 
 
 def test_values_that_are_not_one_an_example_are_refused() -> None:
@@ -252,7 +252,7 @@ def test_values_that_are_not_one_an_example_are_refused() -> None:
 
 @pytest.mark.parametrize("weight", [jnp.ones(2), jnp.ones((3, 2)), jnp.ones((1, 3))])
 def test_weights_that_fit_no_values_are_refused(weight: jax.Array) -> None:
-    with pytest.raises(ValueError, match=r"`sample_weight` has the shape.*`a`.*\(3,\)"):
+    with pytest.raises(ValueError, match=r"`sample_weight` has shape.*`a`.*\(3,\)"):
         total({"a": absolute}, sample_weight=weight)
 
 
@@ -274,12 +274,12 @@ def test_on_something_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [3, "mse", Y_PRED])
 def test_what_is_no_function_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"`loss` holds .*not a function: give one such as `optax"):
-        check({"a": {"b": wrong}})
+    with pytest.raises(TypeError, match=r"`loss` holds .*not a function: pass one such as `optax"):
+        check_losses({"a": {"b": wrong}})
 
 
 def test_functions_and_refined_losses_of_any_nesting_pass_the_check() -> None:
-    check({"a": [absolute, et.Loss(absolute)], "b": (lambda p, t: p,), "c": None})
+    check_losses({"a": [absolute, et.Loss(absolute)], "b": (lambda p, t: p,), "c": None})
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -313,7 +313,7 @@ def test_a_positional_loss_is_weighted_by_us_whatever_it_could_take(kind: str) -
 
 def test_an_empty_container_holds_no_loss() -> None:
     with pytest.raises(ValueError, match="holds no loss"):
-        check([])
+        check_losses([])
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -337,7 +337,7 @@ def test_an_output_without_labels_is_left_out() -> None:
     trees = {"y_pred": {"a": Y_PRED, "b": Y_PRED}, "y_true": {"a": Y_TRUE, "b": None}}
     assert parts(losses, **trees) == pytest.approx({"a": 5 / 3})
     assert total(losses, **trees) == pytest.approx(5 / 3)
-    with pytest.raises(ValueError, match="nothing to minimise: the labels of every output"):
+    with pytest.raises(ValueError, match="nothing to minimise: every loss is on an output"):
         total(losses["b"], **trees)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 import eqxtrain as et
 from eqxtrain._losses import labels as _labels
-from eqxtrain._losses.loss import measure
+from eqxtrain._losses.loss import compute_losses
 from eqxtrain._losses.reduction import class_weight_table, class_weights
 from eqxtrain.metrics import _logs
 
@@ -22,7 +22,7 @@ ROWS, TOKENS = 12, 2
 
 def total(loss: Any, **available: Any) -> float:
     none = {"sample_weight": None, "class_weight": None, "mask": None}
-    return float(measure(loss, none | available)[0])
+    return float(compute_losses(loss, none | available)[0])
 
 
 def by_loop(
@@ -84,12 +84,12 @@ def test_class_weights_as_people_give_them_become_a_table(given: Any, table: Any
 
 @pytest.mark.parametrize("wrong", [{"cat": 1.0}, {-1: 1.0}, {0.5: 2.0}])
 def test_keys_of_class_weights_that_are_no_indices_are_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"keys of `class_weight` are class indices"):
+    with pytest.raises(ValueError, match=r"keys of `class_weight` must be class indices"):
         class_weight_table(wrong)
 
 
 def test_class_weights_of_another_rank_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one weight a class; got .* \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"one weight per class; got .* \(2, 2\)"):
         class_weight_table(np.ones((2, 2)))
 
 
@@ -127,7 +127,7 @@ LOSSES: dict[str, Any] = {
 def contribution(name: str, batch: Any) -> Any:
     available = {"sample_weight": None, "class_weight": None, "mask": None, **batch}
     available |= {"model": jnp.array([3.0, 4.0])}
-    loss, logs = measure(LOSSES[name], available)
+    loss, logs = compute_losses(LOSSES[name], available)
     mask = available["mask"]
     real = len(batch["y_pred"]) if mask is None else jnp.sum(mask.astype(jnp.float32))
     return _logs.contributions({"loss": loss} | logs, real)
@@ -214,14 +214,18 @@ def test_weights_of_zero_leave_out_values_that_are_nan_and_their_gradients() -> 
     def loss(scale: Any) -> Any:
         values = lambda y_pred: scale + y_pred
         weight = jnp.array([1.0, 0.0])
-        return measure(values, {"y_pred": jnp.array([2.0, jnp.nan]), "sample_weight": weight})[0]
+        return compute_losses(
+            values, {"y_pred": jnp.array([2.0, jnp.nan]), "sample_weight": weight}
+        )[0]
 
     value, slope = jax.value_and_grad(loss)(3.0)
     assert (value, slope) == (2.5, 0.5)
 
 
 def slopes(loss: Any, y_pred: Any, **available: Any) -> np.ndarray:
-    return np.asarray(jax.grad(lambda p: measure(loss, {"y_pred": p, **available})[0])(y_pred))
+    return np.asarray(
+        jax.grad(lambda p: compute_losses(loss, {"y_pred": p, **available})[0])(y_pred)
+    )
 
 
 of_optax = [
@@ -246,7 +250,7 @@ def test_labels_that_are_nan_where_the_weight_is_zero_leave_every_gradient_finit
     y[2, 1] = np.nan
 
     def through(w: Any, rows: Any, **factors: Any) -> Any:
-        return measure(loss, {"y_pred": x[rows] @ w, "y_true": y[rows], **factors})[0]
+        return compute_losses(loss, {"y_pred": x[rows] @ w, "y_true": y[rows], **factors})[0]
 
     found = jax.grad(through)(w, slice(None), **{factor: jnp.asarray(counts, jnp.float32)})
     among = 4 if factor == "sample_weight" else 3  # the mean is over real examples
@@ -306,7 +310,7 @@ def test_a_fit_leaves_out_labels_that_are_nan_by_their_weight(padded: bool) -> N
 
 def test_a_total_of_other_reductions_is_logged_as_the_loss_of_the_pass() -> None:
     y = jnp.ones((3, 2))
-    _, logs = measure(et.Loss(tokenwise, reduction="sum"), {"y_pred": y, "y_true": 0 * y})
+    _, logs = compute_losses(et.Loss(tokenwise, reduction="sum"), {"y_pred": y, "y_true": 0 * y})
     again = _logs.merge(_logs.contributions(logs, 3), _logs.contributions(logs, 3))
     assert _logs.compute(again) == {"loss": 12, "tokenwise": 12}
 

@@ -13,7 +13,7 @@ from helpers import CROSS_ENTROPY, data, learner, linear
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain._losses.regularize import weights
+from eqxtrain._losses.regularize import penalized_weights
 
 
 class Mixed(eqx.Module):
@@ -52,7 +52,7 @@ def test_weights_are_what_is_no_bias_no_norm_and_no_vector() -> None:
         model.embedding.weight,
         *(layer.weight for layer in model.layers),
     ]
-    found = weights(model)
+    found = penalized_weights(model)
     assert len(found) == len(expected)
     assert all(a is b for a, b in zip(found, expected, strict=True))
 
@@ -61,7 +61,7 @@ def test_weights_are_what_is_no_bias_no_norm_and_no_vector() -> None:
 @pytest.mark.parametrize(("make", "power"), [(et.L1, 1), (et.L2, 2)])
 def test_the_penalty_is_the_sum_over_weights(make: Any, power: int) -> None:
     model = mixed()
-    sums = [(np.abs(np.asarray(w, float)) ** power).sum() for w in weights(model)]
+    sums = [(np.abs(np.asarray(w, float)) ** power).sum() for w in penalized_weights(model)]
     np.testing.assert_allclose(make(0.1).fn(model), sum(sums), rtol=1e-5)
     chosen = make(0.1, where=lambda model: (model.scale, model.layers[1]))
     leaves = (model.scale, model.layers[1].weight, model.layers[1].bias)

@@ -85,7 +85,7 @@ def test_labels_that_are_no_indices_are_refused() -> None:
 def test_shapes_that_would_broadcast_are_refused(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> None:
-    with pytest.raises(ValueError, match=r"`Accuracy`.*`y_pred` has the shape.*(reshape|axis)"):
+    with pytest.raises(ValueError, match=r"`Accuracy`.*`y_pred` has shape.*(reshape|axis)"):
         accuracy(jnp.zeros(shapes[0]), jnp.zeros(shapes[1], int))
 
 

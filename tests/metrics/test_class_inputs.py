@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxtrain.metrics._class_inputs import decide, known_classes, need_scores, probabilities, tally
+from eqxtrain.metrics._class_inputs import (
+    check_classes,
+    decide,
+    probabilities,
+    require_scores,
+    tally,
+)
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32)
 
@@ -56,10 +62,15 @@ def test_labels_to_ignore_are_so_in_any_dtype() -> None:
     [
         (SCORES, np.array([0.0, 1.0]), {}, "`y_true` is float.*cast the labels to int32"),
         (SCORES[:, :1], np.array([0, 1]), {}, r"`It` compares element by element, .*\(2, 1\)"),
-        (SCORES[:, 0], np.array([0, 1]), {"multilabel": True}, r"compares `\(batch, labels\)`"),
+        (
+            SCORES[:, 0],
+            np.array([0, 1]),
+            {"multilabel": True},
+            r"compares arrays of shape `\(batch, labels\)`",
+        ),
         (SCORES, np.array([0, 1]), {"num_classes": 4}, r"num_classes=4.* was given 3 classes"),
         (SCORES[:, 0], np.array([0, 1]), {"num_classes": 2}, "scores of a single class"),
-        (SCORES, np.eye(3)[:2], {"ignore_index": 0}, r"one-hot: give `y_true.argmax\(-1\)`"),
+        (SCORES, np.eye(3)[:2], {"ignore_index": 0}, r"one-hot: pass `y_true.argmax\(-1\)`"),
         (SCORES, np.array([0, 1, 2]), {}, "element by element"),
     ],
 )
@@ -72,12 +83,12 @@ def test_what_does_not_fit_gets_a_sentence(
 
 def test_decisions_have_no_scores_to_look_at() -> None:
     for y_pred in (np.array([0, 1]), np.array([False, True])):
-        with pytest.raises(ValueError, match="`It` looks at scores, but `y_pred` holds decisions"):
-            need_scores("It", decide("It", y_pred, np.array([0, 1]), num_classes=None))
+        with pytest.raises(ValueError, match="`It` needs scores, but `y_pred` holds decisions"):
+            require_scores("It", decide("It", y_pred, np.array([0, 1]), num_classes=None))
 
 
 def test_labels_outside_count_as_nan_in_a_compiled_program() -> None:
-    weigh = lambda t: known_classes("It", decide("It", SCORES, t)).weight
+    weigh = lambda t: check_classes("It", decide("It", SCORES, t)).weight
     assert jax.jit(weigh)(np.array([0, 2])).tolist() == [1, 1]
     assert np.isnan(jax.jit(weigh)(np.array([0, 3]))[1])
     assert np.isnan(jax.jit(weigh)(np.array([-1, 0]))[0])
@@ -106,4 +117,4 @@ def test_a_tally_is_that_of_numpy_and_drops_what_is_outside(rng: np.random.Gener
 def test_a_predicted_class_that_is_none_is_told_apart_from_a_label() -> None:
     predicted, true = np.array([5]), np.array([1])
     with pytest.raises(ValueError, match="was given 5 as a prediction, but there are 3 classes"):
-        known_classes("It", decide("It", predicted, true, num_classes=3))
+        check_classes("It", decide("It", predicted, true, num_classes=3))

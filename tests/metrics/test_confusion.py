@@ -115,11 +115,11 @@ def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_options_that_are_not_known_get_a_sentence() -> None:
     wrong: Any = "rows"
-    with pytest.raises(ValueError, match=r"`ConfusionMatrix\(normalize='rows'\)` is not known"):
+    with pytest.raises(ValueError, match=r"`ConfusionMatrix\(normalize='rows'\)` is not valid"):
         m.ConfusionMatrix(normalize=wrong)
-    with pytest.raises(ValueError, match=r"`CohenKappa\(weights='rows'\)` is not known"):
+    with pytest.raises(ValueError, match=r"`CohenKappa\(weights='rows'\)` is not valid"):
         m.CohenKappa(weights=wrong)
-    with pytest.raises(ValueError, match=r"not how many there are: give `CohenKappa\(num_classes"):
+    with pytest.raises(ValueError, match=r"not how many there are: pass `CohenKappa\(num_classes"):
         m.CohenKappa().update(np.array([1], np.int32), np.array([1], np.int32))
 
 

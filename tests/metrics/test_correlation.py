@@ -258,7 +258,7 @@ def test_ranks_of_batches_with_and_without_padding_are_merged(rng: np.random.Gen
 
 
 def test_ranks_have_no_weights() -> None:
-    with pytest.raises(TypeError, match=r"`SpearmanCorrCoef` has no weighted form.*`Weighted`"):
+    with pytest.raises(TypeError, match=r"`SpearmanCorrCoef` can't be weighted.*`Weighted`"):
         contribution(SpearmanCorrCoef(), jnp.ones(4), jnp.ones(4), np.ones(4, np.float32), None)
 
 

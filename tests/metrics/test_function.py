@@ -21,7 +21,7 @@ from eqxtrain.metrics import (
     Weighted,
     from_function,
 )
-from eqxtrain.metrics._collection import collect, measure
+from eqxtrain.metrics._collection import measure_metrics, named_metrics
 from eqxtrain.metrics._logs import compute
 
 Y_PRED, Y_TRUE = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 4.0, 3.0])
@@ -34,7 +34,7 @@ def m(y_pred: Any, y_true: Any) -> Any:
 
 
 def computed(container: Any, available: dict[str, Any] = BATCH) -> dict[str, float]:
-    logs = measure(collect(container), available)
+    logs = measure_metrics(named_metrics(container), available)
     return {name: float(metric.compute()) for name, metric in logs.items()}
 
 
@@ -55,7 +55,7 @@ def test_a_function_sees_no_padding_in_its_mean() -> None:
 
 
 def test_a_scalar_counts_as_the_mean_of_its_batch() -> None:
-    [(_, mean)] = collect(lambda y_pred: jnp.mean(y_pred))
+    [(_, mean)] = named_metrics(lambda y_pred: jnp.mean(y_pred))
     small = mean.update(y_pred=Y_PRED)
     assert small.update(y_pred=jnp.ones(9)).compute() == (3 * 3 + 9 * 1) / 12
 
@@ -101,16 +101,18 @@ def test_a_function_without_labels_to_compare_with_is_told_so() -> None:
 
 
 def test_a_function_that_asks_for_what_nobody_has_is_told_what_there_is() -> None:
-    with pytest.raises(TypeError, match=r"`teacher`, which is none of them.*Available: .*y_pred"):
+    with pytest.raises(
+        TypeError, match=r"`teacher`, which is not one of them.*Available: .*y_pred"
+    ):
         computed(lambda y_pred, teacher: y_pred)
 
 
 def test_a_function_may_give_a_dict_of_values(rng: np.random.Generator) -> None:
     y_pred, y_true = rng.normal(size=(2, 9)).astype(np.float32)
     fn = lambda p, t: {"bias": p - t, "largest": jnp.max(p)}
-    [(name, metric)] = collect({"error": fn})
+    [(name, metric)] = named_metrics({"error": fn})
     logs = [
-        measure([(name, metric)], {"y_pred": y_pred[rows], "y_true": y_true[rows]})
+        measure_metrics([(name, metric)], {"y_pred": y_pred[rows], "y_true": y_true[rows]})
         for rows in (slice(0, 4), slice(4, 9))
     ]
     whole = compute({"error": logs[0]["error"].merge(logs[1]["error"])})

@@ -72,7 +72,7 @@ def test_the_gather_of_nothing_is_empty() -> None:
 
 
 def test_gather_refuses_a_scalar() -> None:
-    with pytest.raises(ValueError, match=r"batch axis.*one number an example"):
+    with pytest.raises(ValueError, match=r"batch axis.*one number per example"):
         Gather.of({"a": jnp.ones(3), "b": jnp.float32(1)})
 
 
@@ -103,9 +103,9 @@ def test_rows_without_any_weight_are_padding(mode: Callable[[], Metric]) -> None
 
 def test_a_mask_of_other_rows_is_refused() -> None:
     for mask in (np.ones(2, bool), np.ones((2, 3), bool)):
-        with pytest.raises(ValueError, match=r"`mask` has the shape \(2,.*for 3 examples"):
+        with pytest.raises(ValueError, match=r"`mask` has shape \(2,.*for 3 examples"):
             Gather.of(jnp.ones(3), mask=mask)
-        with pytest.raises(ValueError, match=r"`mask` has the shape \(2,.*for 3 examples"):
+        with pytest.raises(ValueError, match=r"`mask` has shape \(2,.*for 3 examples"):
             Last().update(jnp.ones(3), mask=mask)
 
 
@@ -133,7 +133,9 @@ def test_gather_holds_beside_the_values_only_what_is_given(beside: str) -> None:
 
 
 def test_gather_refuses_counts_of_other_rows() -> None:
-    with pytest.raises(ValueError, match=r"was given 2, 3 rows: all have one an example"):
+    with pytest.raises(
+        ValueError, match=r"was given 2, 3 rows: every array needs one row per example"
+    ):
         Gather.of(jnp.ones(3), counts=jnp.ones(2))
 
 

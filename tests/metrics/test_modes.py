@@ -161,7 +161,7 @@ def test_mean_averages_trailing_axes_within_their_example(rng: np.random.Generat
 def test_mean_of_refuses_what_it_cannot_weigh() -> None:
     with pytest.raises(ValueError, match="scalar can't use a `mask`"):
         Mean.of(1.0, mask=jnp.array([True]))
-    with pytest.raises(ValueError, match=r"shape \(2,\) as weight of a scalar"):
+    with pytest.raises(ValueError, match=r"shape \(2,\) as the weight of a scalar"):
         Mean.of(1.0, jnp.ones(2))
     with pytest.raises(ValueError, match=r"3 examples and weights of shape \(2,\)"):
         Mean.of(jnp.ones(3), jnp.ones(2))
@@ -244,7 +244,7 @@ def test_std_over_steps_of_what_a_function_gives_is_numpys() -> None:
 
 def test_std_over_something_else_is_refused(unchecked: None) -> None:
     over: Any = "epochs"
-    with pytest.raises(ValueError, match=r"`Std\(over='epochs'\)` is not known.*\"steps\""):
+    with pytest.raises(ValueError, match=r"`Std\(over='epochs'\)` is not valid.*\"steps\""):
         Std(over=over)
 
 
@@ -282,7 +282,7 @@ def test_modes_that_saw_nothing_are_nan() -> None:
 
 @pytest.mark.parametrize("wrong", [(), (Mean,), (Mean(), 3), (Accuracy(),)])
 def test_what_is_no_mode_is_refused(wrong: tuple[Any, ...], unchecked: None) -> None:
-    with pytest.raises(TypeError, match=r"`Modes` takes (modes|one mode or more)"):
+    with pytest.raises(TypeError, match=r"`Modes` takes (modes|at least one mode)"):
         Modes(*wrong)
 
 

@@ -152,13 +152,13 @@ def test_wrong_labels_and_decisions_get_a_sentence(kind: Any) -> None:
     with pytest.raises(ValueError, match="was given the class 2, but there are 2"):
         kind().update(p, np.array([0, 2], np.int32))
     assert np.isnan(eqx.filter_jit(kind().update)(p, np.array([0, 2], np.int32)).compute())
-    with pytest.raises(ValueError, match="looks at scores, but `y_pred` holds decisions"):
+    with pytest.raises(ValueError, match="needs scores, but `y_pred` holds decisions"):
         kind().update(p[:, 0] > 0, np.array([0, 1], np.int32))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_norm_that_is_not_known_gets_a_sentence() -> None:
-    with pytest.raises(ValueError, match=r"`CalibrationError\(norm='l3'\)` is not known"):
+    with pytest.raises(ValueError, match=r"`CalibrationError\(norm='l3'\)` is not valid"):
         m.CalibrationError(norm="l3")  # pyright: ignore[reportArgumentType]
 
 

@@ -24,7 +24,7 @@ from eqxtrain.metrics import (
     Weighted,
     from_function,
 )
-from eqxtrain.metrics._collection import collect, measure
+from eqxtrain.metrics._collection import measure_metrics, named_metrics
 
 Heads = namedtuple("Heads", ["first", "second"])
 
@@ -119,14 +119,14 @@ def test_weights_with_parts_weigh_their_outputs_in_either_order(
 )
 def test_where_labels_are_none_nothing_is_measured(inner: Any, wrap: Callable[[Any], Any]) -> None:
     batch = {"y_pred": {"a": jnp.ones(3)}, "y_true": {"a": None}, "mask": None}
-    logs = measure(collect({"x": wrap(inner)}), batch | {"sample_weight": None})
+    logs = measure_metrics(named_metrics({"x": wrap(inner)}), batch | {"sample_weight": None})
     assert logs == {}
 
 
 def test_what_needs_no_labels_is_measured_where_they_are_none() -> None:
     batch = {"y_pred": (jnp.ones(3), jnp.full(3, 7.0)), "y_true": (None, None), "mask": None}
     metrics = {"mode": On(Mean(), 1), "function": On(lambda y_pred: y_pred, 1)}
-    logs = measure(collect(metrics), batch)
+    logs = measure_metrics(named_metrics(metrics), batch)
     assert {name: float(metric.compute()) for name, metric in logs.items()} == {
         "mode": 7,
         "function": 7,
@@ -193,7 +193,7 @@ def test_weights_of_tokens_weigh_the_accuracy_of_each(rng: np.random.Generator) 
 @pytest.mark.parametrize("shape", [(11,), (12, 3), (12, 1, 1, 2), ()])
 def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     batch = {"y_pred": jnp.ones(12), "y_true": jnp.zeros(12), "mask": None}
-    with pytest.raises(ValueError, match=r"shape .*an example"):
+    with pytest.raises(ValueError, match=r"shape .*per example"):
         Weighted(MeanAbsoluteError()).update(**batch, sample_weight=jnp.ones(shape))
 
 
@@ -203,7 +203,7 @@ def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_what_takes_no_mask_can_not_be_weighted(inner: Metric) -> None:
     ones = jnp.ones(3)
     batch = {"y_pred": {"k": ones} if isinstance(inner, On) else ones, "y_true": ones, "mask": None}
-    with pytest.raises(TypeError, match=r"`Blind` can't be weighted.*no `mask`"):
+    with pytest.raises(TypeError, match=r"`Blind` can't be weighted.*not take `mask`"):
         Weighted(inner).update(**batch, sample_weight=jnp.array([1.0, 0.0, 0.0]))
 
 
@@ -234,7 +234,7 @@ def test_names_in_lists_say_what_is_wrapped_and_overwrite_nothing() -> None:
         Weighted(lambda p, t: p),
         On(from_function(absolute, name="size"), "b"),
     ]
-    assert [name for name, _ in collect(metrics)] == [
+    assert [name for name, _ in named_metrics(metrics)] == [
         "accuracy",
         "weighted_accuracy",
         "weighted_absolute",

@@ -114,7 +114,7 @@ def test_batch_normalisation_matches_a_loop_by_hand() -> None:
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
-        (lambda x, y: (x, y), "`x` is a tuple of 2, .* Labels are given apart, `fit.x, y.`"),
+        (lambda x, y: (x, y), "`x` is a tuple of 2, .* Pass labels separately, `fit.x, y.`"),
         (lambda x, y: [x, y], "`x` is a list of 2, so the model was called with 2 arguments"),
         (lambda x, y: {"image": x, "label": y}, "keyword arguments `image`, `label`.*`y_true`"),
     ],
@@ -150,7 +150,9 @@ def test_a_key_under_another_name_is_told_of() -> None:
     (x, y), parts = data(), (linear(), eqx.nn.Dropout())
     with pytest.raises(TypeError, match=r"`Must.__call__` names its random key `rng`.*: rename it"):
         learner(Must(*parts)).fit(x, y, verbose=0)
-    with pytest.warns(UserWarning, match=r"key `dropout_rng`.*, so it gets none: rename it, or"):
+    with pytest.warns(
+        UserWarning, match=r"key `dropout_rng`.*, so the model runs without one: rename it, or"
+    ):
         learner(May(*parts)).train_on_batch(x, y, eager=True)
     learner(May(*parts)).test_on_batch(x, y, eager=True)  # nothing is random there
     Own(May(*parts), optax.sgd(0.1), loss=CROSS_ENTROPY).train_on_batch(x, y, eager=True)

@@ -55,7 +55,7 @@ def test_a_model_called_on_the_batch_is_to_be_mapped() -> None:
     read = last_line(lambda: Unmapped(mlp(), optax.sgd(0.1)).test_on_batch(x, y), TypeError)
     assert "`model.layers[0]: Linear`" in read and "`x` float32[21,4], in `Unmapped" in read
     assert read.endswith(
-        "`model` takes one example, and was given the batch: map it over the batch, "
+        "`model` takes one example, but was given the batch: map it over the batch, "
         "`jax.vmap(model, ...)`."
     )
     read = last_line(lambda: Unmapped(mlp(5), optax.sgd(0.1)).test_on_batch(x, y), TypeError)
