@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .._tree import with_fields
 from .._warn import warn
 
 _PAIRS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
@@ -54,7 +55,7 @@ def open_at(iterable: Any, mark: StreamPosition) -> Cursor:
     pair = state_methods(iterable)
     if pair is not None and not isinstance(iterable, Iterator):
         if mark.state is not None and _is_of_huggingface(iterable):
-            iterable = shallow_copy(iterable)  # it would begin there in all later passes, too
+            iterable = with_fields(iterable)  # it would begin there in all later passes, too
         return _cursor(iterable, pair, mark, lambda: iter(iterable))
     items = iter(iterable)
     if (pair := state_methods(items)) is not None:
@@ -93,13 +94,6 @@ def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
 
 def _is_of_huggingface(x: Any) -> bool:
     return type(x).__module__.split(".")[0] == "datasets"
-
-
-def shallow_copy(x: Any) -> Any:
-    """A shallow copy, past what a class makes of being copied."""
-    twin = object.__new__(type(x))
-    vars(twin).update(vars(x))
-    return twin
 
 
 def state_methods(x: Any) -> tuple[str, str] | None:

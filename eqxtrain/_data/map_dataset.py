@@ -171,7 +171,7 @@ def _joined(examples: list[PyTree], indices: list[int]) -> Batch:
             )
         return np.stack(arrays)
 
-    return jax.tree_util.tree_map_with_path(join, *examples)
+    return jax.tree.map_with_path(join, *examples)
 
 
 def _plain(leaf: Any) -> Any:

@@ -5,7 +5,6 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from .._warn import warn
@@ -56,12 +55,7 @@ class PrefetchIterator(Generic[T]):
     def __enter__(self) -> "PrefetchIterator[T]":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self.close()
 
     def close(self) -> list[T]:

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable, Generator
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from .._check import is_whole
@@ -109,12 +108,7 @@ class Reader(abc.ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self.close()
 
 
