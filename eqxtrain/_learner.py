@@ -10,19 +10,13 @@ from . import _data as data
 from ._data import Position, Remainder
 from ._engine.cost import StepsPerCall
 from ._history import Fitted
-from ._loop import (
-    evaluate as _passes,
-    fit as _loop,
-    forecast as _forecast,
-    inputs as _arguments,
-    schedule as _schedule,
-)
+from ._loop import evaluate as evaluation, fit as fitting, forecast as forecasting, inputs
 from ._loop.forecast import Forecast
 from ._loop.inputs import OnInterrupt, Verbose
-from ._loop.ready import initialised, replaced
-from ._loop.schedule import Frequency
+from ._loop.schedule import Frequency, make_schedule
 from ._losses import loss as _loss
 from ._steps import optimize as _optimize
+from ._steps.init import initialised, replaced
 from ._steps.ladder import AbstractLearner
 from ._steps.state import LearnerState, at_rest, check_states
 from ._steps.summary import Summary, summarise
@@ -100,7 +94,8 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `ValueError` if it would throw a `model_state` away, or if one is missing.
         """
-        return initialised(self, None if x is None else data.array_source(x, y).tree, key=key)
+        names = {} if x is None else data.step_arguments(data.array_source(x, y).tree)
+        return initialised(self, names, key=key)
 
     @replaces_fields
     def replace(self, **changes: Any) -> Self:
@@ -178,27 +173,25 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** whatever goes wrong; the exception's `.learner` is that of the last step.
         """
-        length = (epochs, steps, steps_per_epoch)
-        schedule = _schedule.schedule(*length, validation_freq, validation_steps)
-        given = lambda: _arguments.check_inputs(
-            (x, y, sample_weight),
-            class_weight,
-            batching=_arguments.check_batching(batch_size, remainder),
-            callbacks=_arguments.callbacks(callbacks, verbose),
-            options=_arguments.options(steps_per_call, eager),
-            verbose=verbose,
+        schedule = make_schedule(epochs, steps, steps_per_epoch, validation_freq, validation_steps)
+        options = fitting.FitOptions(
+            shuffle, position, inputs.check_on_interrupt(on_interrupt), donate, snapshots
         )
-        split = (validation_data, validation_split)
-        return _loop.fit(
-            self,
-            lambda: _arguments.training_data(given(), *split, schedule),
-            schedule,
-            shuffle=shuffle,
-            position=position,
-            on_interrupt=_arguments.on_interrupt(on_interrupt),
-            donate=donate,
-            snapshots=snapshots and not donate,
-        )
+
+        def check_data() -> tuple[inputs.PassInputs, dict[str, data.Source]]:
+            checked = inputs.check_inputs(
+                (x, y, sample_weight),
+                class_weight,
+                batch_size=batch_size,
+                remainder=remainder,
+                callbacks=callbacks,
+                steps_per_call=steps_per_call,
+                eager=eager,
+                verbose=verbose,
+            )
+            return inputs.training_data(checked, validation_data, validation_split, schedule)
+
+        return fitting.fit(self, check_data, schedule, options)
 
     def evaluate(
         self,
@@ -221,15 +214,17 @@ class Learner(AbstractLearner[M]):
 
         **Returns:** a dict from names to floats; to NumPy arrays for values that aren't scalars.
         """
-        given = _arguments.check_inputs(
+        checked = inputs.check_inputs(
             (x, y, sample_weight),
             class_weight,
-            batching=_arguments.check_batching(batch_size, remainder),
-            callbacks=_arguments.callbacks(callbacks, verbose),
-            options=_arguments.options(steps_per_call, eager),
+            batch_size=batch_size,
+            remainder=remainder,
+            callbacks=callbacks,
+            steps_per_call=steps_per_call,
+            eager=eager,
             verbose=verbose,
         )
-        return _passes.evaluate(self, given, _arguments.steps(given, steps))
+        return evaluation.evaluate(self, checked, inputs.check_steps(checked, steps))
 
     def predict(
         self,
@@ -247,13 +242,15 @@ class Learner(AbstractLearner[M]):
         That may be any tree of arrays with one row per example. The arguments are those of
         [`eqxtrain.Learner.evaluate`][].
         """
-        given = _arguments.check_inputs(
+        checked = inputs.check_inputs(
             (x, None, None),
-            batching=_arguments.check_batching(batch_size, remainder),
-            callbacks=_arguments.callbacks(callbacks, 0),
-            options=_arguments.options(steps_per_call, eager),
+            batch_size=batch_size,
+            remainder=remainder,
+            callbacks=callbacks,
+            steps_per_call=steps_per_call,
+            eager=eager,
         )
-        return _passes.predict(self, given, _arguments.steps(given, steps))
+        return evaluation.predict(self, checked, inputs.check_steps(checked, steps))
 
     def train_on_batch(
         self,
@@ -265,7 +262,7 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> tuple[Self, dict[str, Any]]:
         """Take one training step on one batch. Returns the new learner and this batch's logs."""
-        return _passes.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
+        return evaluation.on_batch(self, "train", (x, y, sample_weight), class_weight, eager)
 
     def test_on_batch(
         self,
@@ -277,11 +274,11 @@ class Learner(AbstractLearner[M]):
         eager: bool = False,
     ) -> dict[str, Any]:
         """The loss and metrics of one batch."""
-        return _passes.on_batch(self, "test", (x, y, sample_weight), class_weight, eager)[1]
+        return evaluation.on_batch(self, "test", (x, y, sample_weight), class_weight, eager)[1]
 
     def predict_on_batch(self, x: PyTree, *, eager: bool = False) -> PyTree:
         """What `pred_step` returns for one batch, as NumPy arrays."""
-        return _passes.on_batch(self, "predict", (x, None, None), None, eager)[1]
+        return evaluation.on_batch(self, "predict", (x, None, None), None, eager)[1]
 
     def forecast(
         self,
@@ -303,9 +300,9 @@ class Learner(AbstractLearner[M]):
         - `batch_size`: one, or two to find the largest that fits into `memory` bytes, by default
             those of the device.
         """
-        options = _arguments.options(steps_per_call, False)
+        options = inputs.check_options(steps_per_call, False)
         given = (x, y, sample_weight)
-        return _forecast.forecast(self, given, batch_size, class_weight, options, donate, memory)
+        return forecasting.forecast(self, given, batch_size, class_weight, options, donate, memory)
 
     def summary(self, x: PyTree = None) -> Summary:
         """The table of parameters, from shapes alone: computes nothing and needs no `init`.

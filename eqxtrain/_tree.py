@@ -2,7 +2,7 @@
 
 import math
 import types
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -12,7 +12,6 @@ import numpy as np
 
 from ._identity.survey import StaticLeaf
 from ._types import PyTree
-from ._warn import warn
 
 T = TypeVar("T")
 
@@ -105,16 +104,6 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
     return sorted(lines)
 
 
-def strip_weak_type(x: Any) -> jax.Array:
-    """`x` as a JAX array without a weak type (which would cost a second trace)."""
-    if isinstance(x, np.ndarray | np.generic):
-        return jax.device_put(x)  # unlike `jnp.asarray`, it compiles nothing
-    array = x if isinstance(x, jax.Array) else jnp.asarray(x)
-    if not getattr(array, "weak_type", False):
-        return array
-    return jax.lax.convert_element_type(array, array.dtype)
-
-
 def shape_structs(tree: PyTree) -> PyTree:
     """`tree` with the shapes of its arrays in their places, weak types forgotten."""
     return jax.tree.map(
@@ -134,20 +123,6 @@ def zeros_for_structs(tree: PyTree) -> PyTree:
     """`tree` with zeros on the host in the places of shapes."""
     is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype) if is_shape(x) else x, tree)
-
-
-def as_jax_arrays(tree: PyTree) -> PyTree:
-    """`tree` with every array a JAX array of a strong type."""
-    leaves, structure = jax.tree.flatten(tree)
-    of_host = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic)]
-    weak = [i for i, leaf in enumerate(leaves) if getattr(leaf, "weak_type", False)]
-    if not of_host and not weak:
-        return tree
-    for i, leaf in zip(of_host, jax.device_put([leaves[i] for i in of_host]), strict=True):
-        leaves[i] = leaf
-    for i in weak:
-        leaves[i] = strip_weak_type(leaves[i]) if eqx.is_array(leaves[i]) else leaves[i]
-    return jax.tree.unflatten(structure, leaves)
 
 
 def pack(tree: PyTree) -> dict[str, jax.Array]:
@@ -170,79 +145,11 @@ def unpack(packed: dict[str, Any], like: PyTree) -> PyTree:
     return static.merge(arrays)
 
 
-def copy(tree: PyTree) -> PyTree:
-    """`tree` with new buffers, which survive the donation of the old ones."""
-    leaves, structure = jax.tree.flatten(tree)
-    where = [i for i, leaf in enumerate(leaves) if eqx.is_array(leaf)]
-    new = jax.device_put([leaves[i] for i in where], may_alias=False)
-    for i, leaf in zip(where, new, strict=True):
-        leaves[i] = leaf
-    return jax.tree.unflatten(structure, leaves)
-
-
 def inference_mode(model: PyTree) -> PyTree:
     """What `eqx.nn.inference_mode` gives, which takes its time where there is nothing to set."""
     has_flag = lambda node: hasattr(node, "inference")
     flagged = any(map(has_flag, jax.tree.leaves(model, is_leaf=has_flag)))
     return eqx.nn.inference_mode(model) if flagged else model
-
-
-_SMALL = 4096
-"""Bytes up to which an array is rather copied than asked whom it belongs to."""
-
-
-def donatable(tree: PyTree) -> PyTree:
-    """`tree` to be given away: only what stands in it twice is copied, and what is small.
-
-    Hyperparameters are small, and the optimizer that made the state still holds them.
-    """
-    seen: set[int] = set()
-
-    def take(leaf: Any) -> Any:
-        if not eqx.is_array(leaf):
-            return leaf
-        again = id(leaf) in seen
-        seen.add(id(leaf))
-        return jnp.array(leaf, copy=True) if again or leaf.nbytes <= _SMALL else leaf
-
-    return jax.tree.map(take, tree)
-
-
-def delete(leaves: Iterable[Any]) -> None:
-    """Give the memory of JAX arrays back, so that nobody uses them by mistake."""
-    for leaf in leaves:
-        if isinstance(leaf, jax.Array) and not leaf.is_deleted():
-            leaf.delete()
-
-
-def to_host(tree: PyTree) -> PyTree:
-    """`tree` with its arrays as NumPy arrays that own their memory. Waits for the device."""
-    return jax.tree.map(
-        lambda leaf: np.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf, tree
-    )
-
-
-def copy_tied(tree: PyTree, *, root: str) -> PyTree:
-    """`tree` with a copy of every array that stands in it twice, and a warning with both paths.
-
-    A donated buffer may be given only once, so one array in two places can't be trained as one;
-    `eqx.nn.Shared` can.
-    """
-    seen: dict[int, str] = {}
-
-    def untie(path: tuple[Any, ...], leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array):
-            return leaf
-        name = root + jax.tree_util.keystr(path)
-        if seen.setdefault(id(leaf), name) == name:
-            return leaf
-        warn(
-            f"`{name}` and `{seen[id(leaf)]}` are one array. They are trained apart from here on; "
-            "to tie them, use `eqx.nn.Shared`.",
-        )
-        return jnp.array(leaf, copy=True)
-
-    return jax.tree.map_with_path(untie, tree)
 
 
 def module_types(tree: PyTree) -> list[type]:

@@ -1,9 +1,12 @@
 """Type variables, aliases, and signatures that only type checkers see. Imports nothing of ours."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from equinox import Module
+
+StepKind = Literal["train", "test", "predict"]
+"""Which of the learner's steps a pass runs."""
 
 if TYPE_CHECKING:
     from typing import ParamSpec, Protocol, Self as Self, overload

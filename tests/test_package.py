@@ -15,7 +15,8 @@ ROOT = Path(et.__file__).parent
 
 FLOORS = {
     "": (
-        "_types _request _warn _check _format _identity _promotion _naming _tree metrics "
+        "_types _request _warn _check _format _identity _promotion _naming _tree _placement _keys "
+        "metrics "
         "_losses _steps _data _engine _history callbacks _loop _learner"
     ),
     "_identity": "bytecode tokens members survey",
@@ -27,20 +28,20 @@ FLOORS = {
     "_losses": "labels reduction loss regularize",
     "_steps": (
         "state optimize forward module_calls misnamed frozen_leaves locate_error "
-        "module_outputs contract summary ladder"
+        "module_outputs contract summary ladder partial_load init"
     ),
     "_data": (
         "order batch coerce stack prefetch cursor source feed iterator_state random_access "
         "arrays map_dataset iterables as_source"
     ),
     "_engine": (
-        "jaxpr cost recompile_reason compile_log compile step programs padding_check "
-        "call_queue runner"
+        "jaxpr cost recompile_reason compile_log compile step loops programs program_table "
+        "padding_check call_queue accumulators runner"
     ),
-    "callbacks": "_run _base _progress",
+    "callbacks": "_every _run _base _dispatch _progress",
     "_loop": (
-        "exception_payload interrupt rescue partial_load ready schedule driver evaluate "
-        "inputs forecast fit"
+        "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
+        "evaluate validation training forecast fit"
     ),
 }
 """What stands in each folder, from the ground up. A module imports only what stands before it, in
@@ -130,6 +131,13 @@ def test_only_one_module_compiles(path: Path) -> None:
         ]
         allowed = ["eqx.filter_jit"] if path.name == "ladder.py" else []  # the default `jit_step`
         assert [c for c in code if c in ("jax.jit", "eqx.filter_jit")] == allowed
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_one_module_decides_where_arrays_live(path: Path) -> None:
+    moves = r"\b(device_put|device_get|block_until_ready|copy_to_host_async|is_deleted\(\))"
+    if path.name != "_placement.py":
+        assert not re.search(moves, path.read_text())
 
 
 def test_what_is_public_has_a_docstring() -> None:

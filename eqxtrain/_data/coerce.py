@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._placement import is_deleted
 from .._tree import is_typed_key
 from .._types import PyTree
 
@@ -93,17 +94,13 @@ def _is_stream(node: Any) -> bool:
     return hasattr(node, "__iter__") and not is_container and not hasattr(node, "__array__")
 
 
-def _is_deleted(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and leaf.is_deleted()
-
-
 def _as_column(leaf: Any, path: str, of: str) -> Column:
     if is_typed_key(leaf):
         raise TypeError(
             f"`{path}` holds random keys. Data are numbers: steps get their own `key`; to feed "
             "keys, give `jax.random.key_data(keys)` and wrap it in the step."
         )
-    if _is_deleted(leaf):
+    if is_deleted(leaf):
         raise ValueError(
             f"`{path}` was deleted, or given away to a computation that its buffer was donated to: "
             "make it again, or keep a copy, `np.asarray(...)`, before it is donated."

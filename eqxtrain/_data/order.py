@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from .._steps.state import Stream
+from .._keys import Stream
 
 
 class Order(NamedTuple):

@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from .._placement import aligned_empty
 from .batch import Batch, num_rows
-
-_ALIGNMENT = 64
-"""In bytes. XLA's CPU backend reads memory that begins at a multiple of it without a copy."""
 
 
 class Stack(NamedTuple):
@@ -25,15 +23,6 @@ class Stack(NamedTuple):
     batch: Batch
     steps: int
     rows: int
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array of the host that a device on the host can take as it is."""
-    dtype = np.dtype(dtype)
-    count = int(np.prod(shape)) * dtype.itemsize
-    raw = np.empty(count + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + count].view(dtype).reshape(shape)
 
 
 def stack_of_one(batch: Batch) -> Stack:

@@ -1,4 +1,4 @@
-"""The calls of a pass that are under way, and what those that are over have emitted."""
+"""The calls of the device that have not been waited for, and what earlier ones emitted."""
 
 import collections
 from typing import Any, NamedTuple
@@ -6,28 +6,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import _tree
+from .. import _placement, _tree
 from .._types import PyTree
 from ..metrics import _logs
-from .step import CallOutput
+from .loops import CallOutput
 
 
 class _InFlight(NamedTuple):
-    called: CallOutput
+    output: CallOutput
     emitted_static: _tree.Static
-    span: tuple[int, int]
+    step_range: tuple[int, int]
 
 
 class CallQueue:
-    """A queue of calls: bounded, so that the host does not run ahead without end.
+    """A bounded queue of calls, so that the host does not run ahead of the device without end.
 
     **Arguments:**
 
-    - `most`: how many calls may be under way before the next one waits.
+    - `max_in_flight`: how many calls may be in flight before the next one waits.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_in_flight: int) -> None:
+        self._max_in_flight = max_in_flight
         self._in_flight: collections.deque[_InFlight] = collections.deque()
         self._fetched: list[PyTree] = []
         self._last: CallOutput | None = None
@@ -37,63 +37,67 @@ class CallQueue:
 
     def make_room(self) -> None:
         """Wait until another call may begin."""
-        while len(self._in_flight) >= self._most:
-            self._finish_one()
+        while len(self._in_flight) >= self._max_in_flight:
+            self._finish_oldest()
 
-    def add(self, called: CallOutput, emitted_static: _tree.Static, span: tuple[int, int]) -> None:
-        """Take a call in that has begun.
+    def add(
+        self, output: CallOutput, emitted_static: _tree.Static, step_range: tuple[int, int]
+    ) -> None:
+        """Add a call that has begun.
 
         **Arguments:**
 
         - `emitted_static`: all but the arrays of what a step emits.
-        - `span`: the first batch of the stack that it runs, and the one behind its last.
+        - `step_range`: the steps of the stack that it runs, half open.
         """
-        self._last = called
-        self._in_flight.append(_InFlight(called, emitted_static, span))
+        self._last = output
+        self._in_flight.append(_InFlight(output, emitted_static, step_range))
 
     def wait(self) -> None:
-        """Wait for all of them, and for what went wrong in them."""
+        """Wait for all calls, and raise what went wrong in them."""
         while self._in_flight:
-            self._finish_one()
+            self._finish_oldest()
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def clear(self) -> None:
+        """Wait for all calls, and drop what they emitted."""
         self.wait()
         self._fetched.clear()
 
-    def trail(self, after: int, metrics: list[Any]) -> list[Any]:
-        """The accumulators as they were after one batch of the last call.
+    def metrics_after(self, step: int, metrics: list[Any]) -> list[Any]:
+        """Look up the accumulators as they were after one step of the last call.
 
         **Arguments:**
 
-        - `after`: which batch of the stack.
-        - `metrics`: the accumulators as they are.
+        - `step`: which step of the stack.
+        - `metrics`: the accumulators after the whole call.
         """
-        rows = None if self._last is None else self._last.trail
-        if not rows:
+        rows = None if self._last is None else self._last.metrics_per_step
+        if not rows:  # the call had one step
             return metrics
-        return _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[after], rows), metrics)
+        return _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[step], rows), metrics)
 
     def with_emitted(self, metrics: PyTree) -> PyTree:
-        """Accumulators with what was emitted in its place; waits for all calls."""
+        """Restore what was emitted to its place in the accumulators; waits for all calls."""
         self.wait()
-        return (
-            _logs.restore_gathers(metrics, _logs.concatenate_gathers(self._fetched))
-            if self._fetched
-            else metrics
-        )
+        if not self._fetched:
+            return metrics
+        return _logs.restore_gathers(metrics, _logs.concatenate_gathers(self._fetched))
 
-    def _finish_one(self) -> None:
-        called, static, (start, stop) = self._in_flight.popleft()
-        jax.block_until_ready(called.done)
-        if not called.emitted:
+    def _finish_oldest(self) -> None:
+        output, static, (start, stop) = self._in_flight.popleft()
+        _placement.wait(output.done)
+        if not output.emitted:
             return
-        fetched = static.merge(jax.device_get(called.emitted))
-        ran = slice(start, stop) if called.trail is not None else slice(None)
-        self._fetched.append(jax.tree.map(lambda leaf: _rows(leaf, ran), fetched))
+        fetched = static.merge(_placement.fetch(output.emitted))
+        # A fused call has a row for each batch of the stack; those outside of its range are empty.
+        ran = slice(None) if output.metrics_per_step is None else slice(start, stop)
+        self._fetched.append(jax.tree.map(lambda leaf: _examples(leaf, ran), fetched))
 
 
-def _rows(leaf: np.ndarray, steps: slice) -> np.ndarray:
-    """What some steps emitted, one row an example; a copy where it is a part of what was."""
+def _examples(leaf: np.ndarray, steps: slice) -> np.ndarray:
+    """Flatten what some steps emitted to one row an example.
+
+    A part is copied, or it would keep the memory of the whole alive.
+    """
     part = leaf[steps] if len(leaf[steps]) == len(leaf) else leaf[steps].copy()
     return part.reshape(part.shape[0] * part.shape[1], *part.shape[2:])

@@ -21,7 +21,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import PyTree
 
-from .. import _tree
+from .. import _placement, _tree
 from .._steps import frozen_leaves as _frozen
 from . import compile_log as _record, jaxpr as _jaxpr
 
@@ -56,7 +56,9 @@ class Traced:
             trees = [s.merge(leaves) for s, leaves in zip(statics, given, strict=True)]
             made = [_tree.partition_leaves(tree) for tree in fn(*trees)]
             out[:] = [static for _, static in made]
-            return tuple([_tree.strip_weak_type(leaf) for leaf in leaves] for leaves, _ in made)
+            return tuple(
+                [_placement.strip_weak_type(leaf) for leaf in leaves] for leaves, _ in made
+            )
 
         self._on_leaves = jax.jit(on_leaves)
         traced = self._on_leaves.trace(*(_tree.shape_structs(leaves) for leaves, _ in flat))
@@ -219,15 +221,6 @@ def kind_of_jit(jit: Callable[[Callable[..., Any]], Callable[..., Any]]) -> JitT
     return JitTraits(made is not probe, hasattr(made, "lower"))
 
 
-def platform(leaves: list[Any]) -> str:
-    """Where a program on these arrays will run."""
-    for leaf in leaves:
-        if leaf.committed:
-            return next(iter(leaf.devices())).platform
-    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    return getattr(device, "platform", device) or jax.default_backend()
-
-
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
 
@@ -295,16 +288,10 @@ def key_of(leaves: Leaves, *structures: Any) -> Hashable:
 
 
 def _signature(leaves: Leaves) -> Hashable:
-    return tuple((leaf.shape, leaf.dtype, _weak(leaf), placement(leaf)) for leaf in leaves)
-
-
-def _weak(leaf: Any) -> bool:
-    return bool(getattr(leaf, "weak_type", False))
-
-
-def placement(leaf: Any) -> Hashable:
-    """Where an array must be, if that is given."""
-    return leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
+    return tuple(
+        (leaf.shape, leaf.dtype, _placement.is_weak(leaf), _placement.sharding(leaf))
+        for leaf in leaves
+    )
 
 
 _SETTINGS = (

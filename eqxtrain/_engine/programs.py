@@ -1,4 +1,4 @@
-"""A step on batches of one shape: what it costs, and the programs that are made of it."""
+"""A step, traced on batches of one shape, and the programs that are compiled from it."""
 
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -8,34 +8,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .. import _data as data, _tree
+from .. import _data as data, _placement, _tree
 from .._identity.survey import Survey
 from ..metrics import _logs
-from . import (
-    compile as _compile,
-    compile_log as _record,
-    cost as _cost,
-    recompile_reason as _account,
-)
-from .step import (
-    STEPS,
-    CallOutput,
-    Carry,
-    Consts,
-    StepKind,
-    StepOutput,
-    call_output,
-    fused_program,
-    one_step_program,
-    run_step,
-)
+from . import compile as aot, compile_log, cost, recompile_reason
+from .loops import CallOutput, call_output, fused_program, one_step_program
+from .step import Carry, Consts, Step, StepOutput, run_step
 
 
 class Options(NamedTuple):
-    """How steps are run: without compiling them, and how many a call may run."""
+    """How steps are run: whether without compiling them, and how many of them in one call."""
 
     eager: bool = False
-    steps_per_call: _cost.StepsPerCall = "auto"
+    steps_per_call: cost.StepsPerCall = "auto"
 
 
 class CallPlan(NamedTuple):
@@ -43,8 +28,8 @@ class CallPlan(NamedTuple):
 
     **Arguments:**
 
-    - `steps`: how many one call may run.
-    - `capacity`: how many a stack holds.
+    - `steps`: how many steps one call may run.
+    - `capacity`: how many batches a stack holds.
     """
 
     steps: int
@@ -52,7 +37,7 @@ class CallPlan(NamedTuple):
 
     @property
     def key(self) -> tuple[int, bool]:
-        """What a program depends on in it."""
+        """The part of the plan that a program depends on."""
         return self.capacity, self.steps > 1
 
 
@@ -69,33 +54,24 @@ class Jit(NamedTuple):
     key: Hashable = None
 
 
-class CompiledStep(NamedTuple):
-    """A program, how it is called, and what its step costs."""
-
-    program: "StepProgram"
-    call: CallPlan
-    cost: _cost.Cost
-
-
-_one_at_a_time = threading.Lock()
-
-
-class Layout(NamedTuple):
-    """What a call gives beside what it threads: how many arrays a step emits, the dtypes of the
-    accumulators, and whether there is a row of them for each step."""
+class OutputLayout(NamedTuple):
+    """Which leaves make up a `CallOutput`; see `call_output`."""
 
     emitted: int
     dtypes: tuple[str, ...]
-    trail: bool
+    has_metrics_per_step: bool
 
 
-class Compiling(NamedTuple):
-    """What is known of a compile when it begins."""
+class CompileRequest(NamedTuple):
+    """What the record of compiles holds when a compile begins: all but its last two times."""
 
     step: str
     reason: str
     signature: Mapping[str, str]
-    trace: float
+    trace_seconds: float
+
+
+_one_at_a_time = threading.Lock()
 
 
 class StepProgram:
@@ -103,256 +79,256 @@ class StepProgram:
 
     **Arguments:**
 
-    - `program`: what is compiled. Steps that do the same share it.
-    - `compiling`: why it had to be compiled; None if it was there.
+    - `program`: the compiled program. Steps that do the same share it.
+    - `request`: why it had to be compiled; None if it was there already.
     """
 
     def __init__(
         self,
-        program: _compile.Program,
-        layout: Layout,
-        compiling: Compiling | None,
+        program: aot.Program,
+        layout: OutputLayout,
+        request: CompileRequest | None,
         trace_seconds: float,
     ) -> None:
-        self._compiled = program
+        self._program = program
         self._trace_seconds = trace_seconds
         self._layout = layout
-        self._compiling = compiling
+        self._request = request
 
     def begin(self) -> None:
         """Begin to compile it in a thread, unless that was done."""
-        self._compiled.begin()
+        self._program.begin()
 
     @property
     def executable(self) -> jax.stages.Compiled | None:
         """What JAX compiled, waited for."""
-        return self._compiled.executable
+        return self._program.executable
 
     @property
     def seconds(self) -> float:
-        """How long it took to be made, whoever it was made for."""
-        self._compiled.wait()
-        return self._trace_seconds + self._compiled.lower_seconds + self._compiled.compile_seconds
+        """How long it took to be made, whichever step it was made for."""
+        self._program.wait()
+        return self._trace_seconds + self._program.lower_seconds + self._program.compile_seconds
 
-    def compilation(self) -> _record.Compilation | None:
-        """The record of its compile, which is waited for.
+    def compilation(self) -> compile_log.Compilation | None:
+        """Wait for its compile, and return the record of that once; None the next time.
 
-        None where there was none to do, or where somebody has asked for it before.
+        Also None where there was nothing to compile.
         """
-        if self._compiling is None:
+        if self._request is None:
             return None
-        self._compiled.wait()
+        self._program.wait()
         with _one_at_a_time:
-            compiling, self._compiling = self._compiling, None
-        if compiling is None:
+            request, self._request = self._request, None
+        if request is None:
             return None
-        seconds = (self._compiled.lower_seconds, self._compiled.compile_seconds)
-        compilation = _record.Compilation(*compiling, *seconds)
-        _record.end(compilation)
+        compilation = compile_log.Compilation(
+            *request, self._program.lower_seconds, self._program.compile_seconds
+        )
+        compile_log.end(compilation)
         return compilation
 
     def __call__(
-        self, read: list[Any], batches: list[Any], span: Any, carry: list[Any], metrics: list[Any]
-    ) -> tuple[list[Any], ...]:
-        """Run a call.
+        self,
+        consts: list[Any],
+        batches: list[Any],
+        step_range: Any,
+        carry: list[Any],
+        metrics: list[Any],
+    ) -> tuple[list[Any], list[Any], CallOutput]:
+        """Run a call: returns the carry, the accumulators, and the rest.
 
         **Arguments:**
 
-        - `read`: what the step reads, as `StepPrograms.select` gives it.
+        - `consts`: what the step reads, as `TracedStep.select` returns it.
         - `batches`: the arrays of a stack.
         """
-        return self._compiled([*read, *batches, span], carry, metrics)
-
-    def called(self, leaves: list[Any]) -> CallOutput:
-        """What a call gave beside what it threads."""
-        return call_output(leaves, *self._layout)
+        carry, metrics, leaves = self._program([*consts, *batches, step_range], carry, metrics)
+        return carry, metrics, call_output(leaves, *self._layout)
 
 
-class StepPrograms:
-    """A step, traced on batches of one shape, and its programs. It holds no arrays of a learner.
+class CompiledStep(NamedTuple):
+    """A program, how it is called, and what its step costs."""
+
+    program: StepProgram
+    plan: CallPlan
+    cost: cost.Cost
+
+
+class TracedStep:
+    """A step, traced on batches of one shape, and its programs. Holds no arrays of a learner.
 
     **Arguments:**
 
-    - `kind`: which step.
-    - `kept`, `carry`: what it is called with, one batch of shapes in it.
+    - `consts`, `carry`: what the step is called with, with the shapes of one batch.
     - `survey`: what was seen of the learner besides its arrays.
     """
 
-    def __init__(
-        self, kind: StepKind, kept: Consts, carry: Carry, jit: Jit, survey: Survey
-    ) -> None:
-        self.kind: StepKind = kind
+    def __init__(self, step: Step, consts: Consts, carry: Carry, jit: Jit, survey: Survey) -> None:
+        self._step = step
         self._jit = jit
         self._survey = survey
-        self._owner = type(kept.learner)
-        self._parts = len(jax.tree.leaves(kept.batch))
+        self._owner = type(consts.learner)
+        self._batch_leaves = len(jax.tree.leaves(consts.batch))
 
-        def step(kept: Consts, carry: Carry) -> tuple[PyTree, ...]:
-            folded = run_step(kind, kept, carry)
-            return folded.carry, folded.logs, folded.emitted
+        def as_tuple(consts: Consts, carry: Carry) -> tuple[PyTree, ...]:
+            return tuple(run_step(step, consts, carry))
 
-        self._step = _compile.Traced(step, kept, carry)
-        shapes = StepOutput(*self._step.shapes)
-        self.cost = _cost.cost(self._step.jaxpr.jaxpr)
-        self.empty = self._begin(shapes.logs, kept, carry)
+        def merge(metrics: PyTree, logs: PyTree) -> tuple[PyTree, ...]:
+            return (_logs.merge(metrics, logs),)
+
+        self._traced = aot.Traced(as_tuple, consts, carry)
+        shapes = StepOutput(*self._traced.shapes)
+        self.cost = cost.cost(self._traced.jaxpr.jaxpr)
+        self.empty = self._empty_accumulators(shapes.logs, consts, carry)
         self.metrics, self.metrics_static = _tree.partition_leaves(self.empty)
-        merge = lambda metrics, logs: (_logs.merge(metrics, logs),)
-        self._merge = _compile.Traced(merge, self.empty, shapes.logs)
-        self.carry_static, _, self.emitted_static = self._step.out
+        self._merge = aot.Traced(merge, self.empty, shapes.logs)
+        self.carry_static, _, self.emitted_static = self._traced.out
         self._emits = _tree.partition_leaves(shapes.emitted)[0]
-        self._seconds = self._step.seconds + self._merge.seconds
-        read, carried = (len(_tree.partition_leaves(tree)[0]) for tree in (kept, carry))
-        first = read - self._parts  # of the batch's arrays, which are all given
-        kinds = [
-            jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in _tree.partition_leaves(kept)[0]
-        ]
-        # zeros can't stand for random keys
-        used = [u or is_key for u, is_key in zip(self._step.used(), kinds, strict=False)]
-        self._used = [*used[:first], *[True] * self._parts]
-        used = [*self._used, *[True] * carried]
-        layout = (sum(self._used), self._parts, carried, len(self.metrics), len(self._emits))
-        self.form = (kind, jit.key, layout, self._step.form(used), self._merge.form())
-        """What it does, however it was written."""
-        self._made: dict[tuple[int, bool], StepProgram] = {}
+        # The trace is shared by all programs, and counted for the first one alone.
+        self._uncounted_seconds = self._trace_seconds = self._traced.seconds + self._merge.seconds
+        self._used = self._used_consts(consts)
+        self.form = self._form(carry)
+        """What the step does, however it was written: equal forms share their programs."""
+        self._programs: dict[tuple[int, bool], StepProgram] = {}
         self.is_padding_checked = False
-        self._compute: tuple[_compile.Program, _tree.Static] | None = None
-        held = jax.tree.leaves((kept.batch, shapes.emitted, self.empty))
-        self._bytes = _cost.nbytes(filter(_tree.is_array, held))
+        self._compute: tuple[aot.Program, _tree.Static] | None = None
+        held = jax.tree.leaves((consts.batch, shapes.emitted, self.empty))
+        self._bytes_per_batch = cost.nbytes(filter(_tree.is_array, held))
 
-    def _begin(self, logs: Any, kept: Consts, carry: Carry) -> dict[str, Any]:
-        """Empty accumulators for what the step logs, on the host."""
+    def _empty_accumulators(self, logs: Any, consts: Consts, carry: Carry) -> dict[str, Any]:
+        """Make empty accumulators for what the step logs, on the host."""
         empty = _logs.begin(logs)
         if not _tree.same_bits(empty, _logs.begin(logs, fill=1)):
-            # its metrics are configured by arrays, which `reset` keeps: take them as they are
+            # `reset` kept arrays that configure a metric, and shapes don't tell their values: run
+            # the step once to get them.
             leaves = [
-                _tree.partition_leaves(tree)[0] for tree in (_tree.zeros_for_structs(kept), carry)
+                _tree.partition_leaves(tree)[0] for tree in (_tree.zeros_for_structs(consts), carry)
             ]
-            _, found, _ = self._step(*leaves)
-            empty = _logs.begin(self._step.out[1].merge(found))
-        return _tree.to_host(empty)
+            _, found, _ = self._traced(*leaves)
+            empty = _logs.begin(self._traced.out[1].merge(found))
+        return _placement.owned_by_host(empty)
 
-    def call(self, asked: _cost.StepsPerCall, platform: str) -> CallPlan:
-        """How batches of this shape are run."""
-        capacity = _cost.stack_capacity(asked, self._bytes, platform)
-        return CallPlan(_cost.steps_per_call(asked, self.cost, capacity, platform), capacity)
+    def _used_consts(self, consts: Consts) -> list[bool]:
+        """Which arrays of the constants are passed to programs."""
+        leaves = _tree.partition_leaves(consts)[0]
+        first_of_batch = len(leaves) - self._batch_leaves
+        used = self._traced.used()
+        return [
+            # Zeros stand in for unused arrays, but not for keys; the batch is passed whole.
+            used[i] or jnp.issubdtype(leaf.dtype, jax.dtypes.extended) or i >= first_of_batch
+            for i, leaf in enumerate(leaves)
+        ]
 
-    def program(self, call: CallPlan) -> CompiledStep | None:
-        """The program of such calls, if it is there."""
-        made = self._made.get(call.key)
-        return None if made is None else CompiledStep(made, call, self.cost)
+    def _form(self, carry: Carry) -> Hashable:
+        carried = len(_tree.partition_leaves(carry)[0])
+        counts = (sum(self._used), self._batch_leaves, carried)
+        counts += (len(self.metrics), len(self._emits))
+        step = self._traced.form([*self._used, *[True] * carried])
+        return self._step.kind, self._jit.key, counts, step, self._merge.form()
 
-    def select(self, read: Sequence[Any]) -> list[Any]:
-        """Those arrays that the step does something with, of what it may read but batches."""
-        return [leaf for leaf, used in zip(read, self._used, strict=False) if used]
+    def plan(self, asked: cost.StepsPerCall, platform: str) -> CallPlan:
+        """Decide how batches of this shape are run."""
+        capacity = cost.stack_capacity(asked, self._bytes_per_batch, platform)
+        return CallPlan(cost.steps_per_call(asked, self.cost, capacity, platform), capacity)
 
-    def compile(self, call: CallPlan, kept: Consts, carry: Carry) -> CompiledStep:
-        """Begin to compile the program of such calls, unless one that does the same is there."""
-        read, carried = (
-            _tree.partition_leaves(tree)[0] for tree in (kept._replace(batch=None), carry)
-        )
-        batch = _tree.partition_leaves(kept.batch)[0]
-        stack = [jax.ShapeDtypeStruct((call.capacity, *x.shape), x.dtype) for x in batch]
-        span = jax.ShapeDtypeStruct((2,), jnp.uint32)
-        args = ([*self.select(read), *stack, span], carried, self.metrics)
-        places = tuple(_compile.placement(leaf) for leaves in args[:2] for leaf in leaves)
-        settings = tuple(_compile.settings().values())
-        key = (self.form, settings, places, call.key)
-        trees = _described(self.kind, kept, carry)
-        compiling: Compiling | None = None
+    def compiled(self, plan: CallPlan) -> CompiledStep | None:
+        """Look up the program for such a plan; None if there is none yet."""
+        program = self._programs.get(plan.key)
+        return None if program is None else CompiledStep(program, plan, self.cost)
 
-        def build() -> _compile.Program:
-            nonlocal compiling
-            account = _account.account(trees, self._survey, _compile.settings())
-            reason = _record.begin(STEPS[self.kind], self._owner, account)
-            if self._made and reason == _record.SAME:
-                reason = "same step, but a different stack size or number of steps per call"
-            seconds, self._seconds = self._seconds, 0.0  # the trace is shared, and counted once
-            compiling = Compiling(STEPS[self.kind], reason, _account.signature(trees), seconds)
-            step = self._on_used([*read, *batch])
+    def select(self, consts: Sequence[Any]) -> list[Any]:
+        """Select the arrays that programs are passed, of the constants without the batch."""
+        return [leaf for leaf, used in zip(consts, self._used, strict=False) if used]
+
+    def compile(self, plan: CallPlan, consts: Consts, carry: Carry) -> CompiledStep:
+        """Make the program for such a plan, unless another step has one that does the same."""
+        read = _tree.partition_leaves(consts._replace(batch=None))[0]
+        carried = _tree.partition_leaves(carry)[0]
+        batch = _tree.partition_leaves(consts.batch)[0]
+        stack = [jax.ShapeDtypeStruct((plan.capacity, *x.shape), x.dtype) for x in batch]
+        step_range = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        args = ([*self.select(read), *stack, step_range], carried, self.metrics)
+        shardings = tuple(_placement.sharding(leaf) for leaves in args[:2] for leaf in leaves)
+        key = (self.form, tuple(aot.settings().values()), shardings, plan.key)
+        request: CompileRequest | None = None
+
+        def build() -> aot.Program:
+            nonlocal request
+            request = self._request(_described(self._step, consts, carry))
+            step = self._with_zeros_for_unused([*read, *batch])
             fn = (
-                fused_program(step, self._merge, self._parts, self._emits, call.capacity)
-                if call.steps > 1
-                else one_step_program(step, self._merge, self._parts)
+                fused_program(step, self._merge, self._batch_leaves, self._emits, plan.capacity)
+                if plan.steps > 1
+                else one_step_program(step, self._merge, self._batch_leaves)
             )
-            fn.__name__ = STEPS[self.kind]  # by which profilers and caches know it
-            return _compile.Program(fn, args, jit=self._jit.compile)
+            fn.__name__ = self._step.name  # the name that profilers and caches show
+            return aot.Program(fn, args, jit=self._jit.compile)
 
-        program = _compile.shared(key, build)
+        program = aot.shared(key, build)
         dtypes = tuple(jnp.dtype(leaf.dtype).name for leaf in self.metrics)
-        layout = Layout(len(self._emits), dtypes, trail=call.steps > 1)
-        trace_seconds = self._step.seconds + self._merge.seconds
-        made = StepProgram(program, layout, compiling, trace_seconds)
-        self._made[call.key] = made
-        return CompiledStep(made, call, self.cost)
+        layout = OutputLayout(len(self._emits), dtypes, plan.steps > 1)
+        made = StepProgram(program, layout, request, self._trace_seconds)
+        self._programs[plan.key] = made
+        return CompiledStep(made, plan, self.cost)
 
-    def _on_used(self, read: list[Any]) -> Callable[..., Any]:
-        """The step on those arrays that it does something with; zeros stand for the others."""
-        used, traced = self._used, self._step
-        shapes = [
-            None if u else (leaf.shape, leaf.dtype) for leaf, u in zip(read, used, strict=True)
+    def _request(self, trees: Mapping[str, PyTree]) -> CompileRequest:
+        account = recompile_reason.account(trees, self._survey, aot.settings())
+        reason = compile_log.begin(self._step.name, self._owner, account)
+        if self._programs and reason == compile_log.SAME:
+            reason = "same step, but a different stack size or number of steps per call"
+        seconds, self._uncounted_seconds = self._uncounted_seconds, 0.0
+        signature = recompile_reason.signature(trees)
+        return CompileRequest(self._step.name, reason, signature, seconds)
+
+    def _with_zeros_for_unused(self, read: list[Any]) -> Callable[..., Any]:
+        """Make the step a function of the arrays that it uses; zeros stand in for the others."""
+        traced = self._traced
+        unused = [
+            None if used else (leaf.shape, leaf.dtype)
+            for leaf, used in zip(read, self._used, strict=True)
         ]
 
         def step(given: list[Any], carry: list[Any]) -> tuple[list[Any], ...]:
             rest = iter(given)
-            zeros = {shape: jnp.zeros(*shape) for shape in shapes if shape is not None}
-            return traced([next(rest) if s is None else zeros[s] for s in shapes], carry)
+            zeros = {shape: jnp.zeros(*shape) for shape in unused if shape is not None}
+            return traced([next(rest) if s is None else zeros[s] for s in unused], carry)
 
         return step
 
-    def prepare_to_compute(self) -> _compile.Program:
-        """The program that gives the values of accumulators, but for those that gather.
+    def prepare_to_compute(self) -> aot.Program:
+        """Make the program that computes the values of accumulators.
 
-        Those are computed on the host.
+        Those that gather are left out: they are computed on the host.
         """
         if self._compute is None:
             computed = _logs.not_gathered(self.empty)
-            traced = _compile.Traced(lambda metrics: (_logs.compute(metrics),), computed)
+            traced = aot.Traced(lambda metrics: (_logs.compute(metrics),), computed)
             leaves = _tree.partition_leaves(computed)[0]
-            build = lambda: _compile.Program(lambda leaves: traced(leaves), (leaves,))
-            key = ("compute", traced.form(), tuple(_compile.settings().values()))
-            self._compute = (_compile.shared(key, build), traced.out[0])
+
+            def build() -> aot.Program:
+                return aot.Program(lambda leaves: traced(leaves), (leaves,))
+
+            key = ("compute", traced.form(), tuple(aot.settings().values()))
+            self._compute = (aot.shared(key, build), traced.out[0])
         return self._compute[0]
 
     def compute(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of those accumulators that do not gather."""
+        """Compute the values of accumulators, none of which gathers."""
         program = self.prepare_to_compute()
         assert self._compute is not None
         _, static = self._compute
         return static.merge(program(_tree.partition_leaves(dict(metrics))[0])[0])
 
 
-def _described(kind: StepKind, kept: Consts, carry: Carry) -> dict[str, PyTree]:
-    """What a program depends on, under the names that people know."""
+def _described(step: Step, consts: Consts, carry: Carry) -> dict[str, PyTree]:
+    """Everything that a program depends on, under the names that users know."""
     return {
-        "learner": kept.learner,
-        "model": carry.model if kind == "train" else kept.model,
+        "learner": consts.learner,
+        "model": carry.model if step.trains else consts.model,
         "state": carry.state,
-        "opt_state": kept.opt_state,
-        "class_weight": kept.class_weight,
-        "batch": data.strip_mask(kept.batch),
-        "mask": kept.batch.mask if isinstance(kept.batch, data.Masked) else None,
+        "opt_state": consts.opt_state,
+        "class_weight": consts.class_weight,
+        "batch": data.strip_mask(consts.batch),
+        "mask": consts.batch.mask if isinstance(consts.batch, data.Masked) else None,
     }
-
-
-def batch_of(stack: data.Stack) -> data.Batch:
-    """The shapes of one batch of a stack."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack.batch)
-
-
-def one_of(batches: data.Batch, index: int) -> data.Batch:
-    """One batch of a stack's."""
-    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], batches))
-
-
-def run_eagerly(
-    kind: StepKind, kept: Consts, carry: Carry, metrics: Mapping[str, Any]
-) -> tuple[Carry, dict[str, Any], list[PyTree]]:
-    """One step as plain Python: what it threads, the accumulators, and what it emitted.
-
-    **Arguments:**
-
-    - `metrics`: the accumulators, empty before the first step.
-    """
-    folded = run_step(kind, kept, carry)
-    merged = _logs.merge(metrics or _logs.begin(folded.logs), folded.logs)
-    return _tree.as_jax_arrays(folded.carry), _tree.as_jax_arrays(merged), folded.emitted

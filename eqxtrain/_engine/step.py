@@ -1,21 +1,69 @@
-"""One step on one batch as a pure function of trees, and the program around it."""
+"""One step on one batch, as a pure function of trees."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .. import _data as data, _tree
-from .._steps.state import LearnerState, Stream, step_key
+from .._keys import Stream, step_key
+from .._steps.state import LearnerState
+from .._types import StepKind
 from ..metrics import _logs
 
-StepKind = Literal["train", "test", "predict"]
-
-_STREAMS = {"train": Stream.TRAIN, "test": Stream.TEST, "predict": Stream.PREDICT}
-STEPS = {"train": "train_step", "test": "test_step", "predict": "pred_step"}
 Y_PRED = "y_pred"
+
+Outcome = tuple[dict[str, Any], PyTree, LearnerState]
+"""What a step comes to: its logs, the model (None unless the step trains), and the state."""
+
+
+class Step(NamedTuple):
+    """A step that a runner can run: one of the learner's, or an evaluation of your own.
+
+    **Arguments:**
+
+    - `name`: what errors and the record of compiles call it.
+    - `call`: takes a learner and, by name, all that a step may ask for.
+    - `stream`: the stream that its random keys come from.
+    - `kind`: which hooks of callbacks hear of it. A step that trains threads the model; the others
+        only read it, in inference mode, together with the optimizer's state.
+    """
+
+    name: str
+    call: Callable[[Any, dict[str, Any]], Outcome]
+    stream: Stream
+    kind: StepKind
+
+    @property
+    def trains(self) -> bool:
+        """Whether the step may change the model."""
+        return self.kind == "train"
+
+    def of(self, learner: Any) -> str:
+        """The step in an error: `MyLearner.train_step`."""
+        return f"{type(learner).__name__}.{self.name}"
+
+
+def _train(learner: Any, names: dict[str, Any]) -> Outcome:
+    return learner.train_step(**names)
+
+
+def _test(learner: Any, names: dict[str, Any]) -> Outcome:
+    _, logs, state = learner.test_step(**names)
+    return logs, None, state
+
+
+def _predict(learner: Any, names: dict[str, Any]) -> Outcome:
+    y_pred, state = learner.pred_step(**names)
+    return {Y_PRED: _logs.Gather(y_pred)}, None, state
+
+
+TRAIN = Step("train_step", _train, Stream.TRAIN, "train")
+TEST = Step("test_step", _test, Stream.TEST, "test")
+PREDICT = Step("pred_step", _predict, Stream.PREDICT, "predict")
+STEPS: dict[StepKind, Step] = {step.kind: step for step in (TRAIN, TEST, PREDICT)}
 
 
 class Carry(NamedTuple):
@@ -23,9 +71,10 @@ class Carry(NamedTuple):
 
     **Arguments:**
 
-    - `model`: in training; in other passes it is only read, and None here.
-    - `state`: without its metrics; outside training also without the optimizer's state.
-    - `position`: of the batch since the step last advanced.
+    - `model`: None where the step does not train.
+    - `state`: without its metrics; without the optimizer's state where the step does not train.
+    - `position`: the index of the batch in a test or predict pass, which is folded into its key; 0
+        in training.
     """
 
     model: PyTree
@@ -38,9 +87,7 @@ class Consts(NamedTuple):
 
     **Arguments:**
 
-    - `batch`: in a program, a stack of batches; in a step, one of them.
-    - `span`: in a program, the first batch of this call and the one behind its last, unsigned (or
-        XLA would look whether they are negative at every step).
+    - `batch`: one batch; in a program, a stack of them.
     """
 
     learner: Any
@@ -48,47 +95,40 @@ class Consts(NamedTuple):
     opt_state: PyTree
     class_weight: Any
     batch: data.Batch
-    span: Any = None
 
 
 class StepOutput(NamedTuple):
-    """What one call of a step comes to."""
+    """What one call of a step comes to: what it threads, logs as accumulators, and emissions."""
 
     carry: Carry
     logs: dict[str, Any]
     emitted: list[PyTree]
 
 
-def run_step(kind: StepKind, kept: Consts, carry: Carry) -> StepOutput:
-    """One step on one batch, as a pure function of trees."""
-    training = kind == "train"
-    names = data.step_arguments(kept.batch) | {
-        "model": carry.model if training else kept.model,
-        "state": carry.state if training else carry.state.update(opt_state=kept.opt_state),
-        "class_weight": kept.class_weight,
-        "training": training,
+def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
+    """Run a step on one batch, as a pure function of trees."""
+    state, rows = carry.state, data.num_rows(consts.batch)
+    names = data.step_arguments(consts.batch) | {
+        "model": carry.model if step.trains else consts.model,
+        "state": state if step.trains else state.update(opt_state=consts.opt_state),
+        "class_weight": consts.class_weight,
+        "training": step.trains,
+        # Training steps differ by their number; in a pass that trains nothing, batches do.
+        "key": step_key(
+            state.key, step.stream, state.step, None if step.trains else carry.position
+        ),
     }
-    position = None if training else carry.position
-    names["key"] = step_key(carry.state.key, _STREAMS[kind], carry.state.step, position)
-    out = getattr(kept.learner, STEPS[kind])(**names)
-    if kind == "train":
-        logs, model, state = out
-    elif kind == "test":
-        (_, logs, state), model = out, None
-    else:
-        (y_pred, state), model = out, None
-        logs = {Y_PRED: _logs.Gather(y_pred)}
-    state = state.update(metrics={}, step=carry.state.step + int(training))
-    if not training:
-        state = state.update(opt_state=None)
-    rows, mask = data.num_rows(kept.batch), names.get("mask")
-    real = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
-    contributed = _logs.contributions(logs, real)
+    logs, model, new_state = step.call(consts.learner, names)
+    new_state = new_state.update(metrics={}, step=state.step + int(step.trains))
+    if not step.trains:
+        new_state = new_state.update(opt_state=None)
+    mask = names.get("mask")
+    real_rows = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
+    contributed = _logs.contributions(logs, real_rows)
     _check_gathered(contributed, rows)
-    contributed = _logs.cut(contributed, mask)
-    accumulated, emitted = _logs.extract_gathers(contributed)
-    new = Carry(model, state, carry.position if training else carry.position + 1)
-    _check_carry(carry, new, who=f"{type(kept.learner).__name__}.{STEPS[kind]}")
+    accumulated, emitted = _logs.extract_gathers(_logs.cut(contributed, mask))
+    new = Carry(model, new_state, carry.position if step.trains else carry.position + 1)
+    _check_carry(carry, new, who=step.of(consts.learner))
     return StepOutput(new, accumulated, emitted)
 
 
@@ -129,112 +169,3 @@ def _check_gathered(logs: dict[str, Any], rows: int) -> None:
                     f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "
                     "predicted or gathered has one row an example, the batch axis first."
                 )
-
-
-class CallOutput(NamedTuple):
-    """What a call gives beside what it threads.
-
-    **Arguments:**
-
-    - `done`: not donated on, so that its arrival tells that the call is over.
-    - `emitted`: what was gathered, a step's along a new first axis.
-    - `trail`: the accumulators after each step, packed, along a new first axis; None for a single
-        step.
-    """
-
-    done: jax.Array
-    emitted: list[Any]
-    trail: dict[str, jax.Array] | None = None
-
-
-Step = Callable[[list[Any], list[Any]], tuple[list[Any], ...]]
-"""A step on arrays: from what it reads (one batch last) and what it threads, to what it threads,
-the accumulators of what it logged, and what it emitted."""
-
-Merge = Callable[[list[Any], list[Any]], tuple[list[Any], ...]]
-"""Accumulators with one more contribution, on arrays."""
-
-Body = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
-"""A call on arrays: from what is read (a stack of batches and the span last), what is threaded and
-the accumulators, to what is threaded, the accumulators, and the leaves of a `Called`."""
-
-
-def one_step_program(step: Step, merge: Merge, parts: int) -> Body:
-    """The program of one step: of the batch where the span begins.
-
-    **Arguments:**
-
-    - `parts`: how many arrays a batch has.
-    """
-
-    def program(kept: list[Any], carry: list[Any], metrics: list[Any]) -> Any:
-        *read, span = kept
-        carry, logs, emitted = step(_with_one(read, parts, span[0]), carry)
-        (metrics,) = merge(metrics, logs)
-        called = CallOutput(jnp.zeros((), jnp.int32), [leaf[None] for leaf in emitted])
-        return carry, metrics, jax.tree.leaves(called)
-
-    return program
-
-
-def fused_program(
-    step: Step, merge: Merge, parts: int, shapes: Sequence[Any], capacity: int
-) -> Body:
-    """The program of as many steps as the span is long.
-
-    Their number is not part of the program, so cutting a call in two changes no bit.
-
-    **Arguments:**
-
-    - `parts`: how many arrays a batch has.
-    - `shapes`: of what the step emits.
-    - `capacity`: how many batches a stack holds.
-    """
-
-    def program(kept: list[Any], carry: list[Any], metrics: list[Any]) -> Any:
-        *read, span = kept
-        rows = lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype)
-        trail = jax.tree.map(rows, _tree.pack(metrics))
-        begun = (carry, metrics, [*map(rows, shapes)], trail)
-
-        def body(i: jax.Array, so_far: Any) -> Any:
-            carry, metrics, emitted, trail = so_far
-            carry, logs, new = step(_with_one(read, parts, i), carry)
-            (metrics,) = merge(metrics, logs)
-            return carry, metrics, _put(emitted, new, i), _put(trail, _tree.pack(metrics), i)
-
-        carry, metrics, emitted, trail = jax.lax.fori_loop(span[0], span[1], body, begun)
-        called = CallOutput(jnp.zeros((), jnp.int32), emitted, trail)
-        return carry, metrics, jax.tree.leaves(called)
-
-    return program
-
-
-def call_output(leaves: list[Any], emitted: int, dtypes: Sequence[str], trail: bool) -> CallOutput:
-    """The leaves of a `Called` as one.
-
-    **Arguments:**
-
-    - `emitted`: how many arrays a step emits.
-    - `dtypes`: of the accumulators.
-    """
-    done, rest = leaves[0], leaves[1:]
-    rows = dict(zip(sorted(set(dtypes)), rest[emitted:], strict=True)) if trail else None
-    return CallOutput(done, rest[:emitted], rows)
-
-
-def _with_one(read: list[Any], parts: int, index: Any) -> list[Any]:
-    """What a step reads: one batch in the place of a stack."""
-    first = len(read) - parts
-
-    def take(leaf: Any) -> Any:
-        only = leaf.shape[0] == 1
-        return leaf[0] if only else jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
-
-    return [*read[:first], *map(take, read[first:])]
-
-
-def _put(stack: PyTree, new: PyTree, index: Any) -> PyTree:
-    """`stack` with the arrays of `new` in their row."""
-    put = lambda old, leaf: jax.lax.dynamic_update_index_in_dim(old, leaf, index, 0)
-    return jax.tree.map(put, stack, new)

@@ -1,103 +1,119 @@
-"""A pass told to callbacks: where calls are cut, and who hears of each step."""
+"""Running a step over stacks of batches, in calls that end where a callback must be told."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import _data as data
 from .._engine.runner import StepRunner
-from ..callbacks import Run
-from ..callbacks._base import Callbacks
+from .run_control import RunControl
 
 
 class PeriodicAction(NamedTuple):
-    """Something done every so many steps of the learner's life, between two calls."""
+    """Something to do every so many steps of the learner's life, between two calls."""
 
     every: int
     do: Callable[[], None]
 
 
-class Driver:
-    """Runs a pass over stacks of batches, and tells the callbacks of each.
+def _never() -> bool:
+    return False
 
-    A call runs as many steps as it can without passing a hook that reads the state, or a pause.
-    Callbacks that read the logs alone are told of its steps when it is under way.
+
+def _nothing() -> None:
+    return None
+
+
+class Driver:
+    """Runs the steps of one stack after another, and tells callbacks of each step.
+
+    A call runs as many steps as it can without passing a hook that reads the state, or a periodic
+    action. Hooks that read only the logs are called while the device works on the call.
 
     **Arguments:**
 
-    - `ran`: called with how many steps a call ran.
-    - `settle`: called after hooks, to put a learner in place that a callback gave.
-    - `halted`: whether to stop after this call.
-    - `pause`: what is done between calls.
+    - `on_steps`: called with how many steps a call ran.
+    - `apply_replacement`: called after hooks, to put a learner in place that a callback gave.
+    - `should_stop`: whether the step that is under way is to be the last.
+    - `periodic`: what to do between calls.
+
+    **Attributes:**
+
+    - `steps_run`: how many steps were run.
+    - `stopped`: whether to run no further calls.
     """
 
     def __init__(
         self,
-        run: Run,
-        callbacks: Callbacks,
+        control: RunControl,
+        runner: StepRunner,
         *,
-        ran: Callable[[int], None] = lambda steps: None,
-        settle: Callable[[], None] = lambda: None,
-        halted: Callable[[], bool] = lambda: False,
-        pause: PeriodicAction | None = None,
+        on_steps: Callable[[int], None],
+        apply_replacement: Callable[[], None] = _nothing,
+        should_stop: Callable[[], bool] = _never,
+        periodic: PeriodicAction | None = None,
     ) -> None:
-        self._run = run
-        self._callbacks = callbacks
-        self._ran = ran
-        self._settle = settle
-        self._halted = halted
-        self._pause = pause
+        self._control = control
+        self._runner = runner
+        self._on_steps = on_steps
+        self._apply_replacement = apply_replacement
+        self._should_stop = should_stop
+        self._periodic = periodic
+        self._hears_batches = control.callbacks.listen(runner.step.kind)
+        self.steps_run = 0
+        self.stopped = False
 
-    def over(self, pass_: StepRunner, stacks: Iterator[data.Stack]) -> int:
-        """Run the pass over all of the stacks, or until halted; gives how many steps were run."""
-        total = 0
-        for stack in stacks:
-            pass_.load(stack)
-            start = 0
-            while start < stack.steps:
-                steps = self._call(pass_, stack, start)
-                start, total = start + steps, total + steps
-                if self._pause is not None and self._run.step % self._pause.every == 0:
-                    self._pause.do()
-                if self._halted():
-                    return total
-                if not pass_.loaded:  # another learner was put in place
-                    pass_.load(stack)
-        return total
+    def load(self, stack: data.Stack) -> None:
+        """Take the next stack."""
+        self._stack, self._next = stack, 0
+        self._runner.load(stack)
 
-    def _most(self, pass_: StepRunner, stack: data.Stack, start: int) -> int:
-        """How many steps of the stack a call may run."""
-        most = min(stack.steps - start, pass_.steps_per_call)
-        if self._pause is not None:
-            most = min(most, self._pause.every - self._run.step % self._pause.every)
-        return self._callbacks.steps_until_cut(pass_.kind, self._run.step, most)
+    def has_steps_left(self) -> bool:
+        """Whether there is a call to run on this stack."""
+        return self._next < self._stack.steps and not self.stopped
 
-    def _call(self, pass_: StepRunner, stack: data.Stack, start: int) -> int:
-        """One call; gives how many steps it ran."""
-        run, callbacks, kind = self._run, self._callbacks, pass_.kind
-        begin, end = f"on_{kind}_batch_begin", f"on_{kind}_batch_end"
-        train = kind == "train"
-        steps = 1 if self._halted() else self._most(pass_, stack, start)
-        if not callbacks.listen(kind):
-            pass_.run(start, start + steps)
-            self._ran(steps)
-            run.step += train * steps
-            run.forget()
-            return steps
-        run.forget({})
-        callbacks.tell(begin, run, reads="state")
-        self._settle()
-        if not pass_.loaded:
-            pass_.load(stack)
-            steps = min(steps, self._most(pass_, stack, start))
-        if self._halted():  # by one of them, or before: this step is the last
-            steps = 1
-        pass_.run(start, start + steps)
-        self._ran(steps)
-        for after in range(start, start + steps):
-            run.forget({})
-            callbacks.tell(begin, run, reads="logs")
-            run.step += train
-            run.forget(None if kind != "predict" else {}, after=after)
-            callbacks.tell(end, run, reads=None if after == start + steps - 1 else "logs")
-        self._settle()
-        return steps
+    def run_call(self) -> None:
+        """Run the next call: some steps of the stack, with the hooks that they are due."""
+        start, control, kind = self._next, self._control, self._runner.step.kind
+        if not self._hears_batches:
+            stop = start + self._steps_of_call(start)
+            self._runner.run(start, stop)
+            self._count(start, stop)
+            control.state.step += (stop - start) * self._runner.step.trains
+            control.set_logs(None)
+        else:
+            # Hooks that read the state are called when it is there: at the beginning of the first
+            # step and at the end of the last. Only then do those that read the logs hear of each
+            # step in turn, for which the call has kept the accumulators.
+            control.set_logs({})
+            control.tell(f"on_{kind}_batch_begin", reads="state")
+            self._apply_replacement()
+            stop = start + self._steps_of_call(start)
+            self._runner.run(start, stop)
+            self._count(start, stop)
+            for step in range(start, stop):
+                control.set_logs({})
+                control.tell(f"on_{kind}_batch_begin", reads="logs")
+                control.state.step += self._runner.step.trains
+                control.set_logs(None if kind != "predict" else {}, after=step)
+                control.tell(f"on_{kind}_batch_end", reads=None if step == stop - 1 else "logs")
+            self._apply_replacement()
+        if self._periodic is not None and control.step % self._periodic.every == 0:
+            self._periodic.do()
+        self.stopped = self._should_stop()
+
+    def _steps_of_call(self, start: int) -> int:
+        """How many steps of the stack the next call runs."""
+        if not self._runner.loaded:  # a callback put another learner in place
+            self._runner.load(self._stack)
+        if self._should_stop():  # by a hook, or before: this step is the last
+            return 1
+        step, kind = self._control.step, self._runner.step.kind
+        max_steps = min(self._stack.steps - start, self._runner.steps_per_call)
+        if self._periodic is not None:
+            max_steps = min(max_steps, self._periodic.every - step % self._periodic.every)
+        return self._control.callbacks.steps_until_hook(kind, step, max_steps)
+
+    def _count(self, start: int, stop: int) -> None:
+        self._next = stop
+        self.steps_run += stop - start
+        self._on_steps(stop - start)

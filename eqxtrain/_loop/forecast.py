@@ -11,10 +11,11 @@ from .._check import whole_number
 from .._engine import cost as _cost
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
+from .._engine.step import TRAIN
 from .._format import Table, num_bytes
 from .._losses import reduction as _reduction
 from .._types import PyTree
-from . import ready as initialise
+from .ready import ensure_ready
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def forecast(
     table = _reduction.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
-    made = initialise.ensure_ready(learner, _first(source, checked[0]), "train")
+    made = ensure_ready(learner, _first(source, checked[0]), "train")
     found = [
         _at(made, source, size, class_weight=table, options=options, donate=donate)
         for size in checked
@@ -162,7 +163,7 @@ def _at(
 ) -> Forecast:
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
     first = _first(source, batch_size)
-    training = StepRunner(learner, "train", class_weight=class_weight, options=options)
+    training = StepRunner(learner, TRAIN, class_weight=class_weight, options=options)
     made = training.prepare(first)
     if made is None or (executable := made.program.executable) is None:
         raise ValueError(
@@ -173,11 +174,11 @@ def _at(
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.count_and_bytes(learner.model)
-    stack = made.call.capacity * _cost.nbytes(jax.tree.leaves(first))
+    stack = made.plan.capacity * _cost.nbytes(jax.tree.leaves(first))
     given = _tree.count_and_bytes((learner.model, learner.state))[1]
     return Forecast(
         batch_size=data.num_rows(first),
-        steps_per_call=made.call.steps,
+        steps_per_call=made.plan.steps,
         flops=made.cost.flops,
         bytes_moved=float((moved or {}).get("bytes accessed", float("nan"))),
         arguments=analysis.argument_size_in_bytes,

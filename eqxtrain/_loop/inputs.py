@@ -1,67 +1,109 @@
-"""What `fit`, `evaluate` and `predict` are given, checked."""
+"""Checks of what `fit`, `evaluate` and `predict` are called with."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from .. import _data as data
 from .._check import whole_number
 from .._engine.cost import StepsPerCall
 from .._engine.programs import Options
-from .._losses import reduction as _reduction
+from .._losses.reduction import class_weight_table
+from .._steps.ladder import AbstractLearner
+from .._types import StepKind
 from ..callbacks import Callback, Progress
-from ..callbacks._base import Callbacks
-from .evaluate import PassInputs
+from ..callbacks._dispatch import Callbacks
+from .ready import Padding, ensure_ready
 from .schedule import Schedule, check_ends
+
+L = TypeVar("L", bound=AbstractLearner[Any])
 
 Verbose = Literal[0, 1, 2, "auto"]
 OnInterrupt = Literal["return", "raise"] | None
 
 
-def check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching:
-    """How data are cut into batches."""
-    if remainder not in get_args(data.Remainder):
-        raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
-    return data.Batching(whole_number("batch_size", batch_size, at_least=1), remainder)
+class PassInputs(NamedTuple):
+    """The arguments that `fit`, `evaluate` and `predict` share, checked.
+
+    **Arguments:**
+
+    - `source`, `batching`: the data, and how they are cut into batches.
+    - `params`: what `run.params` shows of them.
+    - `weights`: which of `sample_weight` and `class_weight` are given.
+    """
+
+    source: data.Source
+    batching: data.Batching
+    callbacks: Callbacks
+    options: Options
+    params: Mapping[str, Any]
+    class_weight: Any = None
+    weights: tuple[str, ...] = ()
+
+    def ready(self, learner: L, first: data.Batch, kind: StepKind) -> L:
+        """Initialise the learner from the first batch, and check that it fits the data."""
+        batch = data.strip_mask(first)
+        return ensure_ready(learner, batch, kind, weights=self.weights, padding=self._padding())
+
+    def _padding(self) -> Padding:
+        if not self.batching.pads:
+            return "none"
+        if not isinstance(self.source, data.RowSource):
+            return "some"
+        rows = self.source.length
+        divides = rows % self.batching.of_rows(rows).batch_size == 0
+        return "possible" if divides else "some"
 
 
 def check_inputs(
     arrays: tuple[Any, Any, Any],
     class_weight: Any = None,
     *,
-    batching: data.Batching,
-    callbacks: Callbacks,
-    options: Options,
+    batch_size: int,
+    remainder: data.Remainder,
+    callbacks: Callback | Sequence[Callback] | None,
+    steps_per_call: StepsPerCall,
+    eager: bool,
     verbose: Verbose = 0,
 ) -> PassInputs:
-    """What all passes over data are given alike.
+    """Check the arguments that `fit`, `evaluate` and `predict` share.
 
     **Arguments:**
 
     - `arrays`: `x`, `y` and `sample_weight`.
     """
-    weights = {"sample_weight": arrays[2], "class_weight": class_weight}
+    batching = _check_batching(batch_size, remainder)
+    dispatcher = _check_callbacks(callbacks, verbose)
+    options = check_options(steps_per_call, eager)
     source = data.as_source(*arrays)
     rows = batching.batch_size if isinstance(source, data.RowSource) else None
+    weights = {"sample_weight": arrays[2], "class_weight": class_weight}
     return PassInputs(
         source,
         batching,
-        callbacks,
+        dispatcher,
         options,
         {"batch_size": rows, "verbose": verbose},
-        _reduction.class_weight_table(class_weight, arrays[1]),
+        class_weight_table(class_weight, arrays[1]),
         tuple(name for name, value in weights.items() if value is not None),
     )
 
 
+def _check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching:
+    """How data are cut into batches."""
+    if remainder not in get_args(data.Remainder):
+        raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
+    return data.Batching(whole_number("batch_size", batch_size, at_least=1), remainder)
+
+
 def training_data(
-    given: PassInputs, validation_data: Any, validation_split: float, schedule: Schedule
+    inputs: PassInputs, validation_data: Any, validation_split: float, schedule: Schedule
 ) -> tuple[PassInputs, dict[str, data.Source]]:
     """What is trained on, and what is validated on by the prefix of its logs."""
-    source = given.source
+    source = inputs.source
     source.check_passes(schedule.passes, "x")
     bounded = schedule.steps is not None or schedule.steps_per_epoch is not None
     remedy = "give `steps_per_epoch`, or `steps` for the run"
-    check_ends(source, given.batching, bounded, "x", remedy)
+    check_ends(source, inputs.batching, bounded, "x", remedy)
     if validation_split:
         if validation_data is not None:
             raise ValueError("Give `validation_data` or `validation_split`, not both.")
@@ -71,8 +113,8 @@ def training_data(
                 "give `validation_data`."
             )
         source, held_out = source.split(validation_split)
-        return given._replace(source=source), {"val_": held_out}
-    batches = source.steps(given.batching)
+        return inputs._replace(source=source), {"val_": held_out}
+    batches = source.steps(inputs.batching)
     validation = {} if validation_data is None else data.named_sets(validation_data)
     for held_out in validation.values():
         if isinstance(source, data.IterableSource):
@@ -80,24 +122,24 @@ def training_data(
         held_out.check_passes(schedule.validations(batches), "validation_data")
         remedy = "give `validation_steps`"
         bounded = schedule.validation_steps is not None
-        check_ends(held_out, given.batching.for_validation(), bounded, "validation_data", remedy)
-    return given, validation
+        check_ends(held_out, inputs.batching.for_validation(), bounded, "validation_data", remedy)
+    return inputs, validation
 
 
-def steps(given: PassInputs, steps: int | None) -> int | None:
+def check_steps(inputs: PassInputs, steps: int | None) -> int | None:
     """How many batches `evaluate` or `predict` takes."""
-    check_ends(given.source, given.batching, steps is not None, "x", "give `steps`")
+    check_ends(inputs.source, inputs.batching, steps is not None, "x", "give `steps`")
     return None if steps is None else whole_number("steps", steps, at_least=1)
 
 
-def on_interrupt(given: OnInterrupt) -> OnInterrupt:
+def check_on_interrupt(given: OnInterrupt) -> OnInterrupt:
     """What Ctrl-C does in the end."""
     if given not in (None, "return", "raise"):
         raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {given!r}.')
     return given
 
 
-def options(steps_per_call: StepsPerCall, eager: bool) -> Options:
+def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
     """How steps are run."""
     if isinstance(steps_per_call, str):
         if steps_per_call != "auto":
@@ -108,7 +150,7 @@ def options(steps_per_call: StepsPerCall, eager: bool) -> Options:
     return Options(eager, whole_number("steps_per_call", steps_per_call, at_least=1))
 
 
-def callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:
+def _check_callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:
     """The user's callbacks, and the progress that they want to see."""
     if verbose not in (0, 1, 2, "auto"):
         raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')

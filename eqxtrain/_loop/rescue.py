@@ -11,10 +11,9 @@ import jax
 
 from .._history import Fitted, History
 from .._steps.locate_error import is_ours
-from ..callbacks import Run
-from ..callbacks._base import Callbacks
 from .exception_payload import carry
 from .interrupt import in_ipython
+from .run_control import RunControl
 
 L = TypeVar("L")
 
@@ -26,7 +25,7 @@ def interrupted(
     history.stopped = "interrupted"
     text = f"Interrupted {where}"
     if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
-        print(f"{text}: `fit` returns the learner of that step.")
+        print(f"{text}; returning the learner as of that step.")
         return Fitted(learner, history)
     error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
     carry(error, learner=learner, history=history)
@@ -34,27 +33,25 @@ def interrupted(
 
 
 @contextmanager
-def telling_of_exceptions(
-    run: Run, callbacks: Callbacks, rescue: Callable[[], Any]
-) -> Iterator[None]:
+def telling_of_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Iterator[None]:
     """Let an exception carry the learner and the history, and tell the callbacks of it."""
     try:
         with plainly():
             yield
     except BaseException as error:
-        run.exception = error
-        carried: dict[str, Any] = {"history": run.history}
+        control.exception = error
+        carried: dict[str, Any] = {"history": control.history}
         try:
             carried["learner"] = rescue()
         except Exception as second:  # what went wrong first is what people must see
             error.add_note(f"The learner could not be rescued: {second!r}")
         carry(error, **carried)
-        for callback in callbacks:
+        for callback in control.callbacks:
             try:
-                callback.on_exception(run)
+                callback.on_exception(control.run)
             except Exception as second:
                 error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
-        run.exception = None  # its traceback holds the run, and so would the data be held
+        control.exception = None  # its traceback holds the run, and so would the data be held
         raise
 
 

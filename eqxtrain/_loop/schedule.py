@@ -37,7 +37,7 @@ class Schedule(NamedTuple):
         more = self.epochs is None or epoch < self.epochs
         return more and (self.steps is None or taken < self.steps)
 
-    def most(self, taken: int) -> int | None:
+    def max_steps_of_epoch(self, taken: int) -> int | None:
         """How many steps the next epoch may have, if that is bounded at all."""
         left = None if self.steps is None else self.steps - taken
         bounds = [bound for bound in (self.steps_per_epoch, left) if bound is not None]
@@ -106,7 +106,7 @@ class Schedule(NamedTuple):
         return sum(map(self.validates, range(epochs or 1)))
 
 
-def schedule(
+def make_schedule(
     epochs: int | None,
     steps: int | None,
     steps_per_epoch: int | None,

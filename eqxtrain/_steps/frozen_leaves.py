@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from .. import _tree
+from .. import _placement, _tree
 from .._warn import warn
 from .optimize import trainable_mask
 
@@ -112,7 +112,7 @@ def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
 
 
 def _is_gone(leaf: Any) -> bool:
-    return leaf is None or (isinstance(leaf, jax.Array) and leaf.is_deleted())
+    return leaf is None or _placement.is_deleted(leaf)
 
 
 def forget() -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from .. import _request
+from .._keys import Stream, key_data
 from .._losses import loss as _loss
 from .._naming import unique
 from .._request import UPDATE_NAMES
@@ -28,7 +29,7 @@ from .contract import (
 )
 from .forward import call_over_batch
 from .misnamed import refuse_misnamed
-from .state import LearnerState, Stream, key_data
+from .state import LearnerState
 
 if TYPE_CHECKING:
     from .._types import called_by_name

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._naming import unique
-from .._tree import differences, is_typed_key, shape_structs, strip_weak_type
+from .._placement import strip_weak_type
+from .._tree import differences, is_typed_key, shape_structs
 from .._types import PyTree
 from .._warn import warn
 from ._base import Metric

@@ -25,6 +25,7 @@ from jaxtyping import Array
 
 import eqxtrain as et
 from eqxtrain._engine.runner import StepRunner
+from eqxtrain._engine.step import STEPS, TEST, TRAIN
 
 
 def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
@@ -113,12 +114,12 @@ def test_hyperparameters_are_programs_by_type_as_well_as_value() -> None:
 
 def test_accumulators_keep_dtype_and_structure_from_the_first_step() -> None:
     x, y = data(24)
-    running = StepRunner(learner().init(), "train")
+    running = StepRunner(learner().init(), TRAIN)
     describe = lambda a: (a.shape, a.dtype, a.weak_type) if eqx.is_array(a) else a
     seen: list[Any] = []
     for start in (0, 8, 16):
         running((x[start : start + 8], y[start : start + 8]))
-        metrics = running._metrics_static.merge(running._metrics)
+        metrics = running.accumulators.with_emitted()
         seen.append(jax.tree.map(describe, (running.learner.state, metrics)))
     assert seen[0] == seen[1] == seen[2]
     assert set(seen[0][1]) == {"loss", "accuracy"}
@@ -129,18 +130,18 @@ def test_accumulators_keep_dtype_and_structure_from_the_first_step() -> None:
 def test_what_a_pass_is_given_is_never_deleted(kind: Any) -> None:
     x, y = data(16)
     made = normed().init()
-    running = StepRunner(made, kind)
+    running = StepRunner(made, STEPS[kind])
     batch = (x,) if kind == "predict" else (x, y)
     for _ in range(3):
         running(batch)
-    running.logs() if kind != "predict" else running.outputs()
+    running.accumulators.logs() if kind != "predict" else running.accumulators.outputs()
     leaves = [leaf for leaf in jax.tree.leaves(made) if isinstance(leaf, jax.Array)]
     assert leaves and not any(leaf.is_deleted() for leaf in leaves)
 
 
 def test_the_state_of_training_is_donated_from_step_to_step() -> None:
     x, y = data(16)
-    running = StepRunner(learner().init(), "train")
+    running = StepRunner(learner().init(), TRAIN)
     running((x, y))
     before = jax.tree.leaves(eqx.filter(running.learner.model, eqx.is_array))
     running((x, y))
@@ -156,22 +157,22 @@ def test_a_step_returns_while_the_device_still_works() -> None:
             return {"loss": jnp.mean(out)}, out, state
 
     x = np.eye(256, dtype=np.float32)
-    running = StepRunner(Slow(jnp.ones((256, 256)), None).init(), "train")
+    running = StepRunner(Slow(jnp.ones((256, 256)), None).init(), TRAIN)
     running((x,))
-    running.logs()
+    running.accumulators.logs()
     shares: list[float] = []
     for _ in range(5):  # the machine may be busy with something else, but not each time
         began = time.perf_counter()
         running((x,))
         returned = time.perf_counter() - began
-        running.logs()
+        running.accumulators.logs()
         shares.append(returned / (time.perf_counter() - began))
     assert min(shares) < 0.5
 
 
 def test_at_most_two_calls_are_in_flight() -> None:
     x, y = data(16)
-    running = StepRunner(learner().init(), "train")
+    running = StepRunner(learner().init(), TRAIN)
     for _ in range(10):
         running((x, y))
         assert len(running._calls) <= 2
@@ -195,7 +196,7 @@ def test_donated_buffers_are_taken_over_and_not_copied() -> None:
     model = eqx.nn.MLP(4, 3, 128, 2, key=jr.key(0))
     made = learner(model).init()
     x, y = data(24)
-    running = StepRunner(made, "train", donate=True)
+    running = StepRunner(made, TRAIN, donate=True)
     where = lambda tree: {
         leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree) if leaf.nbytes > 4096
     }
@@ -276,9 +277,9 @@ def test_what_cannot_be_lowered_runs_one_step_a_call() -> None:
             return lambda *leaves: fn(*leaves)
 
     x, y = data(24)
-    running = StepRunner(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), "train")
+    running = StepRunner(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), TRAIN)
     running((x[:8], y[:8]))
-    assert running.steps_per_call == 1 and np.isfinite(running.logs()["loss"])
+    assert running.steps_per_call == 1 and np.isfinite(running.accumulators.logs()["loss"])
 
 
 def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,19 +402,19 @@ def test_metrics_are_computed_when_somebody_looks_and_not_in_steps() -> None:
             return self.mean.compute()
 
     x, y = data(16)
-    running = StepRunner(learner(metrics=Told()).init(), "train")
+    running = StepRunner(learner(metrics=Told()).init(), TRAIN)
     for _ in range(3):
         running((x, y))
     running.wait()
     assert not computed
-    assert np.isfinite(running.logs()["told"]) and len(computed) == 1
+    assert np.isfinite(running.accumulators.logs()["told"]) and len(computed) == 1
 
 
 def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = data(24)
-    testing = StepRunner(learner(metrics=et.metrics.Gather()).init(), "test")
+    testing = StepRunner(learner(metrics=et.metrics.Gather()).init(), TEST)
     calls: dict[str, list[int]] = {"concatenate": [], "device_get": []}
     join, fetch = np.concatenate, jax.device_get
     for batch in range(12):
@@ -423,7 +424,7 @@ def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
     counting_fetch = lambda tree: calls["device_get"].append(1) or fetch(tree)
     monkeypatch.setattr(np, "concatenate", counting_join)
     monkeypatch.setattr(jax, "device_get", counting_fetch)
-    gathered = testing.logs()["gather"]
+    gathered = testing.accumulators.logs()["gather"]
     assert calls["concatenate"] == [12]  # all parts at once: linear in their number
     assert len(calls["device_get"]) == 2  # the two calls in flight
     np.testing.assert_allclose(gathered, jax.vmap(linear())(jnp.asarray(x)), atol=1e-6)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import threading
 import time
 import weakref
 from typing import Any
@@ -619,9 +620,12 @@ def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
     monkeypatch.setattr("eqxtrain._data.prefetch._PATIENCE", 0.05)
     x = np.arange(12, dtype=np.float32)
 
+    failed = threading.Event()
+
     def slow() -> Any:
         for i in range(0, 12, 2):
-            time.sleep(0.4 if i == 2 else 0)
+            if i == 2:
+                failed.wait(60)
             yield x[i : i + 2]
 
     class Fails(et.Callback):
@@ -631,6 +635,7 @@ def test_a_thread_that_was_left_behind_gives_its_batch_to_the_next_run(
     made, stream = Tracks({"w": jnp.zeros(())}, optax.sgd(0.0)), slow()
     with pytest.warns(UserWarning, match="left behind"), pytest.raises(OSError):
         made.fit(stream, callbacks=Fails(), verbose=0)
+    failed.set()
     _, history = made.fit(stream, verbose=0)
     assert list(history["seen"][0]) == list(x[2:])
 

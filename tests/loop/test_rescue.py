@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 import eqxtrain as et
-from eqxtrain import _tree
+from eqxtrain import _placement
 
 
 class Failing(et.Callback):
@@ -83,7 +83,7 @@ class Explodes(et.Learner[Any]):
 def test_without_snapshots_nothing_is_copied_and_the_learner_that_was_given_is_left(
     donate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = _tree.to_host
+    original = _placement.owned_by_host
 
     def to_host(tree: Any) -> Any:
         assert "model" not in tree, "model and state were copied to the host"
@@ -94,7 +94,7 @@ def test_without_snapshots_nothing_is_copied_and_the_learner_that_was_given_is_l
     before = made.predict(x)
     options: dict[str, Any] = {"epochs": 3, "batch_size": 7, "verbose": 0}
     options |= {"donate": True} if donate else {"snapshots": False}
-    monkeypatch.setattr(_tree, "to_host", to_host)
+    monkeypatch.setattr(_placement, "owned_by_host", to_host)
     with pytest.raises(Exception, match="exploded") as raised:
         made.fit(x, y, **options)
     carried: Any = raised.value

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import eqxtrain as et
-from eqxtrain._loop.schedule import Schedule, schedule
+from eqxtrain._loop.schedule import Schedule, make_schedule
 
 
 def simulated(made: Schedule, batches: int) -> list[int]:
@@ -16,7 +16,7 @@ def simulated(made: Schedule, batches: int) -> list[int]:
     epochs: list[int] = []
     at = 0
     while made.goes_on(len(epochs), sum(epochs)):
-        most = made.most(sum(epochs))
+        most = made.max_steps_of_epoch(sum(epochs))
         left = batches - at
         steps = left if most is None else min(left, most)
         at = (at + steps) % batches
@@ -31,7 +31,7 @@ counts = st.integers(1, 7) | st.none()
 def test_a_run_ends_where_it_should(
     epochs: int | None, steps: int | None, steps_per_epoch: int | None, batches: int
 ) -> None:
-    made = schedule(epochs, steps, steps_per_epoch, 1, None)
+    made = make_schedule(epochs, steps, steps_per_epoch, 1, None)
     run = simulated(made, batches)
     if steps is None:
         assert len(run) == (epochs or 1)
@@ -45,20 +45,20 @@ def test_a_run_ends_where_it_should(
 
 def test_what_is_known_of_data_without_an_end_or_a_length() -> None:
     for batches in (math.inf, None):
-        assert schedule(None, 10, None, 1, None).epochs_of(batches) == (1 if batches else None)
-        assert schedule(None, 10, 4, 1, None).epochs_of(batches) == 3
-        assert schedule(None, 10, 4, 1, None).steps_of(batches) == 4
-        assert schedule(2, None, None, 1, None).steps_of(batches) is None
-        assert schedule(2, None, None, 1, None).epochs_of(batches) == 2
+        assert make_schedule(None, 10, None, 1, None).epochs_of(batches) == (1 if batches else None)
+        assert make_schedule(None, 10, 4, 1, None).epochs_of(batches) == 3
+        assert make_schedule(None, 10, 4, 1, None).steps_of(batches) == 4
+        assert make_schedule(2, None, None, 1, None).steps_of(batches) is None
+        assert make_schedule(2, None, None, 1, None).epochs_of(batches) == 2
 
 
 def test_passes_and_limits_are_those_that_are_sure() -> None:
-    assert schedule(3, None, None, 1, None).passes == 3
-    assert schedule(3, None, 5, 1, None).passes == 1  # all may be one long pass
-    assert schedule(None, 9, None, 1, None).passes == 1
-    assert schedule(3, None, 5, 1, None).max_steps == 15
-    assert schedule(3, 9, 5, 1, None).max_steps == 9
-    assert schedule(3, None, None, 1, None).max_steps is None
+    assert make_schedule(3, None, None, 1, None).passes == 3
+    assert make_schedule(3, None, 5, 1, None).passes == 1  # all may be one long pass
+    assert make_schedule(None, 9, None, 1, None).passes == 1
+    assert make_schedule(3, None, 5, 1, None).max_steps == 15
+    assert make_schedule(3, 9, 5, 1, None).max_steps == 9
+    assert make_schedule(3, None, None, 1, None).max_steps is None
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_passes_and_limits_are_those_that_are_sure() -> None:
     ],
 )
 def test_which_epochs_are_validated(frequency: Any, epochs: list[int]) -> None:
-    made = schedule(6, None, None, frequency, None)
+    made = make_schedule(6, None, None, frequency, None)
     assert [epoch for epoch in range(6) if made.validates(epoch)] == epochs
     expected = 10 if frequency == et.Every(steps=3) else len(epochs)
     assert made.validations(5) == expected
-    once = schedule(6, 1, None, frequency, None)
+    once = make_schedule(6, 1, None, frequency, None)
     assert once.validations(5) == int(0 in epochs)
 
 
@@ -101,4 +101,4 @@ def test_what_is_no_number_of_steps_gets_a_sentence(arguments: Any, match: str) 
         "validation_steps": None,
     }  # fmt: skip
     with pytest.raises(ValueError, match=match):
-        schedule(**given | arguments)
+        make_schedule(**given | arguments)

@@ -13,7 +13,7 @@ import pytest
 from helpers import learner, same
 
 import eqxtrain as et
-from eqxtrain._steps.state import Stream, key_data, step_key
+from eqxtrain._keys import Stream, key_data, step_key
 from eqxtrain.metrics import Accuracy, Gather, Last, Mean, Std, _logs
 
 

@@ -1,0 +1,88 @@
+"""What a pass has measured so far."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .. import _placement, _tree
+from ..metrics import _logs
+from .call_queue import CallQueue
+from .programs import TracedStep
+from .step import Y_PRED
+
+
+class Accumulators:
+    """The accumulators of a pass: arrays on the device, and what its calls have emitted.
+
+    **Attributes:**
+
+    - `leaves`: the arrays, which each call takes and gives back.
+    """
+
+    def __init__(self, calls: CallQueue) -> None:
+        self._calls = calls
+        self._traced: TracedStep | None = None
+        self.leaves, self._static = _tree.partition_leaves({})
+
+    def clear(self) -> None:
+        """Empty them, for another pass over data."""
+        self._calls.clear()
+        self.leaves, self._static = _tree.partition_leaves({})
+
+    def begin(self, traced: TracedStep) -> None:
+        """Begin with the empty accumulators of a step, or go on if there are some.
+
+        **Raises:** `ValueError` if the step logs something else than those before.
+        """
+        if self._static.leaves and traced is not self._traced:
+            _logs.check_same(self._metrics(), traced.empty)
+        if not self._static.leaves:
+            self.leaves, self._static = _tree.partition_leaves(_placement.copy(traced.empty))
+        self._traced = traced
+
+    def merge(self, logs: Mapping[str, Any]) -> None:
+        """Merge what a step logged that was run as plain Python."""
+        metrics = _logs.merge(self._metrics() or _logs.begin(logs), logs)
+        metrics = _placement.as_jax_arrays(metrics)
+        self.leaves, self._static = _tree.partition_leaves(metrics)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is logged, once a batch was traced."""
+        return tuple(self._metrics())
+
+    def logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]:
+        """Compute and fetch what was measured so far; waits for the device.
+
+        **Arguments:**
+
+        - `whole`: whether the pass is over. What is gathered is concatenated only then.
+        - `after`: the step of the stack that the numbers should be as of; None for the last one.
+        """
+        leaves = self.leaves if after is None else self._calls.metrics_after(after, self.leaves)
+        metrics: Mapping[str, Any] = self._static.merge(leaves)
+        if not whole:
+            metrics = _logs.not_gathered(metrics)
+        if self._traced is None or any(map(_logs.has_gather, metrics.values())):
+            metrics = self._calls.with_emitted(metrics)
+            values = _logs.compute(metrics)
+        else:
+            values = self._traced.compute(metrics)
+        result = _logs.as_result(values)
+        if whole:
+            _logs.warn_of(metrics)
+        return result
+
+    def outputs(self) -> PyTree:
+        """Of a predict pass: what the step returned, one row an example, as NumPy arrays."""
+        return jax.tree.map(np.asarray, self.with_emitted()[Y_PRED].compute())
+
+    def with_emitted(self) -> Any:
+        """The accumulators with what was gathered in its place; waits for the device."""
+        return self._calls.with_emitted(self._metrics())
+
+    def _metrics(self) -> dict[str, Any]:
+        return self._static.merge(self.leaves)

@@ -1,0 +1,158 @@
+"""The loop's side of a run: its state, and what it shows to callbacks."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .. import _data as data, _placement, _tree
+from .._engine.accumulators import Accumulators
+from .._engine.runner import StepRunner
+from .._history import History
+from ..callbacks import Run
+from ..callbacks._dispatch import Callbacks
+from .run_state import RunState
+
+
+class RunControl:
+    """Holds where a run stands, and the `Run` that callbacks see of it.
+
+    **Attributes:**
+
+    - `state`: where the run stands.
+    - `stop_reason`: why a callback stopped the run; None if none did.
+    - `replacement`: the learner that a callback put in place, until the loop takes it over.
+    - `reads`: what the callback that is being called declares to read.
+    """
+
+    def __init__(self, learner: Any, callbacks: Callbacks, params: Mapping[str, Any]) -> None:
+        self.state = RunState(learner, History())
+        self.callbacks = callbacks
+        self.params: dict[str, Any] = dict(params)
+        self.stop_reason: str | None = None
+        self.exception: BaseException | None = None
+        self.replacement: Any = None
+        self.reads = "state"
+        self.reader: data.Reader | None = None
+        self._runner: StepRunner | None = None
+        self._measuring: Accumulators | None = None
+        # What was read since the last step: a callback may read it twice, and add to the logs.
+        self._learner_copy: Any = None
+        self._logs: dict[str, Any] | None = {}
+        self._logs_after: int | None = None
+        if learner.state is not None:
+            self.begin(learner)
+
+    @property
+    def run(self) -> Run:
+        """What hooks are called with. Kept, it would be a reference cycle with the data."""
+        return Run(self)
+
+    # What callbacks see and do, through `Run`.
+
+    @property
+    def epoch(self) -> int:
+        return self.state.epoch
+
+    @property
+    def step(self) -> int:
+        return self.state.step
+
+    @property
+    def history(self) -> History:
+        return self.state.history
+
+    @property
+    def learner(self) -> Any:
+        if self.replacement is not None:
+            return self.replacement
+        if self._learner_copy is None:
+            self._learner_copy = self._current_learner()
+        return self._learner_copy
+
+    def _current_learner(self) -> Any:
+        if self._runner is None:
+            return self.state.learner
+        return _placement.copy(self._runner.learner)
+
+    @property
+    def position(self) -> data.Position | None:
+        return self.state.position if self.reader is None else self.reader.position
+
+    @property
+    def logs(self) -> dict[str, Any]:
+        if self._logs is None:
+            assert self._measuring is not None
+            self._logs = self._measuring.logs(whole=False, after=self._logs_after)
+        return self._logs
+
+    def stop(self, reason: str) -> None:
+        self._check_trains("stop")
+        self.stop_reason = reason
+
+    def replace(self, learner: Any) -> None:
+        self._check_trains("replace")
+        if getattr(learner, "state", None) is None:
+            raise ValueError(
+                "`run.replace` was given a learner without a state: change the one that there is, "
+                "`run.replace(run.learner.replace(...))`, or `.init()` it first."
+            )
+        self.replacement = learner
+
+    def _check_trains(self, method: str) -> None:
+        if self._runner is None:
+            raise RuntimeError(
+                f"`run.{method}` is for `fit`: `evaluate` and `predict` change no learner, and "
+                "measure all of their data."
+            )
+
+    # What the loop does.
+
+    def tell(self, hook: str, *, reads: Any = None) -> None:
+        """Call a hook of the callbacks."""
+        self.callbacks.tell(hook, self, reads=reads)
+
+    def begin(self, learner: Any) -> None:
+        """Take the initialised learner that the run begins with."""
+        self.state.learner, self.state.step = learner, int(learner.state.step)
+
+    def enter(self, *, training: StepRunner | None, measuring: StepRunner | None) -> None:
+        """Say which runner trains the learner, and which one measures the logs, from here on."""
+        self._runner = training
+        self._measuring = None if measuring is None else measuring.accumulators
+        self.set_logs({})
+
+    def set_logs(self, logs: dict[str, Any] | None, *, after: int | None = None) -> None:
+        """Set the logs after a step, and drop the learner that was read before it.
+
+        **Arguments:**
+
+        - `logs`: None for those of the pass under way, which are computed once somebody reads them.
+        - `after`: the step of the stack that those should be as of; None for the last one.
+        """
+        self._learner_copy, self._logs, self._logs_after = None, logs, after
+
+    def capture(self, *, on_host: bool = False, within_pass: bool = False) -> RunState:
+        """Take a complete copy of where the run stands, between two calls of the device.
+
+        **Arguments:**
+
+        - `on_host`: whether to copy model and state to the host, so that they survive the device.
+        - `within_pass`: whether to include what only the middle of a pass needs: the accumulators,
+            and what callbacks remember.
+        """
+        assert self._runner is not None and self.reader is not None
+        learner = self._runner.learner
+        if on_host:
+            arrays = {"model": learner.model, "state": learner.state}
+            learner = _tree.with_fields(learner, **_placement.owned_by_host(arrays))
+        state = dataclasses.replace(self.state, learner=learner, position=self.reader.position)
+        if within_pass:
+            state.metrics = self._runner.accumulators.with_emitted()
+            state.callbacks = tuple(callback.state_dict() for callback in self.callbacks)
+        return state
+
+    def fall_back(self, state: RunState) -> None:
+        """Go back to a captured state: the device failed, and it is the last one that there is."""
+        self._runner = self.reader = self._learner_copy = None
+        self.state.learner, self.state.position = state.learner, state.position
+        self.state.step = int(state.learner.state.step)

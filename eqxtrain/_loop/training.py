@@ -1,0 +1,328 @@
+"""What one `fit` does around its steps: preparing them, counting, validating, recording."""
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from .. import _data as data, _placement
+from .._engine.runner import StepRunner
+from .._naming import unique
+from .._steps.frozen_leaves import may_change_yet
+from .._warn import warn
+from ..metrics import _logs
+from .driver import Driver, PeriodicAction
+from .ready import ensure_ready
+from .run_control import RunControl
+from .run_state import RunState
+from .schedule import Schedule
+from .validation import Validation
+
+
+class Training:
+    """The run of one `fit`. Its schedule is in `fit.py`; this is what the schedule consists of.
+
+    **Arguments:**
+
+    - `is_interrupted`: whether Ctrl-C was pressed.
+    - `shuffle`: whether each pass over the data has an order of its own.
+    - `keep_snapshots`: whether to copy the learner to the host at the beginning of each epoch.
+    """
+
+    def __init__(
+        self,
+        control: RunControl,
+        runner: StepRunner,
+        reader: data.Reader,
+        schedule: Schedule,
+        validation: Validation,
+        *,
+        is_interrupted: Callable[[], bool],
+        shuffle: bool,
+        keep_snapshots: bool,
+    ) -> None:
+        self._control = control
+        self._runner = runner
+        self._reader = reader
+        self._schedule = schedule
+        self._validation = validation
+        self._is_interrupted = is_interrupted
+        self._shuffle = shuffle
+        self._keep_snapshots = keep_snapshots
+        # The learner that was given: what there is to fall back on before the first snapshot.
+        self._snapshot: RunState = control.state
+        self._snapshot.position = reader.position
+        self._steps_due: int | None = None
+        self._epoch_began = 0.0
+        # The learner as it was given, until its steps have been seen to leave frozen leaves alone.
+        self._unchecked: Any = control.state.learner
+        self._programs_to_begin: list[Any] = []
+        self._warned_of_nan = False
+
+    # The run.
+
+    def begin(self) -> None:
+        """Trace what the first epoch needs, and tell the callbacks."""
+        self._control.enter(training=self._runner, measuring=self._runner)
+        if self.has_next_epoch():
+            self._prepare()
+        self._tell("on_train_begin")
+
+    def _prepare(self) -> None:
+        """Trace everything, but wait only for the program of the first step to be compiled.
+
+        The others are compiled in threads, while the first steps run.
+        """
+        self._programs_to_begin += self._validation.prepare(max_shapes=1)
+        max_steps = self._schedule.max_steps_of_epoch(0)
+        programs = self._runner.prepare_for(self._reader, max_steps)
+        for program in itertools.islice(programs, 1):
+            program.begin()
+        self._programs_to_begin = [*programs, *self._programs_to_begin]
+        self._validation.check_names(self._runner.accumulators.names)
+        self._programs_to_begin += self._validation.prepare()
+
+    def has_next_epoch(self) -> bool:
+        """Whether the schedule goes on, and nothing has stopped the run."""
+        state = self._control.state
+        goes_on = self._schedule.goes_on(state.epochs_begun, state.steps_taken)
+        return goes_on and not self.should_stop()
+
+    def should_stop(self) -> bool:
+        """Whether a callback or Ctrl-C has stopped the run."""
+        return self._control.stop_reason is not None or self._is_interrupted()
+
+    def end(self) -> None:
+        """Wait for the device, and tell the callbacks."""
+        control = self._control
+        self._runner.wait()
+        interrupted = self._is_interrupted()
+        control.history.stopped = "interrupted" if interrupted else control.stop_reason
+        control.history.position = control.position
+        self._tell("on_train_end")
+
+    # An epoch.
+
+    def begin_epoch(self) -> bool:
+        """Begin the next epoch; false if a callback stopped the run before its first step."""
+        control, state = self._control, self._control.state
+        self._epoch_began = time.perf_counter()
+        if state.epochs_begun > 0:
+            self._take_snapshot()
+        state.epochs_begun += 1
+        state.steps_of_epoch, state.validated, self._steps_due = 0, {}, None
+        control.enter(training=self._runner, measuring=self._runner)
+        self._tell("on_epoch_begin")
+        if control.stop_reason is None:
+            return True
+        # Without steps there is nothing to measure or to record.
+        control.set_logs(dict.fromkeys(control.history, math.nan))
+        self._tell("on_epoch_end")
+        return False
+
+    @contextmanager
+    def stacks(self) -> Iterator[Iterator[data.Stack]]:
+        """The stacks of batches of the epoch under way."""
+        state, schedule = self._control.state, self._schedule
+        max_steps = schedule.max_steps_of_epoch(state.steps_taken)
+        remaining = self._reader.remaining
+        due = max_steps if schedule.steps_per_epoch is not None else remaining
+        if due is not None and max_steps is not None:
+            due = min(due, max_steps)
+        self._steps_due = due
+        stacks = self._reader.stacks(self._runner.plan_stack, max_steps, self._order())
+        with contextlib.closing(stacks):
+            yield stacks
+
+    def _order(self) -> data.Order | None:
+        """The order of a pass that begins now."""
+        if not self._shuffle:
+            return None
+        key = np.asarray(self._runner.learner.state.key)
+        return data.Order(tuple(map(int, key)), self._control.step)
+
+    def driver(self) -> Driver:
+        """Make the driver of an epoch. One kept here would be a reference cycle with the data."""
+        every = self._schedule.validates_every if self._validation else None
+        return Driver(
+            self._control,
+            self._runner,
+            on_steps=self._count,
+            apply_replacement=self._apply_replacement,
+            should_stop=self.should_stop,
+            periodic=None if every is None else PeriodicAction(every, self._validate),
+        )
+
+    def _count(self, steps: int) -> None:
+        state = self._control.state
+        is_first_call = state.steps_taken == 0
+        self._reader.consume(steps)
+        state.steps_of_epoch += steps
+        state.steps_taken += steps
+        if is_first_call:
+            while self._programs_to_begin:
+                self._programs_to_begin.pop(0).begin()
+            self._validation.check_names(self._runner.accumulators.names)
+            self._check_frozen()
+
+    def measured(self) -> dict[str, Any] | None:
+        """The logs of the epoch's steps; None if Ctrl-C left some of its steps out."""
+        self._check_frozen()
+        self._unchecked = None
+        due, ran = self._steps_due, self._control.state.steps_of_epoch
+        if due is not None and ran < due and not self.should_stop():
+            warn(
+                f"The data ran out after {ran} of the {due} steps of epoch "
+                f"{self._control.epoch + 1}, which ends here; the next one begins a new pass over "
+                "them."
+            )
+        is_whole = not self.should_stop() if due is None else ran >= due
+        if self._is_interrupted() and not is_whole:
+            return None
+        self._steps_due = ran  # they were all taken, whatever becomes of their numbers
+        return self._runner.accumulators.logs()
+
+    @contextmanager
+    def recording_failures(self) -> Iterator[None]:
+        """Record the epoch if something fails after its last step, perhaps its numbers themselves.
+
+        If it was the device, there is no such epoch: the learner of its beginning is rescued.
+        """
+        try:
+            yield
+        except BaseException:
+            if self._control.state.steps_of_epoch == self._steps_due:
+                with contextlib.suppress(
+                    Exception
+                ):  # what went wrong first is what people must see
+                    if self._runner.is_intact():
+                        metrics = self._runner.accumulators.with_emitted()
+                        self._record(_logs.computable(metrics))
+            raise
+
+    def end_epoch(self, result: dict[str, Any]) -> None:
+        """Validate if it is time, tell the callbacks, and record the epoch.
+
+        **Arguments:**
+
+        - `result`: what its steps measured.
+        """
+        control = self._control
+        self._runner.accumulators.clear()
+        try:
+            self._warn_of_nan(result)
+            if self._validation and self._schedule.validates(control.epoch):
+                self._validate()
+            self._add_validated(result)
+            if not self._is_interrupted():
+                control.enter(training=self._runner, measuring=None)
+                control.set_logs(result)
+                self._tell("on_epoch_end")
+        finally:  # its steps were all taken, whatever became of validation and of the callbacks
+            self._record(result)
+
+    def _validate(self) -> None:
+        """Validate, at the end of an epoch or between two of its steps."""
+        if self._is_interrupted():
+            return
+        self._validation.run()
+        self._control.enter(training=self._runner, measuring=self._runner)
+        self._apply_replacement()
+
+    def _add_validated(self, result: dict[str, Any]) -> None:
+        """Add what was validated last, once."""
+        state = self._control.state
+        measured, state.validated = state.validated, {}
+        for name, value in measured.items():
+            result[unique(name, result)] = value
+
+    def _record(self, result: dict[str, Any]) -> None:
+        self._add_validated(result)
+        history = self._control.history
+        history.append(result)
+        history.timing.epochs.append(time.perf_counter() - self._epoch_began)
+
+    def _warn_of_nan(self, result: Mapping[str, Any]) -> None:
+        loss = result.get("loss")
+        if not self._warned_of_nan and isinstance(loss, float) and math.isnan(loss):
+            self._warned_of_nan = True
+            warn(
+                f"The loss of epoch {self._control.epoch + 1} is nan. Look for nan in the data, "
+                "for a learning rate that is too high, and for `log(0)`, `0 / 0` or `sqrt(0)` in "
+                "model and loss. `with jax.debug_nans(True): learner.fit(..., eager=True)` raises "
+                "at the operation that makes the first."
+            )
+
+    def _check_frozen(self) -> None:
+        """Warn of frozen leaves that the steps so far have changed."""
+        given = self._unchecked
+        if given is not None and not may_change_yet(given, lambda: self._runner.learner):
+            self._unchecked = None
+
+    # The learner.
+
+    @property
+    def learner(self) -> Any:
+        """The learner of now."""
+        return self._runner.learner
+
+    def _tell(self, hook: str) -> None:
+        """Call a hook, and take over the learner that a callback may have put in place."""
+        self._control.tell(hook)
+        self._apply_replacement()
+
+    def _apply_replacement(self) -> None:
+        control = self._control
+        if control.replacement is None:
+            return
+        learner, control.replacement = ensure_ready(control.replacement, None, "train"), None
+        self._unchecked = None if self._unchecked is None else learner
+        self._runner.adopt(learner)
+        self._take_snapshot()
+        control.state.step = int(learner.state.step)
+        control.set_logs(None)
+
+    def _take_snapshot(self) -> None:
+        if self._keep_snapshots:
+            self._snapshot = self._control.capture(on_host=True)
+
+    def rescue(self) -> Any:
+        """The learner of the last step, or of the last snapshot if the device lost that."""
+        control = self._control
+        control.history.position = control.position
+        if self._runner.is_intact():
+            learner = self._runner.learner
+            control.state.step = int(learner.state.step)  # hooks that read the logs may be behind
+            return learner
+        learner = self._snapshot.learner
+        if any(map(_placement.is_deleted, jax.tree.leaves((learner.model, learner.state)))):
+            raise RuntimeError(
+                "the device failed and lost the model. With `donate=True` there is neither a "
+                "snapshot nor the learner that `fit` was given; only `.history` is left"
+            )
+        self._explain_fallback(int(learner.state.step))
+        control.history.position = self._snapshot.position
+        control.fall_back(self._snapshot)
+        return learner
+
+    def _explain_fallback(self, step: int) -> None:
+        """Let the exception say which learner it carries."""
+        origin = "the beginning of the epoch"
+        if not self._keep_snapshots:
+            origin = "before this `fit`, since `snapshots=False`"
+        text = (
+            f"The device lost the learner of the last step. `.learner` is from {origin}, after "
+            f"step {step}; `.history.position` says where it was in the data."
+        )
+        error = self._control.exception
+        if isinstance(error, eqx.EquinoxRuntimeError):  # which ends in its own sentence
+            error.args = (f"{text}\n{error}",)
+        elif error is not None:
+            error.add_note(text)

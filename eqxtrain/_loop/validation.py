@@ -1,0 +1,123 @@
+"""The validation of a `fit`, on each of its sets."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from .. import _data as data
+from .._engine.runner import StepRunner
+from .._engine.step import TEST
+from .._naming import unique
+from .evaluate import run_pass
+from .inputs import PassInputs
+from .rescue import noting
+from .run_control import RunControl
+
+
+class Validation:
+    """Evaluates the learner that is trained, on one or several sets.
+
+    It holds no reference to the run's interrupt handler, but a function that asks it: a reference
+    cycle would keep the data alive.
+
+    **Arguments:**
+
+    - `training`: the runner whose learner is evaluated.
+    - `sources`: each set, by the prefix of its logs.
+    - `max_batches`: how many batches of each set; None for all.
+    - `is_interrupted`: whether Ctrl-C was pressed.
+    """
+
+    def __init__(
+        self,
+        control: RunControl,
+        training: StepRunner,
+        inputs: PassInputs,
+        sources: Mapping[str, data.Source],
+        max_batches: int | None,
+        is_interrupted: Callable[[], bool],
+    ) -> None:
+        self._control = control
+        self._training = training
+        self._options = inputs.options
+        self._max_batches = max_batches
+        self._is_interrupted = is_interrupted
+        self._closed = contextlib.ExitStack()
+        batching = inputs.batching.for_validation()
+
+        def keep_waiting() -> bool:
+            return not is_interrupted()
+
+        self._readers = {
+            prefix: self._closed.enter_context(source.read(batching, keep_waiting=keep_waiting))
+            for prefix, source in sources.items()
+        }
+
+    def __enter__(self) -> "Validation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.close()
+
+    def __bool__(self) -> bool:
+        return bool(self._readers)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names that training logs and that begin like those of validation."""
+        for name in names:
+            prefix = next((p for p in self._readers if name.startswith(p)), None)
+            if prefix is not None:
+                raise ValueError(
+                    f"Training logs `{name}`, but names that begin with `{prefix}` are those of "
+                    "validation: give the metric or the loss another name, or fit without "
+                    "validation."
+                )
+
+    def prepare(self, *, max_shapes: int | None = None) -> Iterator[Any]:
+        """Trace validation, so that what is wrong with it costs no epoch; returns its programs.
+
+        **Arguments:**
+
+        - `max_shapes`: for how many of the shapes of its batches; None for all.
+        """
+        for prefix, reader in self._readers.items():
+            with noting(_where(prefix)):
+                testing = self._runner()
+                yield from testing.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
+
+    def run(self) -> None:
+        """Evaluate each set, adding to `state.validated` under its prefix.
+
+        That stays incomplete if this is interrupted, or fails.
+        """
+        state = self._control.state
+        state.validated = {}
+        for prefix, reader in self._readers.items():
+            testing = self._runner()
+            self._control.enter(training=self._training, measuring=testing)
+            reader.restart()
+            with noting(_where(prefix)):
+                measured = run_pass(
+                    self._control, testing, reader, self._max_batches, self._is_interrupted
+                )
+            for name, value in measured.items():
+                state.validated[unique(prefix + name, state.validated)] = value
+            if self._is_interrupted():
+                return
+        record = {"epoch": state.epoch, "step": state.step, **state.validated}
+        state.history.validations.append(record)
+
+    def _runner(self) -> StepRunner:
+        runner = StepRunner(self._training.learner, TEST, options=self._options)
+        runner.compilations = self._control.history.timing.compilations
+        return runner
+
+
+def _where(prefix: str) -> str:
+    text = f"This was in validation, for the logs `{prefix}...`."
+    if prefix != "val_":
+        text += (
+            " `validation_data={...}` are named sets; a mapping of arrays is wrapped, "
+            "`validation_data=(mapping,)`."
+        )
+    return text

@@ -1,0 +1,116 @@
+"""Which callbacks hear of a hook, and when."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from .._types import StepKind
+from ._base import BATCH_HOOKS, HOOKS, Callback
+from ._every import Every
+from ._run import Control
+
+_OF_KERAS = ("epoch", "batch", "logs")
+"""What the first argument of a hook is called in Keras, where it is no run."""
+
+
+class Callbacks:
+    """Calls each callback of a list, in order. The user's own list is never changed."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(_not_a_callback(callback))
+            _check_declared(callback)
+        self._callbacks = tuple(callbacks)
+        self._for_hook = {
+            hook: [callback for callback in callbacks if _has(callback, hook)] for hook in HOOKS
+        }
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self._callbacks)
+
+    def tell(
+        self, hook: str, control: Control, *, reads: Literal["state", "logs"] | None = None
+    ) -> None:
+        """Call one hook of every callback that has it and is due.
+
+        **Arguments:**
+
+        - `reads`: only of those that declare this; None for all.
+        """
+        for callback in self._for_hook[hook]:
+            asked = reads in (None, callback.reads)
+            if asked and _is_due(callback.every, hook, control.step, control.epoch):
+                control.reads = callback.reads if hook in BATCH_HOOKS else "state"
+                try:
+                    getattr(callback, hook)(control.run)
+                finally:
+                    control.reads = "state"
+
+    def listen(self, kind: StepKind) -> bool:
+        """Whether any callback has hooks for the batches of such a pass."""
+        return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
+
+    def steps_until_hook(self, kind: StepKind, step: int, max_steps: int) -> int:
+        """How many steps after `step` one call may run, `max_steps` at most.
+
+        A callback that reads the state is called right before or after the steps that it is due
+        at, so a call must end there.
+        """
+        begin, end = (
+            [c for c in self._for_hook[f"on_{kind}_batch_{moment}"] if c.reads == "state"]
+            for moment in ("begin", "end")
+        )
+        if not begin and not end:
+            return max_steps
+        for n in range(1, max_steps):
+            ends = any(_is_due(c.every, f"on_{kind}_batch_end", step + n, 0) for c in end)
+            begins = any(_is_due(c.every, f"on_{kind}_batch_begin", step + n, 0) for c in begin)
+            if ends or begins:
+                return n
+        return max_steps
+
+
+def _not_a_callback(given: Any) -> str:
+    """Say what is wrong with something that is not a callback."""
+    is_class = isinstance(given, type)
+    what = f"the class `{given.__name__}`" if is_class else repr(given)
+    remedy = "derive a class from it, with the hooks that you need"
+    if is_class and issubclass(given, Callback):
+        remedy = f"make one, `{given.__name__}(...)`"
+    return f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`: {remedy}."
+
+
+def _check_declared(callback: Callback) -> None:
+    name = type(callback).__name__
+    if callback.reads not in ("state", "logs"):
+        raise ValueError(f'`{name}.reads` is "state" or "logs"; got {callback.reads!r}.')
+    if not isinstance(callback.every, Every | None):
+        raise TypeError(f"`{name}.every` is `Every(steps=...)` or None; got {callback.every!r}.")
+    for hook in HOOKS:
+        signature = inspect.signature(getattr(callback, hook))
+        try:
+            signature.bind(None)
+            wrong = next(iter(signature.parameters), "run") in _OF_KERAS
+        except TypeError:
+            wrong = True
+        if wrong:
+            raise TypeError(
+                f"`{name}.{hook}` must take one argument, the run: `def {hook}(self, run)`, not "
+                f"{signature}; `run.epoch`, `run.step` and `run.logs` are on it."
+            )
+
+
+def _has(callback: Callback, hook: str) -> bool:
+    own = getattr(type(callback), hook) is not getattr(Callback, hook)
+    return own or hook in vars(callback)
+
+
+def _is_due(every: Every | None, hook: str, step: int, epoch: int) -> bool:
+    if every is None:
+        return True
+    if every.steps is not None and hook.startswith("on_train_batch"):
+        return (step + hook.endswith("begin")) % every.steps == 0
+    if every.epochs is not None and hook.startswith("on_epoch"):
+        return (epoch + 1) % every.epochs == 0
+    return True
