@@ -40,7 +40,7 @@ def real_number(
 
     - `name`: what users call it, `HuberLoss(delta)`.
 
-    **Raises:** `ValueError` where it is neither.
+    **Raises:** `ValueError` where it is not a number, or out of range.
     """
     is_number = is_whole(value) or isinstance(value, float | np.floating)
     if not is_number or not at_least <= value <= at_most:

@@ -1,8 +1,9 @@
 """Trees and their leaves: paths, differences, copies, and the split into arrays and the rest."""
 
+import math
 import types
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,6 +12,8 @@ import numpy as np
 
 from ._identity.survey import StaticLeaf
 from ._types import PyTree
+
+T = TypeVar("T")
 
 
 class Static(NamedTuple):
@@ -61,8 +64,7 @@ def not_arrays(tree: PyTree) -> list[Any]:
 def paths(tree: PyTree, root: str = "") -> list[tuple[str, Any]]:
     """Each leaf with its path in Python's notation: `model.layers[0].weight`."""
     return [
-        (root + jax.tree_util.keystr(path), leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        (root + jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)
     ]
 
 
@@ -138,7 +140,7 @@ def unpack(packed: dict[str, Any], like: PyTree) -> PyTree:
     arrays: list[Any] = []
     for leaf in leaves:
         name, start = jnp.dtype(leaf.dtype).name, taken[jnp.dtype(leaf.dtype).name]
-        taken[name] = start + int(np.prod(leaf.shape))
+        taken[name] = start + math.prod(leaf.shape)
         arrays.append(packed[name][start : taken[name]].reshape(leaf.shape))
     return static.merge(arrays)
 
@@ -180,17 +182,25 @@ def find_path(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str 
 
 
 def count_and_bytes(tree: PyTree) -> tuple[int, int]:
-    """How many numbers the arrays of `tree` hold, and how many bytes."""
+    """How many numbers the arrays of `tree` hold, and how many bytes.
+
+    Shapes and NumPy's scalars count, functions and Python's numbers do not (`optax.tree.size` takes
+    them for arrays).
+    """
     arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     return (
-        sum(int(np.prod(a.shape)) for a in arrays),
-        sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in arrays),
+        sum(math.prod(a.shape) for a in arrays),
+        sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays),
     )
 
 
-def with_fields(module: Any, **changes: Any) -> Any:
-    """A module with some fields set, past its constructor and its checks."""
-    new = object.__new__(type(module))
-    for name, value in {**vars(module), **changes}.items():
-        object.__setattr__(new, name, value)
+def instance(cls: type[T], fields: Mapping[str, Any]) -> T:
+    """An instance of `cls` with these fields and no others, past its constructor and its checks."""
+    new = object.__new__(cls)
+    vars(new).update(fields)
     return new
+
+
+def with_fields(x: T, **changes: Any) -> T:
+    """A shallow copy with some fields set, past what its class makes of new ones and of copies."""
+    return instance(type(x), {**vars(x), **changes})

@@ -261,3 +261,25 @@ def test_fields_are_set_past_the_constructor_on_a_new_module() -> None:
     old = Checked(1)
     new = _tree.with_fields(old, n=-1)
     assert (type(new), new.n, old.n) == (Checked, -1, 1)
+
+
+def test_an_instance_has_the_fields_that_it_is_given_and_no_others() -> None:
+    class Pair(eqx.Module):
+        a: int
+        b: int
+
+    assert vars(_tree.instance(Pair, {"a": 1})) == {"a": 1}
+
+
+def test_what_refuses_to_be_copied_is_copied_past_that() -> None:
+    class Shy:
+        def __init__(self, items: list[int]) -> None:
+            self.items = items
+
+        def __copy__(self) -> Any:
+            raise TypeError("one is enough")
+
+    old = Shy([1])
+    new = _tree.with_fields(old)
+    new.extra = 2  # pyright: ignore[reportAttributeAccessIssue]
+    assert new.items is old.items and not hasattr(old, "extra")

@@ -34,7 +34,7 @@ def as_columns(tree: PyTree, name: str, *, of: str = "data") -> PyTree:
     quick = [_as_plain_column(leaf) for leaf in leaves]
     if all(column is not None for column in quick):
         return jax.tree.unflatten(structure, quick)
-    return jax.tree_util.tree_map_with_path(
+    return jax.tree.map_with_path(
         lambda path, leaf: _as_column(leaf, name + jax.tree_util.keystr(path), of),
         tree,
         is_leaf=_is_stream,

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .._tree import with_fields
 from .._warn import warn
 
 _STATE_METHODS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
@@ -57,7 +58,7 @@ def open_at(iterable: Any, position: StreamPosition) -> Cursor:
     if pair is not None and not isinstance(iterable, Iterator):
         if position.state is not None and _is_of_huggingface(iterable):
             # It keeps the state that it is given, and would start there in all later passes too.
-            iterable = shallow_copy(iterable)
+            iterable = with_fields(iterable)
         return _cursor(iterable, pair, position, lambda: iter(iterable))
     items = iter(iterable)
     if (pair := state_methods(items)) is not None:
@@ -96,13 +97,6 @@ def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
 
 def _is_of_huggingface(x: Any) -> bool:
     return type(x).__module__.split(".")[0] == "datasets"
-
-
-def shallow_copy(x: Any) -> Any:
-    """A shallow copy that ignores a class's own `__copy__`."""
-    twin = object.__new__(type(x))
-    vars(twin).update(vars(x))
-    return twin
 
 
 def state_methods(x: Any) -> tuple[str, str] | None:

@@ -176,7 +176,7 @@ def _stack_examples(examples: list[PyTree], indices: list[int]) -> Batch:
             )
         return np.stack(arrays)
 
-    return jax.tree_util.tree_map_with_path(join, *examples)
+    return jax.tree.map_with_path(join, *examples)
 
 
 def _detached(leaf: Any) -> Any:

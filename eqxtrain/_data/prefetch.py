@@ -57,10 +57,7 @@ class PrefetchIterator(Generic[T]):
     def __enter__(self) -> "PrefetchIterator[T]":
         return self
 
-    def __exit__(
-        self,
-        *_: object,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> list[T]:

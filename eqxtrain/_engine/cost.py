@@ -1,4 +1,8 @@
-"""What a step costs, from its program alone, and how many steps a call should run."""
+"""What a step costs, from its program alone, and how many steps a call should run.
+
+Operations are counted in the jaxpr: the `cost_analysis` of a lowered program counts the body of a
+loop once, however often it runs.
+"""
 
 import math
 from collections.abc import Iterator

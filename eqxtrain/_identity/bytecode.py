@@ -1,4 +1,8 @@
-"""What code reads by name: the globals, cells, imports and attributes of a function's bytecode."""
+"""What code reads by name: the globals, cells, imports and attributes of a function's bytecode.
+
+`inspect.getclosurevars` does not look into the functions inside a function, and takes the name of
+an attribute for that of a global.
+"""
 
 import dis
 import functools

@@ -131,23 +131,21 @@ class RunControl:
         """
         self._learner_copy, self._logs, self._logs_after = None, logs, after
 
-    def capture(self, *, on_host: bool = False, within_pass: bool = False) -> RunState:
-        """Take a complete copy of where the run stands, between two calls of the device.
+    def capture(self, *, within_pass: bool = False) -> RunState:
+        """Copy where the run stands to the host, between two calls of the device.
 
         **Arguments:**
 
-        - `on_host`: whether to copy model and state to the host, so that they survive the device.
         - `within_pass`: whether to include what only the middle of a pass needs: the accumulators,
             and what callbacks remember.
         """
         assert self._runner is not None and self.reader is not None
         learner = self._runner.learner
-        if on_host:
-            arrays = {"model": learner.model, "state": learner.state}
-            learner = _tree.with_fields(learner, **_placement.owned_by_host(arrays))
+        arrays = {"model": learner.model, "state": learner.state}
+        learner = _tree.with_fields(learner, **_placement.owned_by_host(arrays))
         state = dataclasses.replace(self.state, learner=learner, position=self.reader.position)
         if within_pass:
-            state.metrics = self._runner.accumulators.with_emitted()
+            state.metrics = _placement.owned_by_host(self._runner.accumulators.with_emitted())
             state.callbacks = tuple(callback.state_dict() for callback in self.callbacks)
         return state
 

@@ -291,7 +291,7 @@ class Training:
 
     def _take_snapshot(self) -> None:
         if self._keep_snapshots:
-            self._snapshot = self._control.capture(on_host=True)
+            self._snapshot = self._control.capture()
 
     def rescue(self) -> Any:
         """The learner of the last step, or of the last snapshot if the device lost that."""

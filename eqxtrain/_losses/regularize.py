@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from .._tree import is_inexact
@@ -33,8 +34,9 @@ class _Penalty(eqx.Module):
                 f"`L{self.power}` found no weights in a `{type(model).__name__}`: pick them, "
                 f"`L{self.power}(..., where=lambda model: model.kernel)`."
             )
-        magnitudes = [jnp.abs(leaf).astype(jnp.float32) ** self.power for leaf in chosen]
-        return jnp.sum(jnp.stack([jnp.sum(magnitude) for magnitude in magnitudes]))
+        # In float32, since a sum over millions of weights has no digits left in half precision.
+        powers = [jnp.abs(leaf).astype(jnp.float32) ** self.power for leaf in chosen]
+        return jnp.asarray(optax.tree.sum(powers))
 
 
 def penalized_weights(model: PyTree) -> list[Array]:
@@ -44,7 +46,7 @@ def penalized_weights(model: PyTree) -> list[Array]:
     Equinox's, nor what has fewer than two axes.
     """
     is_norm = lambda node: isinstance(node, _NORMS)
-    found = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_norm)[0]
+    found = jax.tree.leaves_with_path(model, is_leaf=is_norm)
     return [
         leaf
         for path, leaf in found

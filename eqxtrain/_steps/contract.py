@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import _request
+from .._tree import instance
 from ..metrics import _logs
 from . import frozen_leaves as _frozen, locate_error as _failing
 from .state import LearnerState
@@ -68,11 +69,7 @@ def without_state(learner: T) -> T:
     held = vars(learner)
     if not any(name in held for name in WITHHELD):
         return learner
-    bare = object.__new__(type(learner))
-    for name, value in held.items():
-        if name not in WITHHELD:
-            object.__setattr__(bare, name, value)
-    return bare
+    return instance(type(learner), {n: v for n, v in held.items() if n not in WITHHELD})
 
 
 def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callable[..., Any]:

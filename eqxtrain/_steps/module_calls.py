@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from .._tree import is_array
+from .._tree import instance, is_array
 
 Watcher = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Makes a call of a part of a model: its path, itself, its function, and what it is called with."""
@@ -37,7 +37,7 @@ def watch_calls(watcher: Watcher) -> Iterator[None]:
 def wrap_modules(node: PyTree, path: str) -> PyTree:
     """`node` with every module inside it replaced by one whose calls are watched."""
     is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
-    inside = jax.tree_util.tree_map_with_path(
+    inside = jax.tree.map_with_path(
         lambda keys, child: (
             wrap_modules(child, path + jax.tree_util.keystr(keys))
             if isinstance(child, eqx.Module) and child is not node
@@ -49,13 +49,9 @@ def wrap_modules(node: PyTree, path: str) -> PyTree:
     if not isinstance(node, eqx.Module) or not callable(node):
         return inside
     try:
-        twin = object.__new__(_watched_class(type(node)))
+        return instance(_watched_class(type(node)), {**vars(inside), "_watched_path": path})
     except Exception:  # a class that can't be subclassed can't be watched
         return inside
-    for name, value in vars(inside).items():
-        object.__setattr__(twin, name, value)
-    object.__setattr__(twin, "_watched_path", path)
-    return twin
 
 
 @functools.lru_cache(maxsize=256)

@@ -95,7 +95,7 @@ def _freeze_mask(model: PyTree, where: tuple[StaticLeaf, ...]) -> PyTree:
 
 def _broadcast(prefix: PyTree, model: PyTree) -> PyTree:
     try:
-        return jax.tree.map(lambda want, part: jax.tree.map(lambda _: want, part), prefix, model)
+        return jax.tree.broadcast(prefix, model)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`trainable` is not a prefix of the model (a `{type(model).__name__}`): {error}"

@@ -151,7 +151,7 @@ def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[
     own: list[tuple[str, Any]] = []
     inner: list[tuple[str, PyTree]] = []
     is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
-    for keys, child in jax.tree_util.tree_flatten_with_path(node, is_leaf=is_leaf)[0]:
+    for keys, child in jax.tree.leaves_with_path(node, is_leaf=is_leaf):
         name = jax.tree_util.keystr(keys)
         if isinstance(child, eqx.Module) and child is not node:
             inner.append((path + name, child))

@@ -166,7 +166,7 @@ def concatenate_gathers(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
             )
         return np.concatenate(parts)
 
-    return jax.tree_util.tree_map_with_path(join, *emitted)
+    return jax.tree.map_with_path(join, *emitted)
 
 
 def restore_gathers(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:

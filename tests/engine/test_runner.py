@@ -25,7 +25,8 @@ from jaxtyping import Array
 
 import eqxtrain as et
 from eqxtrain._engine.runner import StepRunner
-from eqxtrain._engine.step import STEPS, TEST, TRAIN
+from eqxtrain._engine.step import STEPS, TEST, TRAIN, Step
+from eqxtrain._keys import Stream
 
 
 def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
@@ -442,3 +443,23 @@ def test_probabilities_that_are_logits_are_nan_and_say_so() -> None:
     ):
         result = learner(metrics=metrics).evaluate(50 * x, y)
     assert np.isnan(result["area"]) and np.isnan(result["loss_1"])
+
+
+def test_a_step_of_ones_own_runs_on_the_runner() -> None:
+    """An evaluation that no learner has: threaded, merged and keyed like any other."""
+
+    def margins(made: Any, names: dict[str, Any]) -> tuple[dict[str, Any], None, Any]:
+        y_pred, state = made.pred_step(**names)
+        top = jnp.sort(y_pred, axis=-1)[:, -1]
+        return {"margin": jnp.mean(top), "rows": et.metrics.Gather.of(top)}, None, state
+
+    x, y = data(20)
+    made = learner().init()
+    runner = StepRunner(made, Step("margins", margins, Stream.TEST, "test"))
+    for start in (0, 8, 16):
+        runner((x[start : start + 8], y[start : start + 8]))
+    logs = runner.accumulators.logs()
+    top = np.sort(made.predict(x), axis=-1)[:, -1]
+    np.testing.assert_allclose(logs["rows"], top, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logs["margin"], top.mean(), rtol=1e-5)
+    assert {compiled.step for compiled in runner.compilations} == {"margins"}
