@@ -13,7 +13,7 @@ from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import StepKind
 from .._history import History
-from .._losses import reduction as _reduction
+from .._losses import class_weight as _class_weight
 from .._naming import unique
 from .._steps import frozen_leaves as _frozen
 from .._steps.ladder import AbstractLearner
@@ -96,7 +96,7 @@ def on_batch(
     """One step on one batch: the learner after it, and what it measured, or predicted."""
     batch = data.array_source(*given).tree
     batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
-    table = _reduction.class_weight_table(class_weight, given[1])
+    table = _class_weight.class_weight_table(class_weight, given[1])
     with plainly():
         learner = ensure_ready(learner, batch, kind)
         one = StepRunner(learner, kind, class_weight=table, options=Options(eager, 1))

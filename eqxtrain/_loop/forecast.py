@@ -14,7 +14,7 @@ from .. import _data as data, _tree
 from .._engine import cost as _cost
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
-from .._losses import reduction as _reduction
+from .._losses import class_weight as _class_weight
 from .._steps.summary import in_units
 from .._types import PyTree
 from . import ready as initialise
@@ -141,7 +141,7 @@ def forecast(
     if memory is not None:
         memory = data.check_whole("memory", memory, at_least=1)
     checked = [data.check_whole("batch_size", size, at_least=1) for size in sizes]
-    table = _reduction.class_weight_table(class_weight, given[1])
+    table = _class_weight.class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
     made = initialise.ensure_ready(learner, _first(source, checked[0]), "train")

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from .. import _data as data
 from .._engine.cost import StepsPerCall
 from .._engine.programs import Options
-from .._losses import reduction as _reduction
+from .._losses import class_weight as _class_weight
 from ..callbacks import Callback, Progress
 from ..callbacks._base import Callbacks
 from .evaluate import PassInputs
@@ -47,7 +47,7 @@ def check_inputs(
         callbacks,
         options,
         {"batch_size": rows, "verbose": verbose},
-        _reduction.class_weight_table(class_weight, arrays[1]),
+        _class_weight.class_weight_table(class_weight, arrays[1]),
         tuple(name for name, value in weights.items() if value is not None),
     )
 

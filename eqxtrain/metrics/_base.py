@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
 
 from .._tree import with_fields
 from .._types import Self, replaces_fields
@@ -98,58 +96,6 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
         return {name: value}
     parts = [_flat(part, f"{name}/{key}") for key, part in value.items()]
     return {path: part for flat in parts for path, part in flat.items()}
-
-
-def mask_weights(mask: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """How much each of the values of a batch counts, as float32 of the given shape.
-
-    **Arguments:**
-
-    - `mask`: None, or a bool or a weight for each row, or for each value of it.
-    - `shape`: of the values, the batch axis first.
-    """
-    if mask is None:
-        return jnp.ones(shape, jnp.float32)
-    mask = jnp.asarray(mask)
-    if mask.ndim == 0 or mask.ndim > len(shape) or mask.shape != shape[: mask.ndim]:
-        raise ValueError(
-            f"`mask` has shape {mask.shape}, but the values have shape {shape}: give one mask "
-            "value or weight per example, or one per value."
-        )
-    mask = mask.astype(jnp.float32)
-    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
-
-
-def masked_values(values: Any, mask: Any = None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Values with a leading batch axis as float32, and how much each counts.
-
-    Axes beyond those of the mask (beyond the first, without one) are averaged. What counts nothing
-    is replaced, not multiplied: padding may be nan.
-    """
-    values = jnp.asarray(values).astype(jnp.float32)
-    rank = 1 if mask is None else max(jnp.ndim(mask), 1)
-    weight = mask_weights(mask, values.shape)
-    if values.ndim > rank:
-        axes = tuple(range(rank, values.ndim))
-        values, weight = jnp.mean(values, axis=axes), weight[(...,) + (0,) * len(axes)]
-    return jnp.where(weight == 0, 0, values), weight
-
-
-def combine_weights(weight: Any, mask: Any) -> Float[Array, "..."]:
-    """A weight and a mask (or None) as one weight, of the higher of their ranks."""
-    shape = max(jnp.shape(weight), () if mask is None else jnp.shape(mask), key=len)
-    counts = mask_weights(mask, shape)
-    return jnp.where(counts == 0, 0, counts * mask_weights(weight, shape))
-
-
-def row_mask(mask: Any, rows: int) -> Bool[Array, "rows"]:
-    """A mask as one bool a row, true where the row is not padding."""
-    real = jnp.asarray(mask).astype(bool)
-    if real.shape != (rows,):
-        raise ValueError(
-            f"`mask` has shape {real.shape} for {rows} examples: give one value per example."
-        )
-    return real
 
 
 def num_examples(available: Mapping[str, Any]) -> int:

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool
 from .._promotion import standard_promotion
 from .._request import name_of, request, snake_case
 from .._types import Self
-from ._base import Metric, combine_weights, mask_weights
+from ._base import Metric
+from ._masks import combine_weights, mask_weights
 
 _OUR_NAMES_FOR = {
     "logits": "y_pred",

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool
 
 from .._types import PyTree, Self
 from ._base import Metric
+from ._masks import counted_rows
 
 
 @final
@@ -29,7 +30,7 @@ class Last(Metric):
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         """Take the last row of `y_pred` that is not padding, or `y_pred` itself if a scalar."""
         rows = jnp.atleast_1d(jnp.asarray(y_pred))
-        real = _kept(mask, len(rows))
+        real = counted_rows(mask, len(rows))
         index = jnp.max(jnp.where(real, jnp.arange(len(rows)), -1), initial=-1)
         new = type(self)(rows[index] if len(rows) else jnp.zeros(rows.shape[1:]), index >= 0)
         mine = jnp.asarray(self.value)
@@ -84,7 +85,7 @@ class Gather(Metric):
             raise ValueError(
                 f"`Gather.of` was given {lengths} rows: every array needs one row per example."
             )
-        return Gather(values, None if mask is None else _kept(mask, *rows.pop()))
+        return Gather(values, None if mask is None else counted_rows(mask, *rows.pop()))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Gather.of(y_pred, mask=mask))
@@ -115,15 +116,3 @@ class Gather(Metric):
 
     def results(self, name: str) -> dict[str, Any]:
         return {name: self.compute()}  # a tree that was gathered stays one
-
-
-def _kept(mask: Any, rows: int) -> Bool[Array, "rows"]:
-    """The rows of a mask that count at all."""
-    if mask is None:
-        return jnp.ones(rows, bool)
-    counts = jnp.asarray(mask).astype(bool)
-    if counts.shape[:1] != (rows,):
-        raise ValueError(
-            f"`mask` has shape {counts.shape} for {rows} examples: give one value per example."
-        )
-    return jnp.any(counts.reshape(rows, -1), axis=1)

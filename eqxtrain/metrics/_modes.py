@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 from .._naming import unique
 from .._request import request, snake_case
 from .._types import Self
-from ._base import Metric, combine_weights, mask_weights, masked_values
+from ._base import Metric
 from ._compensated import CompensatedSum, Moments
+from ._masks import combine_weights, mask_weights, masked_values
 
 Flag = Bool[Array, ""] | Bool[np.ndarray, ""]
 Number = Float[Array, ""] | Float[np.ndarray, ""]

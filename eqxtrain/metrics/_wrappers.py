@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from .._request import METRIC_NAMES, call, name_of, request
 from .._types import Self
-from ._base import Metric, combine_weights
+from ._base import Metric
 from ._calling import UnlabelledError, needs_labels, pick
 from ._function import as_metric
+from ._masks import combine_weights
 
 Key = str | int
 

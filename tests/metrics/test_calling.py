@@ -48,7 +48,7 @@ def test_what_is_not_there_is_named_with_what_there_is(on: Any) -> None:
 
 def test_a_function_is_called_by_position_or_by_name() -> None:
     available = {"y_pred": ONE, "y_true": TWO, "x": jnp.ones(3)}
-    options: dict[str, Any] = {"names": {"y_pred", "x"}, "kind": "loss", "who": "it"}
+    options: dict[str, Any] = {"names": {"y_pred", "x"}, "role": "loss", "who": "it"}
     assert call_on_predictions(lambda p, t: (p, t), available, **options) == (ONE, TWO)
     assert call_on_predictions(lambda x: x, available, **options) is available["x"]
     with pytest.raises(TypeError, match="not half and half"):
