@@ -1,4 +1,4 @@
-"""`Metric`: what is measured over batches and merged."""
+"""`Metric`: a value that is measured over batches and merged."""
 
 import dataclasses
 import math
@@ -15,24 +15,24 @@ from ._monoid import Monoid
 
 
 class Metric(Monoid):
-    """Something measured over a pass, however its data are split into batches.
+    """A value measured over a pass, however the data are split into batches.
 
     A metric has four operations.
 
-    - `update(**asked by name) -> Self` takes a batch in. It is called with the arguments that it
-      names: `y_pred`, `y_true`, `mask`, `x`, `batch`, `model`, `state`, `loss`, `grads`, ...
-    - `merge(other) -> Self` adds what another metric has seen. It is associative, and updating two
-      metrics and merging them equals updating one with all of the data.
+    - `update(...) -> Self` adds a batch. It is called with the arguments that it asks for by name:
+      `y_pred`, `y_true`, `mask`, `x`, `batch`, `model`, `state`, `loss`, `grads`, ...
+    - `merge(other) -> Self` adds everything that another metric has seen. It is associative, and
+      updating two metrics and merging them equals updating one with all of the data.
     - `compute()` returns the value: a scalar, an array, or a dict of them. The value of a metric
       that has seen nothing is nan.
-    - `reset() -> Self` returns one that has seen nothing.
+    - `reset() -> Self` returns a metric that has seen nothing.
 
     `mask` says how much each row counts: None for 1 each, false for padding, or a weight (see
-    `Weighted`), with further axes for weights of tokens. A metric that passes it on to its parts
-    is right in all of these cases.
+    `Weighted`), with further axes for the weights of tokens. A metric that passes it on to its
+    parts handles all of these cases.
 
     A subclass that accumulates in other metrics (the modes `Mean`, `Sum`, ...) needs only `update`
-    and `compute`; `merge` and `reset` go through the parts.
+    and `compute`; `merge` and `reset` work part by part.
 
     !!! example
 
@@ -52,18 +52,18 @@ class Metric(Monoid):
     update: ClassVar[Callable[..., Any]]
 
     def compute(self) -> Any:
-        """The value of what it has seen so far."""
+        """The value of everything seen so far."""
         raise NotImplementedError(
             f"`{type(self).__name__}` does not define `compute`: a metric needs one."
         )
 
     def results(self, name: str) -> dict[str, Any]:
-        """What `compute` returns, by the names that it is logged under: `name`, or `name/key`."""
+        """The value by the names that it is logged under: `name`, or `name/key` for a dict."""
         return _flat(self.compute(), name)
 
     @replaces_fields
     def replace(self, **parts: Any) -> Self:
-        """The same metric with other parts. Its constructor is not called."""
+        """A copy with some fields replaced. The constructor is not called."""
         names = [field.name for field in dataclasses.fields(self)]
         unknown = parts.keys() - set(names)
         if unknown:
@@ -74,14 +74,15 @@ class Metric(Monoid):
         return with_fields(self, **parts)
 
     def warning(self) -> str | None:
-        """What users should know about the value of a pass: a sentence without its subject."""
+        """A warning about the value of a pass, as a sentence without its subject, or None."""
         return None
 
     def asking_function(self) -> Callable[..., Any]:
-        """The function whose parameters are what this metric asks for."""
+        """The function whose parameters name what this metric asks for."""
         return self.update
 
 
+# Not defined in the class: for type checkers, a subclass may then give `update` any parameters.
 def _update_missing(self: Metric, **available: Any) -> Any:
     raise NotImplementedError(
         f"`{type(self).__name__}` does not define `update`: a metric needs one."
@@ -99,7 +100,7 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
 
 
 def num_examples(available: Mapping[str, Any]) -> int:
-    """How many rows the batch has, padding included: the first axis of `x`, else of `y_pred`."""
+    """The number of rows of a batch, padding included: the first axis of `x`, else of `y_pred`."""
     for name in ("x", "batch", "y_pred", "y_true"):
         for leaf in jax.tree.leaves(available.get(name)):
             if np.ndim(leaf) > 0:
@@ -108,7 +109,7 @@ def num_examples(available: Mapping[str, Any]) -> int:
 
 
 def check_same_shape(who: str, y_pred: Any, y_true: Any) -> None:
-    """Refuse predictions and labels of different shapes, which would broadcast in silence."""
+    """Refuse predictions and labels of different shapes, which would broadcast silently."""
     p, t = np.shape(y_pred), np.shape(y_true)
     if p == t:
         return
@@ -133,11 +134,11 @@ def check_number(
     maximum: int | float = math.inf,
     whole: bool = False,
 ) -> None:
-    """Refuse an option that is not a number, or out of range.
+    """Refuse an option that is not a number, or is out of range.
 
     **Arguments:**
 
-    - `option`: what it is called, `HuberLoss(delta)`.
+    - `option`: its name, such as `HuberLoss(delta)`.
     """
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not minimum <= value <= maximum or (whole and int(value) != value):
@@ -151,5 +152,5 @@ def check_number(
 
 
 def is_concrete(*arrays: Any) -> bool:
-    """Whether the values of arrays can be looked at: nothing is traced."""
+    """Whether the values of arrays can be read, since none of them is traced."""
     return not any(isinstance(array, Tracer) for array in arrays)

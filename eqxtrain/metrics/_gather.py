@@ -1,4 +1,4 @@
-"""The modes that heed the order of the pass: `Last` and `Gather`."""
+"""The modes that depend on the order of a pass: `Last` and `Gather`."""
 
 from typing import Any, final
 
@@ -28,7 +28,7 @@ class Last(Metric):
         return Last(jnp.asarray(value), jnp.ones((), bool))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
-        """Take the last row of `y_pred` that is not padding, or `y_pred` itself if a scalar."""
+        """Take the last row of `y_pred` that is not padding, or `y_pred` itself if scalar."""
         rows = jnp.atleast_1d(jnp.asarray(y_pred))
         real = counted_rows(mask, len(rows))
         index = jnp.max(jnp.where(real, jnp.arange(len(rows)), -1), initial=-1)
@@ -55,7 +55,7 @@ class Last(Metric):
 class Gather(Metric):
     """The values of every example of a pass, in order, without padding.
 
-    The values leave the device after each call, and are joined on the host at the end of the pass.
+    They leave the device after each call, and are joined on the host at the end of the pass.
     """
 
     values: PyTree = None
@@ -69,11 +69,11 @@ class Gather(Metric):
 
         - `values`: an array, or a tree of them, with a leading batch axis.
         - `counts`, `ids`: how much each value stands for, and which example it belongs to. With
-            either, the result is a dict of them and of `values`.
+            either, the result is a dict that holds them beside `values`.
         - `mask`: false for rows that are padding, which are left out.
         """
-        beside = {name: v for name, v in {"counts": counts, "ids": ids}.items() if v is not None}
-        values = {"values": values, **beside} if beside else values
+        extra = {name: v for name, v in {"counts": counts, "ids": ids}.items() if v is not None}
+        values = {"values": values, **extra} if extra else values
         rows = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(values)}
         if () in rows:
             raise ValueError(
@@ -100,7 +100,7 @@ class Gather(Metric):
         return type(self)(jax.tree.map(lambda a, b: join([a, b]), self.values, other.values), kept)
 
     def _rows(self) -> Any:
-        """Which rows are kept, all of them if there was no mask."""
+        """Which rows are kept; all of them without a mask."""
         rows = len(jax.tree.leaves(self.values)[0])
         return np.ones(rows, bool) if self.kept is None else self.kept
 
