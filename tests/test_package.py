@@ -21,11 +21,11 @@ FLOORS = {
     ),
     "_identity": "bytecode tokens members survey",
     "metrics": (
-        "_monoid _calling _base _compensated _class_inputs _foreign _gather _modes _function "
-        "_logs _precision_recall _accuracy _confusion _curves _probabilities _regression "
-        "_correlation _wrappers _collection _gradients"
+        "_monoid _calling _masks _base _compensated _class_inputs _foreign _gather _modes "
+        "_mode_metric _function _logs _precision_recall _accuracy _confusion _curves "
+        "_probabilities _regression _correlation _wrappers _collection _gradients"
     ),
-    "_losses": "labels reduction loss regularize",
+    "_losses": "labels class_weight reduction loss regularize",
     "_steps": (
         "state optimize forward module_calls misnamed frozen_leaves locate_error "
         "module_outputs contract summary ladder partial_load init"

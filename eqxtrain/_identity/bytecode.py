@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 _IMPURE = frozenset(
     {"datetime", "io", "os", "pathlib", "random", "secrets", "sys", "tempfile", "time", "uuid"}
 )
-"""Library modules that may give something else at each call."""
+"""Library modules whose functions may return something else at each call."""
 
 _LIBRARIES = frozenset(
     {"beartype", "diffrax", "einops", "equinox", "eqxtrain", "jax", "jaxlib", "jaxtyping"}
 ) | frozenset({"lineax", "numpy", "optax", "optimistix", "scipy", "typing_extensions"})
-"""Modules whose functions read no globals that change."""
+"""Libraries whose module globals we treat as constant."""
 
 IMPURE_BUILTINS = frozenset({"__import__", "eval", "exec", "globals", "input", "locals", "open"})
 
@@ -31,11 +31,11 @@ _LOADS = frozenset(
 )
 
 Chains = tuple[tuple[str, ...], ...]
-"""The attributes that are read of something, a row for each place where it is."""
+"""The chains of attributes read from something, one for each place in the code."""
 
 
 class Import(NamedTuple):
-    """An import: of a module, or of one name from it. The level counts the dots before it."""
+    """An import of a module, or of one name from it. `level` counts the leading dots."""
 
     level: int
     module: str
@@ -47,9 +47,9 @@ class Reads(NamedTuple):
 
     **Arguments:**
 
-    - `globals`, `cells`: each with the attributes that are read from it, a row for each place.
-    - `imports`: what is imported in the body.
-    - `attributes`: all names of attributes.
+    - `globals`, `cells`: by name, the chains of attributes read from each.
+    - `imports`: the imports in the body.
+    - `attributes`: the names of all attributes.
     """
 
     globals: Mapping[str, Chains]
@@ -60,7 +60,7 @@ class Reads(NamedTuple):
 
 @functools.lru_cache(maxsize=8192)
 def reads(code: types.CodeType) -> Reads:
-    """What a function's code, and that of the functions inside it, reads by name."""
+    """What the code of a function, and of the functions inside it, reads by name."""
     chains: list[tuple[bool, str, list[str]]] = []
     imports: list[Import] = []
     before: list[Any] = [None, None]
@@ -74,10 +74,10 @@ def reads(code: types.CodeType) -> Reads:
         elif operation in ("LOAD_ATTR", "LOAD_METHOD") and chain is not None:
             chain.append(name)
         elif operation == "IMPORT_NAME":
-            level, names = before  # the two constants that it takes
+            level, names = before  # its two arguments, the constants loaded just before it
             imports += [Import(level or 0, name, one) for one in names or (None,)]
         elif operation == "MATCH_CLASS":
-            attributes.add("getattr")  # whose attributes stand among the constants
+            attributes.add("getattr")  # the attributes that it reads are among the constants
         elif operation not in ("CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"):
             chain = None
         if operation != "CACHE":
@@ -99,7 +99,7 @@ def reads(code: types.CodeType) -> Reads:
 
 
 def is_library(module: Any) -> bool:
-    """Whether a module is of a library whose functions read no globals that change."""
+    """Whether a module belongs to a library whose globals we treat as constant."""
     return isinstance(module, str) and _is_root_of_library(module.partition(".")[0])
 
 
@@ -108,26 +108,26 @@ def _is_root_of_library(root: str) -> bool:
     if root not in sys.stdlib_module_names:
         return root in _LIBRARIES
     file = getattr(sys.modules.get(root), "__file__", None)
-    return file is None or file.startswith(_STANDARD)  # or it is a user's module of that name
+    return file is None or file.startswith(_STANDARD)  # else a user's module has that name
 
 
 _STANDARD = os.path.dirname(os.__file__)
 
 
 def is_impure(module: Any) -> bool:
-    """Whether what a module gives may be something else each time."""
+    """Whether the functions of a module may return something else each time."""
     if not isinstance(module, str):
         return False
     return module.partition(".")[0] in _IMPURE or module.startswith("numpy.random")
 
 
 def is_library_code(fn: types.FunctionType) -> bool:
-    """Whether a function is a library's, and not one of the user's that a library has wrapped."""
+    """Whether a function belongs to a library, rather than being the user's in a wrapper."""
     return is_library(fn.__globals__.get("__name__")) or fn.__code__.co_filename.startswith("<@")
 
 
 def is_transparent(fn: types.FunctionType) -> bool:
-    """Whether it does what the function does that it wraps, apart from checking its types."""
+    """Whether it only checks the types of the function that it wraps."""
     if not hasattr(fn, "__wrapped__"):
         return False
     root = str(fn.__globals__.get("__name__")).partition(".")[0]

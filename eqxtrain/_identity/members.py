@@ -1,4 +1,4 @@
-"""What the instances of a class find in it, and in themselves."""
+"""The attributes that instances find in their class, and in themselves."""
 
 import dataclasses
 import functools
@@ -33,11 +33,11 @@ _NOT_READ = frozenset(
     | {"__slots__", "__static_attributes__", "__firstlineno__", "__annotate_func__"}
     | {"__annotations_cache__", "_abc_impl"}
 )
-"""What stands in a class for Python's own use."""
+"""Attributes of a class that only Python itself uses."""
 
 
 _HEAP_TYPE = 1 << 9
-"""Of CPython: the flag of a class that was made by a `class` statement."""
+"""CPython's flag for classes made by a `class` statement."""
 
 _GENERATED = frozenset(
     {"__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"}
@@ -47,13 +47,13 @@ _GENERATED = frozenset(
 
 @functools.lru_cache(maxsize=1024)
 def module_fields(cls: type[eqx.Module]) -> tuple[tuple[str, str, bool], ...]:
-    """The fields of a module, how each is shown, and whether it is static."""
+    """Each field of a module: its name, how it is shown, and whether it is static."""
     fields = dataclasses.fields(cls)
     return tuple((f.name, f".{f.name}", f.metadata.get("static", False)) for f in fields)
 
 
 def _is_generated(member: Any) -> bool:
-    """Whether it is a method that `dataclasses` wrote."""
+    """Whether it is a method that `dataclasses` generated."""
     if not isinstance(member, types.FunctionType):
         return False
     return member.__code__.co_filename == "<string>" and member.__name__ in _GENERATED
@@ -73,7 +73,7 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """What an object holds of its own, in its `__dict__` and its slots, by `.name`."""
+    """An object's own attributes, from its `__dict__` and its slots, by `.name`."""
     try:
         held: Any = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -86,9 +86,9 @@ def attributes(value: Any) -> dict[str, Any]:
 
 
 def is_readable(cls: type, root: type = object) -> bool:
-    """Whether all that an instance holds can be read from Python, but for what `root` holds.
+    """Whether Python can read everything that an instance holds, apart from what `root` holds.
 
-    As `copyreg` tells what it can copy: by the first base that was written in C.
+    Decided as `copyreg` decides what it can copy: by the first base that is written in C.
     """
     for base in cls.__mro__:
         if not base.__flags__ & _HEAP_TYPE or isinstance(
@@ -99,10 +99,10 @@ def is_readable(cls: type, root: type = object) -> bool:
 
 
 def members(cls: type) -> Iterator[tuple[str, Any, bool]]:
-    """What stands in a class and its bases, but for those of libraries.
+    """The attributes of a class and its bases, except for bases from libraries.
 
-    Each with its name, and whether it is read for sure: methods may be called by nobody, unless
-    Python or a library knows their names.
+    Each comes with its name, and whether it is certainly read. A method is not, since nobody may
+    call it, unless Python or a library knows its name.
     """
     for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         yield f"{field.name}:made by", field.default_factory, True

@@ -1,10 +1,10 @@
-"""What tracing would read that is not an array: the key by which a program is found again.
+"""Everything that tracing would read, apart from arrays: the key to find a compiled program by.
 
-A compiled program is right as long as tracing now would give it again. Tracing reads code, and what
-the code reads: closures, defaults, globals, class attributes, the fields of objects. A `Survey`
-writes all of that down. Equal surveys promise equal traces, so what it does not know how to read
-completely is `Unseen`, never skipped. That costs a trace, but not a compile: `_jaxpr` tells whether
-the trace came out the same.
+A compiled program is valid as long as tracing again would give the same program. Tracing reads code
+and what the code reads: closures, defaults, globals, class attributes, the fields of objects. A
+`Survey` records all of that. Equal surveys promise equal traces, so whatever it can't read
+completely is recorded as `Unseen`, and never skipped. That costs another trace, but not a compile:
+`_engine.jaxpr` tells whether the trace came out the same.
 """
 
 import builtins
@@ -37,21 +37,22 @@ from .members import CALLED_BY_US, attributes, is_readable, members, module_fiel
 from .tokens import PLAIN, ByIdentity, Unseen, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
-"""Names by which code may reach a method without naming it."""
+"""Names by which code may reach a method without spelling its name."""
 
 _COLLECTIONS = (list, set, dict, collections.deque)
 _ADDING_METHODS = frozenset({"add", "append", "appendleft", "extend", "insert"})
-"""Methods that read nothing of the collection, so that code may note that it was traced."""
+"""Methods that add to a collection without reading it, as code does to record a trace."""
 
 _ARRAYS = (np.ndarray, np.generic, jax.ShapeDtypeStruct, jax.Array)
 _SELF_DESCRIBING = (float, complex, range)
-"""Classes whose instances say all that they are."""
+"""Classes whose `repr` says everything about an instance."""
 
 _MAX_ENTRIES = 20_000
+"""A walk this long is given up, since it would take longer than tracing."""
 
 
 Label = tuple[Any, str]
-"""Where something was read: the label of what it is in (or None), and what is added to that."""
+"""Where something was read: the label of what holds it (or None), and a suffix to that."""
 
 
 def _path(label: Label) -> str:
@@ -59,14 +60,14 @@ def _path(label: Label) -> str:
     return name if within is None else _path(within) + name
 
 
-@no_type_check  # by the tests at run time, which would take longer than the walk
+@no_type_check  # at run time, as the tests do: that would take longer than the walk itself
 class Survey:
-    """A walk over values and all that the code in them reads.
+    """A walk over values and everything that the code in them reads.
 
     **Arguments:**
 
-    - `roots`: by name. Arrays in their trees are inputs of a program, and are left out; arrays that
-        code reads are constants of it, and count.
+    - `roots`: the values to start from, by name. Arrays in their trees are inputs of a program, and
+        left out; arrays that code reads are constants of the program, and recorded.
     """
 
     def __init__(self, **roots: Any) -> None:
@@ -76,6 +77,7 @@ class Survey:
         self._alive: list[Any] = []
         self._called: set[str] = set(CALLED_BY_US)
         self._waiting: dict[str, list[tuple[Any, Label]]] = collections.defaultdict(list)
+        # A queue rather than recursion, since objects may nest deeper than Python's stack.
         self._queue = collections.deque[tuple[Any, Label, bool]]()
         for name, root in roots.items():
             self._queue.append((root, (None, name), True))
@@ -83,17 +85,17 @@ class Survey:
             value, label, inputs = self._queue.popleft()
             try:
                 self._visit(value, label, inputs)
-            except Exception:  # of an object that does not like to be looked at
-                self._write(Unseen(), label)
+            except Exception:  # some objects raise when they are inspected
+                self._record(Unseen(), label)
             if len(self._tokens) > _MAX_ENTRIES:
-                self._write(Unseen(), (None, "a learner that holds too much to compare"))
+                self._record(Unseen(), (None, "a learner that holds too much to compare"))
                 break
         self.key: Hashable = tuple(self._tokens)
         self._alive.clear()
         self.is_whole = not any(isinstance(token, Unseen) for token in self._tokens)
 
     def by_name(self) -> dict[str, Hashable]:
-        """What was written down, by where it was read. Inputs are left out."""
+        """What was recorded, by where it was read, without inputs."""
         found: dict[str, Hashable] = {}
         for label, token in zip(self._labels, self._tokens, strict=True):
             if token is None:
@@ -105,41 +107,41 @@ class Survey:
             found[name] = token
         return found
 
-    def _write(self, token: Hashable, label: Label) -> None:
+    def _record(self, token: Hashable, label: Label) -> None:
         self._tokens.append(token)
         self._labels.append(label)
 
-    def _later(self, value: Any, within: Label, name: str, *, inputs: bool = False) -> None:
+    def _enqueue(self, value: Any, within: Label, name: str, *, inputs: bool = False) -> None:
         self._queue.append((value, (within, name), inputs))
 
     def _visit(self, value: Any, label: Label, inputs: bool) -> None:
-        """Write one value down, and put what it is made of in the queue."""
+        """Record one value, and queue its parts."""
         cls = type(value)
         if cls in PLAIN:
-            self._write((cls, value), label)
+            self._record((cls, value), label)
         elif cls in _SELF_DESCRIBING:
-            self._write((cls, repr(value)), label)
+            self._record((cls, repr(value)), label)
         elif isinstance(value, np.dtype):
-            self._write((cls, value), label)
+            self._record((cls, value), label)
         elif isinstance(value, _ARRAYS):
-            self._write(None if inputs else constant(value), label)
+            self._record(None if inputs else constant(value), label)
         elif id(value) in self._seen:
-            self._write(("seen", self._seen[id(value)]), label)
+            self._record(("seen", self._seen[id(value)]), label)
         else:
             self._seen[id(value)] = len(self._seen)
-            self._alive.append(value)  # or its `id` might be given to another
-            self._open(value, label, inputs)
+            self._alive.append(value)  # or another object might get its `id`
+            self._record_composite(value, label, inputs)
 
-    def _parts(
+    def _record_parts(
         self, token: Hashable, label: Label, parts: Mapping[str, Any], *, inputs: bool = False
     ) -> None:
-        """Write down something that is made of parts, with their names, and go on with them."""
-        self._write(token if isinstance(token, Unseen) else (token, tuple(parts)), label)
+        """Record something that has parts, with their names, and queue the parts."""
+        self._record(token if isinstance(token, Unseen) else (token, tuple(parts)), label)
         for name, part in parts.items():
             self._queue.append((part, (label, name), inputs))
 
-    def _open(self, value: Any, label: Label, inputs: bool) -> None:
-        """Write down something that is made of parts."""
+    def _record_composite(self, value: Any, label: Label, inputs: bool) -> None:
+        """Record something that has parts, depending on what it is."""
         cls = type(value)
         if isinstance(value, types.FunctionType):
             self._function(value, label)
@@ -153,41 +155,43 @@ class Survey:
             shown = [f".{name}" if isinstance(name, str) else f"[{name}]" for name in names]
             parts = dict(zip(shown, value, strict=False)) | attributes(value)
             complete = isinstance(value, tuple) or cls is list or is_readable(cls, list)
-            self._parts(ByIdentity(cls) if complete else Unseen(), label, parts, inputs=inputs)
+            self._record_parts(
+                ByIdentity(cls) if complete else Unseen(), label, parts, inputs=inputs
+            )
         elif isinstance(value, dict | types.MappingProxyType):
             self._mapping(value, label, inputs)
         elif cls in (set, frozenset):
             plain = all(type(part) in PLAIN for part in value)
             token = (cls, frozenset((type(p), p) for p in value)) if plain else Unseen()
-            self._write(token, label)
+            self._record(token, label)
         elif isinstance(value, enum.Enum):
             self._members(cls, label)
             own = {".value": value.value} if is_library(cls.__module__) else attributes(value)
-            self._parts((ByIdentity(cls), value.name), label, own)
+            self._record_parts((ByIdentity(cls), value.name), label, own)
         elif isinstance(value, StaticLeaf):
-            self._parts(cls, label, {"": value.value})
+            self._record_parts(cls, label, {"": value.value})
         elif isinstance(value, functools.partial):
             parts = {".func": value.func, **{f"({i})": arg for i, arg in enumerate(value.args)}}
             parts |= {f"({name})": arg for name, arg in value.keywords.items()}
-            self._parts(cls, label, parts)
+            self._record_parts(cls, label, parts)
         elif isinstance(value, types.MethodType):
-            self._parts(cls, label, {"": value.__func__, ".__self__": value.__self__})
+            self._record_parts(cls, label, {"": value.__func__, ".__self__": value.__self__})
         elif isinstance(value, staticmethod | classmethod):
-            self._parts(cls, label, {"": value.__func__})
+            self._record_parts(cls, label, {"": value.__func__})
         elif isinstance(value, property):
-            self._parts(cls, label, {"": value.fget})
+            self._record_parts(cls, label, {"": value.fget})
         elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType | np.ufunc):
             self._builtin(value, label)
         elif isinstance(value, types.ModuleType):
             name = value.__name__
             seen = is_library(name) and not is_impure(name)
-            self._write(ByIdentity(value) if seen else Unseen(), label)
+            self._record(ByIdentity(value) if seen else Unseen(), label)
         elif inputs and not jax.tree_util.all_leaves([value]):
             self._members(cls, label)
             children, structure = jax.tree_util.default_registry.flatten_one_level(value) or ((), 0)
-            self._parts(ByIdentity(cls), label, {"<static>": structure})
+            self._record_parts(ByIdentity(cls), label, {"<static>": structure})
             names = {f"[{i}]": child for i, child in enumerate(children)}
-            self._parts(ByIdentity(cls), label, names, inputs=True)
+            self._record_parts(ByIdentity(cls), label, names, inputs=True)
         else:
             self._instance(value, label)
 
@@ -200,16 +204,18 @@ class Survey:
         own = attributes(value)
         if isinstance(value, collections.defaultdict):
             own[".default_factory"] = value.default_factory
-        self._parts(ByIdentity(cls) if complete else Unseen(), label, own)
+        self._record_parts(ByIdentity(cls) if complete else Unseen(), label, own)
         keys = [
             f"[{key!r}]" if isinstance(key, str) else f"[key {i}]" for i, key in enumerate(value)
         ]
-        self._parts("keys", label, dict(zip(keys, value, strict=True)))
-        self._parts("values", label, dict(zip(keys, value.values(), strict=True)), inputs=inputs)
+        self._record_parts("keys", label, dict(zip(keys, value, strict=True)))
+        self._record_parts(
+            "values", label, dict(zip(keys, value.values(), strict=True)), inputs=inputs
+        )
 
     def _module(self, module: eqx.Module, label: Label, inputs: bool) -> None:
         cls = type(module)
-        held = object.__getattribute__(module, "__dict__")  # Equinox's own takes its time
+        held = object.__getattribute__(module, "__dict__")  # Equinox's own lookup is slow
         later: list[str] = []
         at_once: list[tuple[Hashable, str]] = []
         for name, shown, static in module_fields(cls):
@@ -221,104 +227,105 @@ class Survey:
             else:
                 later.append(name)
                 self._queue.append((part, (label, shown), inputs and not static))
-        self._write(("module", ByIdentity(cls), tuple(later)), label)
+        self._record(("module", ByIdentity(cls), tuple(later)), label)
         for token, shown in at_once:
-            self._write(token, (label, shown))
+            self._record(token, (label, shown))
         self._members(cls, label)
 
     def _function(self, fn: types.FunctionType, label: Label) -> None:
-        if is_transparent(fn):  # a decorator that checks types, and adds nothing of its own
-            self._parts(("checked", fn.__code__), label, {"": vars(fn)["__wrapped__"]})
+        if is_transparent(fn):  # a decorator that checks types, and does nothing else
+            self._record_parts(("checked", fn.__code__), label, {"": vars(fn)["__wrapped__"]})
             return
         if is_impure(fn.__module__):
-            self._write(Unseen(), label)
+            self._record(Unseen(), label)
             return
         defaults = {f"({i})": default for i, default in enumerate(fn.__defaults__ or ())}
         defaults |= {f"({name})": part for name, part in (fn.__kwdefaults__ or {}).items()}
         token = (fn.__code__, len(fn.__closure__ or ()))
-        self._parts(token, label, defaults | attributes(fn))
+        self._record_parts(token, label, defaults | attributes(fn))
         read = reads(fn.__code__)
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
             try:
                 held = cell.cell_contents
-            except ValueError:  # it is not filled yet
-                self._write(Unseen(), (label, f" › {name}"))
+            except ValueError:  # the cell is empty so far
+                self._record(Unseen(), (label, f" › {name}"))
                 continue
             self._read(held, read.cells.get(name, ((),)), label, name)
         if is_library_code(fn):
             return
-        self._name(read.attributes)
+        self._note_names(read.attributes)
         for name, chains in read.globals.items():
             if name in fn.__globals__:
                 self._read(fn.__globals__[name], chains, label, name)
             elif name in IMPURE_BUILTINS or not hasattr(builtins, name):
-                self._write(Unseen(), (label, f" › {name}"))
+                self._record(Unseen(), (label, f" › {name}"))
         for imported in read.imports:
             self._import(imported, fn.__globals__.get("__package__") or "", label)
 
     def _import(self, imported: Import, package: str, label: Label) -> None:
-        """Something that code imports where it runs."""
+        """Record an import inside a function."""
         try:
             name = "." * imported.level + imported.module
             module = importlib.util.resolve_name(name, package)
         except ImportError:
             module = None
         if module is not None and is_library(module) and not is_impure(module):
-            self._write(("library", module), (label, f" › {module}"))
+            self._record(("library", module), (label, f" › {module}"))
         elif module in sys.modules and imported.name is not None and not is_impure(module):
             self._read(sys.modules[module], ((imported.name,),), label, module)
         else:
-            self._write(Unseen(), (label, f" › {imported.module}"))
+            self._record(Unseen(), (label, f" › {imported.module}"))
 
     def _read(self, value: Any, chains: Chains, within: Label, name: str) -> None:
-        """Something that code reads by name.
+        """Record something that code reads by name.
 
         **Arguments:**
 
-        - `chains`: the attributes that it reads of that, in each place where it does.
+        - `chains`: the chains of attributes that it reads from that.
         """
         if type(value) in _COLLECTIONS and all(row and row[0] in _ADDING_METHODS for row in chains):
-            self._write(("added to", ByIdentity(value)), (within, f" › {name}"))
+            self._record(("added to", ByIdentity(value)), (within, f" › {name}"))
             return
         for row in chains:
             self._follow(value, row, within, name)
 
     def _follow(self, value: Any, row: tuple[str, ...], within: Label, name: str) -> None:
-        """Go through the attributes of modules to what is read of them in the end."""
+        """Follow attributes through modules, as in `jnp.linalg.norm`, to what is finally read."""
         for attribute in row:
             if not isinstance(value, types.ModuleType) or is_impure(value.__name__):
                 break
             if is_library(value.__name__) and attribute not in vars(value):
-                break  # it is made when it is asked for
+                break  # a module's `__getattr__` makes it
             if attribute not in vars(value):
-                self._write(Unseen(), (within, f" › {name}.{attribute}"))
+                self._record(Unseen(), (within, f" › {name}.{attribute}"))
                 return
             value, name = vars(value)[attribute], f"{name}.{attribute}"
-        self._later(value, within, f" › {name}")
+        self._enqueue(value, within, f" › {name}")
 
     def _class(self, cls: type, label: Label) -> None:
-        self._write(Unseen() if is_impure(cls.__module__) else ("class", ByIdentity(cls)), label)
+        self._record(Unseen() if is_impure(cls.__module__) else ("class", ByIdentity(cls)), label)
         self._members(cls, label)
 
     def _members(self, cls: type, label: Label) -> None:
-        """What the instances of a class find in it, and in its bases, but for those of libraries.
+        """Record the attributes of a class and its bases, except for bases from libraries.
 
-        Of its functions only those that may be called: whose name some code that was read has, or
-        that a library calls by a name of its own.
+        Of its methods, only those that may be called count: those whose name occurs in code that
+        was read, and those that a library calls by name. The others wait, in case code that is
+        read later names them. (So changing a method that no step calls recompiles nothing.)
         """
         if is_library(cls.__module__) or ("members", cls) in self._seen:
             return
         self._seen["members", cls] = len(self._seen)
         label = (None, cls.__qualname__.rpartition("<locals>.")[2])
         for name, member, is_read in members(cls):
-            self._write(name, label)
+            self._record(name, label)
             if is_read or name in self._called or self._called & _REFLECTION:
-                self._later(member, label, f".{name}")
+                self._enqueue(member, label, f".{name}")
             else:
                 self._waiting[name].append((member, (label, f".{name}")))
 
-    def _name(self, names: frozenset[str]) -> None:
-        """Some code has these names: methods that go by one of them may be called."""
+    def _note_names(self, names: frozenset[str]) -> None:
+        """Note that code uses these names, so that methods of these names may be called."""
         new = names - self._called
         self._called |= new
         if self._called & _REFLECTION:
@@ -331,39 +338,38 @@ class Survey:
         owner = getattr(fn, "__self__", None)
         if owner is None or isinstance(owner, types.ModuleType | type):
             impure = is_impure(getattr(fn, "__module__", None) or getattr(owner, "__name__", None))
-            self._write(Unseen() if impure else ByIdentity(fn), label)
+            self._record(Unseen() if impure else ByIdentity(fn), label)
         else:
-            self._parts((type(fn), fn.__name__), label, {".__self__": owner})
+            self._record_parts((type(fn), fn.__name__), label, {".__self__": owner})
 
     def _instance(self, value: Any, label: Label) -> None:
-        """An object of a class that is not one of Python's own."""
+        """Record an object of a class that is not built into Python."""
         cls = type(value)
         library = is_library(cls.__module__)
         by_library = library and is_library(attributes(value).get(".__module__"))
         if is_impure(cls.__module__) or isinstance(value, ContextVar | weakref.ref):
-            self._write(Unseen(), label)
+            self._record(Unseen(), label)
         elif cls is object or (by_library and hasattr(value, "__wrapped__")):
-            self._write(
-                ByIdentity(value), label
-            )  # a library's own function, in a wrapping of JAX's
+            # A library's own function, wrapped by JAX.
+            self._record(ByIdentity(value), label)
         elif library and hasattr(value, "__wrapped__") and not is_readable(cls):
-            # what `jax.jit` makes: its options can't be read, so it is itself alone
-            self._parts(ByIdentity(value), label, {"": value.__wrapped__})
+            # Made by `jax.jit`, whose options can't be read, so it is only equal to itself.
+            self._record_parts(ByIdentity(value), label, {"": value.__wrapped__})
         elif library and cls.__hash__ not in (None, object.__hash__):
-            self._write(hashable(value), label)
+            self._record(hashable(value), label)
         elif is_readable(cls) or isinstance(value, types.SimpleNamespace):
             self._members(cls, label)
-            self._parts(("object", ByIdentity(cls)), label, attributes(value))
+            self._record_parts(("object", ByIdentity(cls)), label, attributes(value))
         else:
-            self._write(Unseen(), label)
+            self._record(Unseen(), label)
 
 
 class StaticLeaf(Hashable):
-    """A value that is not an array, hashable, and equal to what would be traced to the same.
+    """A hashable wrapper of a value that is not an array, equal to others that trace the same.
 
-    `1 == 1.0 == True` in Python, and `nan != nan`; a compiled program must tell the first apart and
-    know the second again. Functions are equal if their code is, and all that it reads: so
-    `optax.adam(1e-3)` is the same optimizer each time.
+    In Python, `1 == 1.0 == True`, and `nan != nan`. A compiled program must tell the first three
+    apart, and recognise nan. Functions are equal if their code is, and everything that it reads, so
+    that `optax.adam(1e-3)` is the same optimizer each time.
     """
 
     __slots__ = ("_key", "value")

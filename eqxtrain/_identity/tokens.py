@@ -1,4 +1,4 @@
-"""What a survey writes down: hashable, and equal where tracing would come to the same."""
+"""What a survey records: hashable values, equal where tracing would give the same."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -9,11 +9,11 @@ from jax.core import Tracer
 PLAIN = (type(None), bool, int, str, bytes, type(Ellipsis), type(NotImplemented))
 
 _MAX_BYTES = 2**16
-"""Of a NumPy array that code reads. It may be changed in place, so its contents are compared."""
+"""The largest NumPy array that is compared by its contents, since it may change in place."""
 
 
 class ByIdentity(Hashable):
-    """Equal to itself alone. It holds its value, so that its `id` is not given to another."""
+    """Equal only to itself. It holds the value, or another object might get its `id`."""
 
     __slots__ = ("value",)
 
@@ -31,7 +31,7 @@ class ByIdentity(Hashable):
 
 
 class Unseen(Hashable):
-    """Stands for what the walk can't see through. It is equal to nothing, not even to itself."""
+    """Stands for what the walk can't read. It is equal to nothing, not even to itself."""
 
     __slots__ = ()
     __hash__ = object.__hash__
@@ -44,7 +44,7 @@ class Unseen(Hashable):
 
 
 def constant(array: Any) -> Hashable:
-    """An array that code reads: a constant of the program."""
+    """An array that code reads, and so a constant of the program."""
     if isinstance(array, Tracer):
         return Unseen()
     if isinstance(array, np.ndarray | np.generic):
@@ -54,7 +54,7 @@ def constant(array: Any) -> Hashable:
 
 
 def hashable(value: Any) -> Hashable:
-    """Something that says by its hash that it does not change."""
+    """A value that promises, by being hashable, not to change."""
     try:
         hash(value)
     except Exception:

@@ -10,7 +10,7 @@ from .. import _data as data
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import STEPS
-from .._losses.reduction import class_weight_table
+from .._losses.class_weight import class_weight_table
 from .._steps.frozen_leaves import may_change_yet
 from .._steps.ladder import AbstractLearner
 from .._types import PyTree, StepKind

@@ -13,7 +13,7 @@ from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import TRAIN
 from .._format import Table, num_bytes
-from .._losses import reduction as _reduction
+from .._losses.class_weight import class_weight_table
 from .._types import PyTree
 from .ready import ensure_ready
 
@@ -129,7 +129,7 @@ def forecast(
     if memory is not None:
         memory = whole_number("memory", memory, at_least=1)
     checked = [whole_number("batch_size", size, at_least=1) for size in sizes]
-    table = _reduction.class_weight_table(class_weight, given[1])
+    table = class_weight_table(class_weight, given[1])
     source = data.as_source(*map(_stand_in, given))
     source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
     made = ensure_ready(learner, _first(source, checked[0]), "train")

@@ -7,7 +7,7 @@ from .. import _data as data
 from .._check import whole_number
 from .._engine.cost import StepsPerCall
 from .._engine.programs import Options
-from .._losses.reduction import class_weight_table
+from .._losses.class_weight import class_weight_table
 from .._steps.ladder import AbstractLearner
 from .._types import StepKind
 from ..callbacks import Callback, Progress

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..metrics._base import is_concrete, mask_weights
+from ..metrics._base import is_concrete
+from ..metrics._masks import mask_weights
 
 _INDICES = (
     optax.losses.softmax_cross_entropy_with_integer_labels,

@@ -1,6 +1,7 @@
-"""Calling what looks at predictions and labels: losses and metrics."""
+"""Calling functions of predictions and labels: losses and metrics."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
@@ -19,12 +20,12 @@ def call_on_predictions(
     role: str,
     who: str,
 ) -> Any:
-    """Call a loss or a metric: by name if it asks so, else as `fn(y_pred, y_true)`.
+    """Call a loss or a metric: by name if it asks for one of ours, else as `fn(y_pred, y_true)`.
 
     **Arguments:**
 
-    - `names`: ours, that make a function one that asks by name.
-    - `role`, `who`: what it is and what it is called, for the sentences.
+    - `names`: our names. A function that asks for one of them is called by name.
+    - `role`, `who`: what it is, "loss" or "metric", and its name, for errors.
 
     **Raises:** `TypeError` when it mixes our names with unknown ones, or when there are no labels.
     """
@@ -38,8 +39,9 @@ def call_on_predictions(
                 "half: rename the parameter, or give it a default. Available: "
                 f"{', '.join(sorted(available))}."
             )
-        by_name = lambda: call(fn, available, who=who)
-        return refuse_broadcast(by_name, available, f"The {role} `{who}`")
+        return refuse_broadcast(
+            functools.partial(call, fn, available, who=who), available, f"The {role} `{who}`"
+        )
     if "y_true" not in available:
         raise TypeError(
             f"The {role} `{who}` is called as `{who}(y_pred, y_true)`, but there are no labels: "
@@ -61,8 +63,9 @@ def call_on_predictions(
 
 def refuse_broadcast(fn: Callable[[], Any], available: Mapping[str, Any], who: str) -> Any:
     """Call `fn`, but refuse to let it broadcast `(n, 1)` against `(n,)` into `(n, n)`."""
-    shape_of = lambda name: tuple(getattr(available.get(name), "shape", ()))
-    shapes: list[tuple[int, ...]] = [shape_of("y_pred"), shape_of("y_true")]
+    shapes: list[tuple[int, ...]] = [
+        tuple(getattr(available.get(name), "shape", ())) for name in ("y_pred", "y_true")
+    ]
     short, long = sorted(shapes, key=len)
     if not short or long != (*short, 1):
         return fn()
@@ -76,17 +79,17 @@ def refuse_broadcast(fn: Callable[[], Any], available: Mapping[str, Any], who: s
                 f"{shapes[1]}, comparing each example with the labels of all: give both the same "
                 "shape, `y[:, None]` or `y_pred[:, 0]`."
             ) from None
-    return fn()  # some other ranks differ, which is allowed
+    return fn()  # the ranks of other arrays differ, which the user's settings may allow
 
 
 def refuse_pairs(shape: tuple[int, ...], available: Mapping[str, Any], who: str) -> None:
-    """Refuse values of each example with each other, `(n, n)`, which labels `(n, 1)` may make."""
+    """Refuse values for pairs of examples, `(n, n)`, which labels of shape `(n, 1)` may cause."""
     rows = shape[0]
     if len(shape) < 2 or rows < 2 or shape[1] != rows:
         return
     data = [available.get(name) for name in ("x", "y_pred", "y_true", "sample_weight")]
     if any(rows in np.shape(leaf)[1:] for leaf in jax.tree.leaves(data)):
-        return  # it is the size of an axis of the data too
+        return  # an axis of the data just happens to have this size
     raise ValueError(
         f"{who} returned values of shape {shape} for {rows} examples, one for each pair of them, "
         "as when labels of shape (n, 1) broadcast against predictions of shape (n,): give both the "
@@ -95,12 +98,12 @@ def refuse_pairs(shape: tuple[int, ...], available: Mapping[str, Any], who: str)
 
 
 class UnlabelledError(TypeError):
-    """Raised where what a metric is on has no labels, `None`, and so can't be measured."""
+    """Raised when the labels of a metric's output are None, so that it can't be measured."""
 
 
 @contextlib.contextmanager
 def hint_at_outputs(y_pred: Any, who: str, y_true: Any = None) -> Iterator[None]:
-    """Let an error over predictions that are no single array say how to pick one of them."""
+    """If the predictions are not a single array, make errors say how to pick one."""
     try:
         yield
     except Exception as error:
@@ -123,19 +126,19 @@ def hint_at_outputs(y_pred: Any, who: str, y_true: Any = None) -> Iterator[None]
 
 
 def needs_labels(fn: Callable[..., Any], names: Collection[str]) -> bool:
-    """Whether a loss or a metric can't do without `y_true`: asked for by name, or by position."""
+    """Whether a loss or a metric requires `y_true`, by name or by position."""
     return not is_by_name(fn, names) or "y_true" in request(fn).required
 
 
 def pick(available: Mapping[str, Any], on: Any, *, who: str) -> dict[str, Any]:
     """The parts of predictions, labels and weights that a loss or a metric is on.
 
-    Labels and weights that have no parts are for all of them.
+    Labels and weights without parts belong to all of them.
 
     **Arguments:**
 
-    - `on`: a key, or several one after the other.
-    - `who`: for the sentences: "The loss `a`".
+    - `on`: a key, or a sequence of keys to follow.
+    - `who`: the subject of errors, such as "The loss `a`".
 
     **Raises:** `KeyError` where there is no such part.
     """
@@ -159,7 +162,7 @@ def _pick_path(tree: Any, on: Any, what: str, who: str) -> Any:
 
 
 def _pick_member(tree: Any, key: str | int) -> Any:
-    """A part by its key, index or attribute. An array has none: its rows are examples."""
+    """A part by its key, index or attribute. An array has no parts: its rows are examples."""
     if isinstance(key, str) and not isinstance(tree, Mapping):
         return getattr(tree, key)
     if hasattr(tree, "dtype"):

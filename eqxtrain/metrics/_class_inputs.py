@@ -1,4 +1,4 @@
-"""What is compared in classification: predictions and labels of any form, as rows of classes."""
+"""The inputs of classification metrics: predictions and labels of any form, as decisions."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
-from ._base import check_same_shape, is_concrete, mask_weights
+from ._base import check_same_shape, is_concrete
+from ._masks import mask_weights
 
 Average = Literal["micro", "macro", "weighted", "none"]
+
+Form = Literal["labels", "scores", "indices", "one-hot", "one class"]
 
 
 class Decisions(NamedTuple):
@@ -17,12 +20,12 @@ class Decisions(NamedTuple):
 
     **Arguments:**
 
-    - `predicted`, `true`: of several classes, their indices `(rows,)`; of one class or several
-        labels, booleans `(rows,)` or `(rows, labels)`.
+    - `predicted`, `true`: with several classes, their indices, `(rows,)`; with one class or
+        several labels, booleans, `(rows,)` or `(rows, labels)`.
     - `weight`: how much each of them counts.
-    - `scores`: `(rows, classes)`, `(rows,)` or `(rows, labels)`; None where classes were predicted.
-    - `classes`: how many, where there are indices; else None.
-    - `outside`: where labels or predictions that count are no class.
+    - `scores`: `(rows, classes)`, `(rows,)` or `(rows, labels)`; None if classes were predicted.
+    - `classes`: how many classes there are, if `predicted` and `true` are indices; else None.
+    - `outside`: where a label or prediction that counts is not a class.
     """
 
     predicted: Array
@@ -44,7 +47,7 @@ def decide(
     multilabel: bool = False,
     ignore_index: int | None = None,
 ) -> Decisions:
-    """Bring predictions and labels into one form. What is compared follows from the shapes.
+    """Bring predictions and labels into one form. Their shapes decide what is compared.
 
     - `multilabel`: both `(batch, ..., labels)`, `y_pred > threshold` against `y_true`;
     - `y_pred` `(batch, ..., classes)` and integer `y_true` `(batch, ...)`: the largest score
@@ -57,48 +60,82 @@ def decide(
     """
     p, t = jnp.asarray(y_pred), jnp.asarray(y_true)
     form = _form(who, p, t, multilabel)
-    scores: Array | None = None if form == "indices" else p
-    shaped = None if form == "one class" else p.shape[-1]
-    classes = num_classes if form == "indices" else shaped
-    if num_classes not in (None, classes):
-        has = "scores of a single class" if classes is None else f"{classes} classes"
-        raise ValueError(
-            f"`{who}(num_classes={num_classes})` was given {has}, `y_pred` of shape {p.shape}: "
-            "make them agree, or leave `num_classes` out."
-        )
-    if form == "one-hot" and ignore_index is not None:
-        raise ValueError(
-            f"`{who}(ignore_index={ignore_index})` needs labels that are indices, but these are "
-            "one-hot: pass `y_true.argmax(-1)`."
-        )
-    p = jnp.argmax(p, axis=-1) if form in ("scores", "one-hot") else p
-    t = jnp.argmax(t, axis=-1) if form == "one-hot" else t
+    if form != "indices":
+        _check_num_classes(who, num_classes, p, None if form == "one class" else p.shape[-1])
+    if form == "one-hot":
+        if ignore_index is not None:
+            raise ValueError(
+                f"`{who}(ignore_index={ignore_index})` needs labels that are indices, but these "
+                "are one-hot: pass `y_true.argmax(-1)`."
+            )
+        t = jnp.argmax(t, axis=-1)
     weight = mask_weights(mask, t.shape)
     if ignore_index is not None:
-        wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)
+        wide = t.astype(jnp.int32 if _are_integers(t) else jnp.float32)  # or -1 would wrap
         weight = jnp.where(wide == ignore_index, 0, weight)
-    if scores is not None and jnp.issubdtype(scores.dtype, jnp.inexact):
-        is_nan = jnp.isnan(scores)
-        is_nan = jnp.any(is_nan, axis=-1) if form in ("scores", "one-hot") else is_nan
-        weight = jnp.where(is_nan & (weight != 0), jnp.nan, weight)
-    if form in ("one class", "labels"):
-        shape = (-1, p.shape[-1]) if form == "labels" else (-1,)
-        outside = jnp.zeros(t.shape, bool) if t.dtype == jnp.bool_ else (t < 0) | (t > 1)
-        scores = None if scores is None else scores.reshape(shape)
-        p = p if p.dtype == jnp.bool_ else p.astype(jnp.float32) > float(threshold)
-        t = (t.astype(jnp.float32) > 0.5) & (weight != 0)
-    else:
-        shape = (-1,)
-        p, t = p.astype(jnp.int32), jnp.where(weight == 0, 0, t.astype(jnp.int32))
-        top = jnp.iinfo(jnp.int32).max if classes is None else classes
-        outside = (t < 0) | (t >= top) | (p < 0) | (p >= top)
-        scores = None if scores is None else scores.reshape(-1, scores.shape[-1])
-    p, t, weight, outside = (a.reshape(shape) for a in (p, t, weight, outside & (weight != 0)))
-    return Decisions(p, t, weight, scores, None if form == "labels" else classes, outside)
+    if form == "indices":
+        return _from_indices(p, t, weight, num_classes)
+    if form in ("scores", "one-hot"):
+        return _from_scores(p, t, weight)
+    return _from_thresholds(p, t, weight, threshold, multilabel)
 
 
-def _form(who: str, p: Array, t: Array, multilabel: bool) -> str:
-    """Which of the cases of `decide` it is."""
+def _from_indices(predicted: Array, true: Array, weight: Array, classes: int | None) -> Decisions:
+    """Decisions where predictions and labels are both indices of classes."""
+    predicted = predicted.astype(jnp.int32)
+    true = jnp.where(weight == 0, 0, true.astype(jnp.int32))
+    end = jnp.iinfo(jnp.int32).max if classes is None else classes
+    outside = (true < 0) | (true >= end) | (predicted < 0) | (predicted >= end)
+    rows = (a.reshape(-1) for a in (predicted, true, weight, outside & (weight != 0)))
+    predicted, true, weight, outside = rows
+    return Decisions(predicted, true, weight, None, classes, outside)
+
+
+def _from_scores(scores: Array, true: Array, weight: Array) -> Decisions:
+    """Decisions for the class with the largest score, where labels are indices of classes."""
+    classes = scores.shape[-1]
+    weight = _nan_where(jnp.any(_is_nan(scores), axis=-1), weight)
+    decisions = _from_indices(jnp.argmax(scores, axis=-1), true, weight, classes)
+    return decisions._replace(scores=scores.reshape(-1, classes))
+
+
+def _from_thresholds(
+    scores: Array, true: Array, weight: Array, threshold: float, multilabel: bool
+) -> Decisions:
+    """Decisions by a threshold: for one class, or for each of several independent labels."""
+    weight = _nan_where(_is_nan(scores), weight)
+    shape = (-1, scores.shape[-1]) if multilabel else (-1,)
+    outside = jnp.zeros(true.shape, bool) if true.dtype == jnp.bool_ else (true < 0) | (true > 1)
+    is_bool = scores.dtype == jnp.bool_
+    predicted = scores if is_bool else scores.astype(jnp.float32) > float(threshold)
+    true = (true.astype(jnp.float32) > 0.5) & (weight != 0)
+    rows = (a.reshape(shape) for a in (predicted, true, weight, scores, outside & (weight != 0)))
+    predicted, true, weight, scores, outside = rows
+    return Decisions(predicted, true, weight, scores, None, outside)
+
+
+def _is_nan(scores: Array) -> Array:
+    is_inexact = jnp.issubdtype(scores.dtype, jnp.inexact)
+    return jnp.isnan(scores) if is_inexact else jnp.zeros(scores.shape, bool)
+
+
+def _nan_where(condition: Array, weight: Array) -> Array:
+    """A weight that makes the whole metric nan where a score that counts is nan."""
+    return jnp.where(condition & (weight != 0), jnp.nan, weight)
+
+
+def _check_num_classes(who: str, num_classes: int | None, p: Array, classes: int | None) -> None:
+    if num_classes in (None, classes):
+        return
+    has = "scores of a single class" if classes is None else f"{classes} classes"
+    raise ValueError(
+        f"`{who}(num_classes={num_classes})` was given {has}, `y_pred` of shape {p.shape}: make "
+        "them agree, or leave `num_classes` out."
+    )
+
+
+def _form(who: str, p: Array, t: Array, multilabel: bool) -> Form:
+    """Which of the forms of `decide` the inputs have."""
     if multilabel:
         check_same_shape(who, p, t)
         if p.ndim < 2:
@@ -126,7 +163,7 @@ def _are_integers(*arrays: Array) -> bool:
 
 
 def check_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
-    """Refuse labels that are no class; a compiled program, which can't, makes all of them nan.
+    """Refuse labels that are not classes. A compiled program can't, and makes the metric nan.
 
     **Arguments:**
 
@@ -158,20 +195,22 @@ def check_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
             f"`ignore_index={wrong}`."
         )
     poisoned = jnp.where(jnp.any(d.outside), jnp.nan, d.weight)
-    inside = lambda index: jnp.where(d.outside, jnp.zeros((), index.dtype), index)
-    return d._replace(predicted=inside(d.predicted), true=inside(d.true), weight=poisoned)
+    predicted, true = (
+        jnp.where(d.outside, jnp.zeros((), index.dtype), index) for index in (d.predicted, d.true)
+    )
+    return d._replace(predicted=predicted, true=true, weight=poisoned)
 
 
 def tally(
     index: Integer[Array, "rows"], weight: Float[Array, "rows"], bins: int
 ) -> Float[Array, "bins"]:
-    """The total weight that falls on each index. Indices outside are dropped."""
+    """The total weight of each index. Indices out of range are dropped."""
     empty = jnp.zeros(bins, jnp.float32)
     return empty.at[index].add(weight, mode="drop", wrap_negative_indices=False)
 
 
 def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
-    """The scores as probabilities in float32; nan where they are given as such, but are none."""
+    """The scores as float32 probabilities; nan for one that is out of range."""
     assert d.scores is not None
     scores = d.scores.astype(jnp.float32)
     real = (d.weight != 0).reshape(d.weight.shape + (1,) * (scores.ndim - d.weight.ndim))
@@ -182,10 +221,10 @@ def probabilities(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cla
 
 
 def ranking_scores(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *classes"]:
-    """What orders the scores as their probabilities are ordered, without the ties of rounding.
+    """Numbers in the same order as the probabilities, but without ties from rounding.
 
-    Float32 probabilities of logits above 17 are all 1. The logits themselves are still apart; of
-    several classes, their log-odds `log(p / (1 - p))` are, since softmax compares with the others.
+    The float32 probabilities of logits above 17 are all 1. The logits themselves still differ; so,
+    with several classes, do their log-odds `log(p / (1 - p))`, since softmax is relative.
     """
     if not from_logits:
         return probabilities(d, from_logits=False)
@@ -197,26 +236,26 @@ def ranking_scores(d: Decisions, *, from_logits: bool) -> Float[Array, "rows *cl
 
 
 def _log_odds(logits: Float[Array, "rows classes"]) -> Float[Array, "rows classes"]:
-    """Each logit less the `logsumexp` of the others, to the last digits however near 1 or 0 p is.
+    """Each logit minus the `logsumexp` of the others, accurate however near 0 or 1 p is.
 
-    For the largest logit it is summed without it. For any other one that term can be subtracted
-    from the whole sum, of which it is at most half.
+    For the largest logit, the others are summed directly. For any other logit, its own term is
+    subtracted from the sum of all, of which it is at most half, so nothing cancels.
     """
     first = jnp.max(logits, axis=-1, keepdims=True)
     index = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, :]
     is_first = index == jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None]
     without = jax.nn.logsumexp(jnp.where(is_first, -jnp.inf, logits), axis=-1, keepdims=True)
     terms = jnp.exp(logits - first)
-    less = jnp.sum(terms, axis=-1, keepdims=True) - terms
-    return logits - jnp.where(is_first, without, first + jnp.log(jnp.where(is_first, 1, less)))
+    others = jnp.sum(terms, axis=-1, keepdims=True) - terms
+    return logits - jnp.where(is_first, without, first + jnp.log(jnp.where(is_first, 1, others)))
 
 
 def warning_about_labels(who: str, seen: Any, *, from_logits: bool | None = None) -> str | None:
-    """What a metric says of accumulators that are nan.
+    """The warning of a metric whose accumulators are nan.
 
     **Arguments:**
 
-    - `from_logits`: whether scores are taken as logits; None where any are good.
+    - `from_logits`: whether scores are taken to be logits; None if any scores will do.
     """
     arrays = [a for a in jax.tree.leaves(seen) if jnp.issubdtype(a.dtype, jnp.inexact)]
     if not any(np.isnan(np.asarray(array)).any() for array in arrays):
@@ -228,7 +267,7 @@ def warning_about_labels(who: str, seen: Any, *, from_logits: bool | None = None
 
 
 def require_scores(who: str, d: Decisions) -> Decisions:
-    """Refuse predictions that are classes already."""
+    """Refuse predictions that are decisions already."""
     if d.scores is None or d.scores.dtype == jnp.bool_:
         raise ValueError(
             f"`{who}` needs scores, but `y_pred` holds decisions of dtype {d.predicted.dtype}: "

@@ -1,4 +1,4 @@
-"""The configured metrics: containers of them, and plain functions among them."""
+"""The `metrics=` of a learner: containers of metrics and of plain functions."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ def _is_metric(node: Any) -> bool:
 
 
 def named_metrics(container: Any) -> list[tuple[str, Metric]]:
-    """The metrics of a container with their names, functions wrapped, names unique."""
+    """The metrics of a container by unique names, with functions wrapped as metrics."""
     found: list[tuple[str, Metric]] = []
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
         metric = member if _is_metric(member) else FunctionMetric(member, name)
@@ -27,7 +27,7 @@ def named_metrics(container: Any) -> list[tuple[str, Metric]]:
 
 
 def check_metrics(container: Any) -> None:
-    """Refuse what is no metric, with a sentence."""
+    """Refuse what is not a metric."""
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
         if isinstance(member, type) and issubclass(member, Metric):
             raise TypeError(
@@ -47,14 +47,14 @@ def check_metrics(container: Any) -> None:
 
 
 def asks_for(metric: Metric, names: Collection[str]) -> bool:
-    """Whether `metric` can't be measured without one of `names`."""
+    """Whether `metric` requires one of `names`."""
     return any(name in names for name in request(metric.asking_function()).required)
 
 
 def measure_metrics(
     metrics: list[tuple[str, Metric]], available: Mapping[str, Any], taken: Collection[str] = ()
 ) -> dict[str, Metric]:
-    """Each metric's contribution of one batch, under its name."""
+    """The contribution of one batch to each metric, by name."""
     logs: dict[str, Metric] = {}
     for name, metric in metrics:
         fresh = metric.reset()
@@ -78,7 +78,7 @@ def measure_metrics(
 
 
 def _check_masked(name: str, metric: Metric, available: Mapping[str, Any]) -> None:
-    """Refuse a metric that would measure padding with the rest."""
+    """Refuse a metric that would count padding."""
     if available.get("mask") is None:
         return
     while isinstance(inside := getattr(metric, "metric", None), Metric):

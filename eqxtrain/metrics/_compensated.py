@@ -1,4 +1,4 @@
-"""Sums that keep their digits: a float32 total with the error of its roundings beside it."""
+"""Sums that keep their digits: a float32 total beside its accumulated rounding error."""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ Floats = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 @final
 class CompensatedSum(Monoid):
-    """A float32 sum as an unevaluated pair `value + error`, of a number or of each of an array.
+    """A float32 sum as an unevaluated pair `value + error`; of arrays, elementwise.
 
     Adding 0.1 a hundred million times in plain float32 stops at 2097152; the pair keeps about 48
     bits. Each addition is Knuth's exact TwoSum (*The Art of Computer Programming*, vol. 2, 4.2.2),
     which is symmetric, so `a + b` and `b + a` are the same bits, and adding zero changes nothing.
 
-    A sum of no shape yet, a scalar zero, takes the shape of the first that is added.
+    An empty sum may be a scalar zero, which takes the shape of the first term.
     """
 
     value: Floats = eqx.field(default_factory=lambda: np.zeros((), np.float32))
@@ -57,25 +57,32 @@ class CompensatedSum(Monoid):
 def merge_sums(
     mine: Sequence[CompensatedSum], theirs: Sequence[CompensatedSum]
 ) -> list[CompensatedSum]:
-    """Each sum of `mine` merged with its own of `theirs`: as one vector, in few kernels."""
+    """Merge each sum of `mine` with the same one of `theirs`, as one vector, in few kernels."""
     shapes = [np.shape(a.value) for a in mine]
     if shapes != [np.shape(b.value) for b in theirs]:
         return [a.merge(b) for a, b in zip(mine, theirs, strict=True)]
-    row = lambda arrays: jnp.concatenate([jnp.ravel(array) for array in arrays])
-    one = lambda sums: CompensatedSum(row(s.value for s in sums), row(s.error for s in sums))
     if not mine:
         return []
-    merged, ends = one(mine).merge(one(theirs)), np.cumsum([math.prod(shape) for shape in shapes])
+    merged = _as_vector(mine).merge(_as_vector(theirs))
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
     values, errors = (jnp.split(array, ends[:-1]) for array in (merged.value, merged.error))
     pairs = zip(values, errors, shapes, strict=True)
     return [CompensatedSum(v.reshape(shape), e.reshape(shape)) for v, e, shape in pairs]
+
+
+def _as_vector(sums: Sequence[CompensatedSum]) -> CompensatedSum:
+    values, errors = (
+        jnp.concatenate([jnp.ravel(array) for array in arrays])
+        for arrays in ([s.value for s in sums], [s.error for s in sums])
+    )
+    return CompensatedSum(values, errors)
 
 
 def _two_sum(a: Floats, b: Floats) -> tuple[Array, Array]:
     total = jnp.asarray(a) + b
     shadow = total - a
     lost = (a - (total - shadow)) + (b - shadow)
-    # An infinite total has lost nothing: `inf - inf` must not make it nan.
+    # For an infinite total, `lost` would be `inf - inf`, which is nan.
     return total, jnp.where(jnp.isfinite(total), lost, 0.0)
 
 
@@ -83,14 +90,14 @@ def _two_sum(a: Floats, b: Floats) -> tuple[Array, Array]:
 class Moments(Monoid):
     """The weight, means and centred products of one or several variables.
 
-    Merged as Chan, Golub and LeVeque do (*Updating Formulae and a Pairwise Algorithm for Computing
-    Sample Variances*, 1979): no difference of large squares.
+    They are merged as in Chan, Golub and LeVeque, *Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances*, 1979, without differences of large squares.
 
     **Arguments:**
 
     - `weight`: `Σw`.
     - `mean`: of each variable, `(*outputs, variables)`.
-    - `products`: `Σ w·(u - ū)·(v - v̄)` for each two of them, `(*outputs, variables, variables)`.
+    - `products`: `Σ w·(u - ū)·(v - v̄)` for each pair, `(*outputs, variables, variables)`.
     """
 
     weight: CompensatedSum = eqx.field(default_factory=CompensatedSum)
@@ -99,10 +106,10 @@ class Moments(Monoid):
 
     @staticmethod
     def of(values: Float[Array, "rows *outputs n"], weight: Float[Array, "rows"]) -> "Moments":
-        """Those of one batch. What has the weight 0 must be finite."""
+        """The moments of one batch. Values of weight 0 must be finite."""
         total = jnp.sum(weight)
         each = weight.reshape(weight.shape + (1,) * (values.ndim - 1))
-        # about one of the values, so that equal ones have themselves as their mean, to the bit
+        # Relative to one of the values, so that the mean of equal values is exact.
         pivot = values[jnp.argmax(weight != 0)] if len(values) else jnp.zeros(values.shape[1:])
         offset = jnp.sum(each * (values - pivot[None]), axis=0) / jnp.where(total > 0, total, 1)
         mean = jnp.where(total > 0, pivot + offset, 0)
@@ -112,7 +119,7 @@ class Moments(Monoid):
 
     @staticmethod
     def zeros(variables: int) -> "Moments":
-        """Those of nothing yet."""
+        """The moments of nothing."""
         mean = np.zeros(variables, np.float32)
         return Moments(CompensatedSum(), mean, CompensatedSum.zeros((variables, variables)))
 

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Self
-from ._base import Metric, mask_weights
+from ._base import Metric
 from ._compensated import Moments
 from ._gather import Gather
+from ._masks import mask_weights
 from ._regression import as_pair
 
 Multioutput = Literal["uniform_average", "variance_weighted", "raw_values"]

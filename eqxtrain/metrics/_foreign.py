@@ -1,4 +1,4 @@
-"""Metrics of other libraries, carried as they are."""
+"""Metrics of other libraries, wrapped as they are."""
 
 from collections.abc import Collection
 from typing import Any, final
@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool
 from .._promotion import standard_promotion
 from .._request import name_of, request, snake_case
 from .._types import Self
-from ._base import Metric, combine_weights, mask_weights
+from ._base import Metric
+from ._masks import combine_weights, mask_weights
 
 _OUR_NAMES_FOR = {
     "logits": "y_pred",
@@ -24,7 +25,7 @@ _OUR_NAMES_FOR = {
     "sample_weights": "mask",
     "weights": "mask",
 }
-"""What the parameters of other libraries are called here."""
+"""Our names for the parameters of other libraries."""
 
 _WEIGHT_NAMES = {"weights", "sample_weights"}
 
@@ -50,11 +51,16 @@ class CluMetric(Metric):
         if self.value is None or other.value is None:
             return self if other.value is None else other
         seen, theirs = jnp.asarray(self.seen), jnp.asarray(other.seen)
-        # what has seen nothing is no identity in every library, so it is left out
-        choose = lambda both, a, b: jnp.where(seen & theirs, both, jnp.where(seen, a, b))
+        # In some libraries, a metric that has seen nothing is not the identity of `merge`, so such
+        # a metric is left out.
         with standard_promotion():
             both = _as_arrays(self.value.merge(other.value))
-            value = jax.tree.map(choose, both, self.value, other.value)
+            value = jax.tree.map(
+                lambda both, a, b: jnp.where(seen & theirs, both, jnp.where(seen, a, b)),
+                both,
+                self.value,
+                other.value,
+            )
         return self.replace(value=value, seen=seen | theirs)
 
     def reset(self) -> Self:
@@ -64,12 +70,14 @@ class CluMetric(Metric):
     def compute(self) -> Any:
         if self.value is None:
             return jnp.full((), jnp.nan, jnp.float32)
-        to_nan = lambda v: jnp.where(self.seen, jnp.asarray(v).astype(jnp.float32), jnp.nan)
         with standard_promotion():
-            return jax.tree.map(to_nan, self.value.compute())
+            return jax.tree.map(
+                lambda v: jnp.where(self.seen, jnp.asarray(v).astype(jnp.float32), jnp.nan),
+                self.value.compute(),
+            )
 
     def _made_of(self, available: dict[str, Any]) -> Any:
-        """Their contribution of one batch."""
+        """The contribution of one batch, as an instance of their class."""
         make = self.metric_class.from_model_output
         asked = request(make)
         mask = available.get("mask")
@@ -113,7 +121,7 @@ class CluMetric(Metric):
 
 @final
 class CluCollection(Metric):
-    """Several of them, by name. Made by `from_clu` of a `clu.metrics.Collection`."""
+    """Several metrics by name. Made by `from_clu` from a `clu.metrics.Collection`."""
 
     name: str = eqx.field(static=True)
     parts: dict[str, Any]
@@ -126,7 +134,7 @@ class CluCollection(Metric):
 
 
 def _weight(given: Any, available: dict[str, Any]) -> Any:
-    """The weights that a metric of another library asks for, of the shape of its labels."""
+    """The weights that a metric of another library asks for, in the shape of its labels."""
     mask = available.get("mask")
     if mask is None or given is None:
         return mask if given is None else given
@@ -136,16 +144,17 @@ def _weight(given: Any, available: dict[str, Any]) -> Any:
 
 
 def _without_padding(available: dict[str, Any]) -> dict[str, Any]:
-    """Predictions and labels with zeros for padding, which may be nan: theirs only multiply."""
+    """Predictions and labels with 0 for padding, which may be nan: theirs only multiply by 0."""
     mask = available.get("mask")
     if mask is None:
         return {}
     arrays = {n: available[n] for n in ("y_pred", "y_true") if hasattr(available.get(n), "shape")}
-    keep = lambda array: mask_weights(mask, jnp.shape(array)[: jnp.ndim(mask)]) != 0
-    clean = lambda array: jnp.where(
-        keep(array).reshape(jnp.shape(mask) + (1,) * (jnp.ndim(array) - jnp.ndim(mask))), array, 0
-    )
-    return {name: clean(jnp.asarray(array)) for name, array in arrays.items()}
+    return {name: _zero_padding(jnp.asarray(array), mask) for name, array in arrays.items()}
+
+
+def _zero_padding(array: Array, mask: Any) -> Array:
+    keep = mask_weights(mask, array.shape[: jnp.ndim(mask)]) != 0
+    return jnp.where(keep.reshape(jnp.shape(mask) + (1,) * (array.ndim - jnp.ndim(mask))), array, 0)
 
 
 def _as_arrays(tree: Any) -> Any:
@@ -164,12 +173,12 @@ def from_clu(
         which is logged under its name.
     - `name`: its name in the logs; by default that of the class.
     - `arguments`: for parameters of `from_model_output`, the name of what they receive
-        (`logits="y_pred"`), or a constant (`from_logits=True`). Without being told, `logits`,
+        (`logits="y_pred"`), or a constant (`from_logits=True`). By default, `logits`,
         `predictions` and `values` receive `y_pred`, `labels` and `targets` receive `y_true`, and
-        `weights` and `sample_weights` the mask.
+        `weights` and `sample_weights` receive the mask.
 
-    Whether the result depends on how the data are split into batches is up to that metric: metrax's
-    `Perplexity`, for one, weighs batches by their number of rows, including padding.
+    Whether the result depends on how the data are split into batches is up to that metric. For
+    example, metrax's `Perplexity` weighs batches by their number of rows, including padding.
 
     !!! example
 

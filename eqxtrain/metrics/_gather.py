@@ -1,4 +1,4 @@
-"""The modes that heed the order of the pass: `Last` and `Gather`."""
+"""The modes that depend on the order of a pass: `Last` and `Gather`."""
 
 from typing import Any, final
 
@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool
 
 from .._types import PyTree, Self
 from ._base import Metric
+from ._masks import counted_rows
 
 
 @final
@@ -27,9 +28,9 @@ class Last(Metric):
         return Last(jnp.asarray(value), jnp.ones((), bool))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
-        """Take the last row of `y_pred` that is not padding, or `y_pred` itself if a scalar."""
+        """Take the last row of `y_pred` that is not padding, or `y_pred` itself if scalar."""
         rows = jnp.atleast_1d(jnp.asarray(y_pred))
-        real = _kept(mask, len(rows))
+        real = counted_rows(mask, len(rows))
         index = jnp.max(jnp.where(real, jnp.arange(len(rows)), -1), initial=-1)
         new = type(self)(rows[index] if len(rows) else jnp.zeros(rows.shape[1:]), index >= 0)
         mine = jnp.asarray(self.value)
@@ -54,7 +55,7 @@ class Last(Metric):
 class Gather(Metric):
     """The values of every example of a pass, in order, without padding.
 
-    The values leave the device after each call, and are joined on the host at the end of the pass.
+    They leave the device after each call, and are joined on the host at the end of the pass.
     """
 
     values: PyTree = None
@@ -68,11 +69,11 @@ class Gather(Metric):
 
         - `values`: an array, or a tree of them, with a leading batch axis.
         - `counts`, `ids`: how much each value stands for, and which example it belongs to. With
-            either, the result is a dict of them and of `values`.
+            either, the result is a dict that holds them beside `values`.
         - `mask`: false for rows that are padding, which are left out.
         """
-        beside = {name: v for name, v in {"counts": counts, "ids": ids}.items() if v is not None}
-        values = {"values": values, **beside} if beside else values
+        extra = {name: v for name, v in {"counts": counts, "ids": ids}.items() if v is not None}
+        values = {"values": values, **extra} if extra else values
         rows = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(values)}
         if () in rows:
             raise ValueError(
@@ -84,7 +85,7 @@ class Gather(Metric):
             raise ValueError(
                 f"`Gather.of` was given {lengths} rows: every array needs one row per example."
             )
-        return Gather(values, None if mask is None else _kept(mask, *rows.pop()))
+        return Gather(values, None if mask is None else counted_rows(mask, *rows.pop()))
 
     def update(self, y_pred: Any, mask: Any = None) -> Self:
         return self.merge(Gather.of(y_pred, mask=mask))
@@ -99,7 +100,7 @@ class Gather(Metric):
         return type(self)(jax.tree.map(lambda a, b: join([a, b]), self.values, other.values), kept)
 
     def _rows(self) -> Any:
-        """Which rows are kept, all of them if there was no mask."""
+        """Which rows are kept; all of them without a mask."""
         rows = len(jax.tree.leaves(self.values)[0])
         return np.ones(rows, bool) if self.kept is None else self.kept
 
@@ -115,15 +116,3 @@ class Gather(Metric):
 
     def results(self, name: str) -> dict[str, Any]:
         return {name: self.compute()}  # a tree that was gathered stays one
-
-
-def _kept(mask: Any, rows: int) -> Bool[Array, "rows"]:
-    """The rows of a mask that count at all."""
-    if mask is None:
-        return jnp.ones(rows, bool)
-    counts = jnp.asarray(mask).astype(bool)
-    if counts.shape[:1] != (rows,):
-        raise ValueError(
-            f"`mask` has shape {counts.shape} for {rows} examples: give one value per example."
-        )
-    return jnp.any(counts.reshape(rows, -1), axis=1)

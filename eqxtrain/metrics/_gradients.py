@@ -1,7 +1,8 @@
-"""What a step of training does: the norms of its gradients and updates.
+"""Norms of the gradients and updates of training steps.
 
-They are of steps, so they are means over the steps of a pass, and depend on the batch size. What
-asks for `grads` sees them as `grad_step` returned them: those of complex leaves are not conjugated.
+Each step has one norm, so by default the result is the mean over the steps of a pass, and depends
+on the batch size. A metric that asks for `grads` sees them as `grad_step` returned them: those of
+complex leaves are not conjugated.
 """
 
 from typing import Any, final
@@ -14,9 +15,8 @@ from jaxtyping import Array, Float
 
 from .._tree import is_inexact
 from .._types import PyTree, Self
-from ._base import Metric
-from ._function import fold, merged, results_of, values_of
-from ._modes import Mean, check_modes
+from ._mode_metric import ModeMetric
+from ._modes import check_modes
 
 
 def _norm(leaves: list[Any]) -> Float[Array, ""]:
@@ -27,7 +27,7 @@ def _norm(leaves: list[Any]) -> Float[Array, ""]:
 
 
 def _layers(tree: PyTree) -> dict[str, list[Any]]:
-    """The floating arrays of a tree by the path of the layer that holds them."""
+    """The floating-point arrays of a tree, by the path of the layer that holds them."""
     layers: dict[str, list[Any]] = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         if is_inexact(leaf):
@@ -36,24 +36,14 @@ def _layers(tree: PyTree) -> dict[str, list[Any]]:
     return layers
 
 
-class _TreeNorm(Metric):
-    """The Euclidean norm of a tree of the model's structure, whole or layer by layer."""
+class _TreeNorm(ModeMetric):
+    """The Euclidean norm of a tree like the model, as a whole or for each layer."""
 
     per_layer: bool = eqx.field(default=False, static=True, kw_only=True)
-    mode: Any = eqx.field(default_factory=Mean, kw_only=True)
 
     def __check_init__(self) -> None:
         if not isinstance(self.mode, dict):
             check_modes(type(self).__name__, (self.mode,))
-
-    def merge(self, other: Any) -> Self:
-        return self.replace(mode=merged(self.mode, other.mode))
-
-    def compute(self) -> Any:
-        return values_of(self.mode)
-
-    def results(self, name: str) -> dict[str, Any]:
-        return results_of(self.mode, name)
 
     def _updated(self, tree: PyTree) -> Self:
         layers = _layers(tree)
@@ -61,19 +51,19 @@ class _TreeNorm(Metric):
             norms: Any = {path: _norm(leaves) for path, leaves in layers.items()}
         else:
             norms = _norm([leaf for leaves in layers.values() for leaf in leaves])
-        take = lambda mode, norm: mode.update(y_pred=norm)
-        return self.replace(mode=fold(self.mode, norms, take))
+        return self.accumulated(norms, lambda mode, norm: mode.update(y_pred=norm))
 
 
 @final
 class GradientNorm(_TreeNorm):
-    """The Euclidean norm of the gradients of a step, as they come from `grad_step`.
+    """The Euclidean norm of the gradients of a step, as `grad_step` returned them.
 
     **Arguments:**
 
-    - `per_layer`: whether each layer has its own, logged under its path, `gradient_norm/layers[0]`.
     - `mode`: how steps are summarised, by default as their `Mean()`. `Modes(Mean(), Max())` gives
         several values.
+    - `per_layer`: whether each layer has its own norm, logged under the layer's path,
+        `gradient_norm/layers[0]`.
     """
 
     def update(self, grads: PyTree) -> Self:
@@ -86,9 +76,10 @@ class UpdateNorm(_TreeNorm):
 
     **Arguments:**
 
-    - `per_layer`: whether each layer has its own, logged under its path, `update_norm/layers[0]`.
     - `mode`: how steps are summarised, by default as their `Mean()`. `Modes(Mean(), Max())` gives
         several values.
+    - `per_layer`: whether each layer has its own norm, logged under the layer's path,
+        `update_norm/layers[0]`.
     """
 
     def update(self, updates: PyTree) -> Self:

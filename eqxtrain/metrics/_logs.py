@@ -1,4 +1,4 @@
-"""Logs as a monoid: what a step reports, begun, merged and computed."""
+"""Logs as a monoid: what steps report is accumulated, merged and computed here."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from ._monoid import Monoid
 
 
 def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
-    """Refuse logs that can't be folded, with a sentence each."""
+    """Refuse logs that can't be accumulated."""
     if not isinstance(logs, dict):
         raise TypeError(
             f"`{who}` returned logs that are a `{type(logs).__name__}`: logs are a dict from names "
@@ -67,18 +67,22 @@ def contributions(logs: Mapping[str, Any], weight: Any) -> dict[str, Metric]:
 
 
 def begin(logs: Mapping[str, Any], *, fill: int = 0) -> dict[str, Metric]:
-    """Empty accumulators for logs of this structure. Arrays may be given as their shapes.
+    """Empty accumulators for logs of this structure. Shapes may stand for arrays.
 
     **Arguments:**
 
-    - `fill`: stands for the values of arrays that are given as shapes. A metric that is configured
-        by an array must be given with that array.
+    - `fill`: the value that arrays have where only their shapes are given. A metric that is
+        configured by an array (rather than accumulating in it) needs the array itself.
     """
-    real = lambda leaf: jnp.full(leaf.shape, fill, leaf.dtype) if _is_shape(leaf) else leaf
+
+    def as_array(leaf: Any) -> Any:
+        return jnp.full(leaf.shape, fill, leaf.dtype) if _is_shape(leaf) else leaf
+
     empty = {
-        name: jax.tree.map(real, value).reset() if isinstance(value, Metric) else Mean().reset()
+        name: jax.tree.map(as_array, value).reset() if isinstance(value, Metric) else Mean().reset()
         for name, value in logs.items()
     }
+    # A weak type here would turn strong with the first merge, and so compile the step twice.
     return jax.tree.map(lambda leaf: strip_weak_type(leaf) if _has_shape(leaf) else leaf, empty)
 
 
@@ -93,26 +97,36 @@ def _has_shape(leaf: Any) -> bool:
 def merge(metrics: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, Metric]:
     """Accumulators with one more contribution."""
     check_same_structure(metrics, new)
-    together = [name for name in metrics if sums_of(metrics[name]) and sums_of(new[name])]
-    sums = lambda of: [part for name in together for part in sums_of(of[name])]
-    merged = iter(merge_sums(sums(metrics), sums(new)))  # all at once: there are many of them
-    is_sum = lambda node: isinstance(node, CompensatedSum)
-    take = lambda node: next(merged) if is_sum(node) else node
+    # Most metrics are scalar sums. One vector of all of them is merged in a few kernels, where
+    # merging each by itself would launch several per metric and step.
+    summed = [name for name in metrics if sums_of(metrics[name]) and sums_of(new[name])]
+    mine = [part for name in summed for part in sums_of(metrics[name])]
+    theirs = [part for name in summed for part in sums_of(new[name])]
+    merged = iter(merge_sums(mine, theirs))
     return {
-        name: jax.tree.map(take, new[name], is_leaf=is_sum)
-        if name in together
+        name: jax.tree.map(
+            lambda node: next(merged) if _is_sum(node) else node, new[name], is_leaf=_is_sum
+        )
+        if name in summed
         else metrics[name].merge(new[name])
         for name in metrics
     }
 
 
+def _is_sum(node: Any) -> bool:
+    return isinstance(node, CompensatedSum)
+
+
 def sums_of(metric: Any) -> list[CompensatedSum]:
-    """The sums that a metric is made of, if merging it is merging them; else none."""
+    """The sums that a metric consists of, if merging them merges the metric; else none."""
     if isinstance(metric, CompensatedSum):
         return [metric]
     if not isinstance(metric, Monoid) or type(metric).merge is not Monoid.merge:
-        return []
-    is_part = lambda node: isinstance(node, Monoid) and node is not metric
+        return []  # its own `merge` may do anything
+
+    def is_part(node: Any) -> bool:
+        return isinstance(node, Monoid) and node is not metric
+
     found: list[CompensatedSum] = []
     for part in filter(is_part, jax.tree.leaves(metric, is_leaf=is_part)):
         sums = sums_of(part)
@@ -128,9 +142,8 @@ def check_same_structure(metrics: Mapping[str, Metric], new: Mapping[str, Metric
     changes = [f"`{name}` is gone" for name in gone] + [f"`{name}` is new" for name in extra]
     old, now = (shape_structs(extract_gathers(dict(logs))[0]) for logs in (metrics, new))
     if not changes and jax.tree.structure(old) == jax.tree.structure(now):
-        # a scan turns Python numbers in its carry into arrays, so only arrays are compared
-        both = lambda a, b: a if _has_shape(a) and _has_shape(b) else b
-        old = jax.tree.map(both, old, now)
+        # A scan turns Python numbers in its carry into arrays, so only arrays are compared.
+        old = jax.tree.map(lambda a, b: a if _has_shape(a) and _has_shape(b) else b, old, now)
     changes = changes or differences(old, now, "logs")
     if changes:
         raise ValueError(
@@ -141,12 +154,15 @@ def check_same_structure(metrics: Mapping[str, Metric], new: Mapping[str, Metric
 
 
 def is_gather(node: Any) -> bool:
-    """Whether it is an emission."""
+    """Whether it is a `Gather`, whose values leave the device after each call."""
     return isinstance(node, Gather)
 
 
 def extract_gathers(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
-    """Take every `Gather` out of accumulators, leaving an empty one in its place."""
+    """Take every `Gather` out of accumulators, leaving an empty one in its place.
+
+    What they hold grows with the data, so it can't be part of a carry of fixed shape.
+    """
     nodes = [node for node in jax.tree.leaves(metrics, is_leaf=is_gather) if is_gather(node)]
     emptied = jax.tree.map(
         lambda node: node.reset() if is_gather(node) else node, metrics, is_leaf=is_gather
@@ -155,7 +171,7 @@ def extract_gathers(metrics: PyTree) -> tuple[PyTree, list[Gather]]:
 
 
 def concatenate_gathers(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
-    """What was emitted call by call, as one, on the host."""
+    """Concatenate the `Gather`s of all calls on the host."""
 
     def join(path: Any, *parts: Any) -> np.ndarray:
         shapes = list(dict.fromkeys(part.shape[1:] for part in parts))
@@ -170,39 +186,40 @@ def concatenate_gathers(emitted: Sequence[Sequence[Gather]]) -> list[Gather]:
 
 
 def restore_gathers(metrics: PyTree, emitted: Sequence[Gather]) -> PyTree:
-    """Undo `take_out`."""
-    rest = iter(emitted)
+    """Undo `extract_gathers`."""
+    remaining = iter(emitted)
     return jax.tree.map(
-        lambda node: next(rest) if is_gather(node) else node, metrics, is_leaf=is_gather
+        lambda node: next(remaining) if is_gather(node) else node, metrics, is_leaf=is_gather
     )
 
 
 def drop_masked_rows(metrics: PyTree, mask: Any) -> PyTree:
-    """Let every `Gather` leave out the rows that are padding, if it does not do so already."""
+    """Make every `Gather` drop the rows that are padding, unless it has a mask already."""
     if mask is None:
         return metrics
 
-    def cut_one(node: Any) -> Any:
+    def with_mask(node: Any) -> Any:
         if not is_gather(node) or node.kept is not None:
             return node
+        # Only where there is a row per example: a step may gather anything else as well.
         rows = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(node.values)}
         return Gather(node.values, mask) if rows == {mask.shape} else node
 
-    return jax.tree.map(cut_one, metrics, is_leaf=is_gather)
+    return jax.tree.map(with_mask, metrics, is_leaf=is_gather)
 
 
 def without_gathers(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Those accumulators that a program can compute the values of."""
+    """The accumulators whose values can be computed on the device."""
     return {name: metric for name, metric in metrics.items() if not has_gather(metric)}
 
 
 def has_gather(metric: Metric) -> bool:
-    """Whether any part of `metric` is an emission."""
+    """Whether any part of `metric` is a `Gather`."""
     return any(map(is_gather, jax.tree.leaves(metric, is_leaf=is_gather)))
 
 
 def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The value of every accumulator, those that give several under names of their own."""
+    """The value of every accumulator; those with several values give each a name."""
     values: dict[str, Any] = {}
     for name, metric in metrics.items():
         try:
@@ -216,7 +233,7 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
 
 
 def computable(metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The values for people of those accumulators whose `compute` does not fail."""
+    """The results of those accumulators whose `compute` does not raise."""
     result: dict[str, Any] = {}
     for name, metric in metrics.items():
         with contextlib.suppress(Exception):
@@ -225,7 +242,7 @@ def computable(metrics: Mapping[str, Metric]) -> dict[str, Any]:
 
 
 def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for people: floats, or NumPy arrays where a value is no scalar; `loss` first."""
+    """Values as floats, or as NumPy arrays if they are not scalars, with `loss` first."""
 
     def convert(value: Any) -> Any:
         array = np.asarray(value)
@@ -236,8 +253,8 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def emit_warnings(metrics: Mapping[str, Metric]) -> None:
-    """Say what metrics have to say of their values, at the end of a pass."""
+    """Emit each metric's warning, at the end of a pass."""
     for name, metric in metrics.items():
-        said = metric.warning()
-        if said:
-            warn(f"`{name}` {said}.")
+        warning = metric.warning()
+        if warning:
+            warn(f"`{name}` {warning}.")

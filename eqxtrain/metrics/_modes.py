@@ -1,4 +1,4 @@
-"""The modes that fold numbers: the accumulators that everything else is measured with."""
+"""Modes: the accumulators of numbers that other metrics are made of."""
 
 from typing import Any, Literal, final
 
@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 from .._naming import unique
 from .._request import request, snake_case
 from .._types import Self
-from ._base import Metric, combine_weights, mask_weights, masked_values
+from ._base import Metric
 from ._compensated import CompensatedSum, Moments
+from ._masks import combine_weights, mask_weights, masked_values
 
 Flag = Bool[Array, ""] | Bool[np.ndarray, ""]
 Number = Float[Array, ""] | Float[np.ndarray, ""]
@@ -57,17 +58,13 @@ class Mean(Metric):
             value = jnp.where(weight == 0, jnp.float32(0), value.astype(jnp.float32))
             return Mean(CompensatedSum.of(value * weight), CompensatedSum.of(weight))
         if weight is not None:
-            given = jnp.asarray(weight)
-            if (
-                given.ndim == 0
-                or given.ndim > value.ndim
-                or given.shape != value.shape[: given.ndim]
-            ):
+            weights = jnp.asarray(weight)
+            if weights.ndim == 0 or weights.shape != value.shape[: weights.ndim]:
                 raise ValueError(
                     f"`Mean.of` was given {value.shape[0]} examples and weights of shape "
-                    f"{given.shape}: give one weight per example."
+                    f"{weights.shape}: give one weight per example."
                 )
-            mask = combine_weights(given, mask)
+            mask = combine_weights(weights, mask)
         values, weight = masked_values(value, mask)
         return Mean(CompensatedSum.of(jnp.sum(values * weight)), CompensatedSum.of(jnp.sum(weight)))
 
@@ -162,13 +159,13 @@ class Max(Metric):
 
 @final
 class Std(Metric):
-    """The standard deviation (of the population: divided by n, not by n - 1).
+    """The standard deviation of a population: divided by n, not by n - 1.
 
     **Arguments:**
 
-    - `over`: `"examples"`, each of which counts once, its trailing axes averaged first; or
-        `"steps"`, where the mean of each step counts once. The latter depends on how the data are
-        split into batches.
+    - `over`: `"examples"`, where each example counts once, its trailing axes averaged first; or
+        `"steps"`, where the mean of each step counts once, so that the result depends on how the
+        data are split into batches.
     """
 
     over: Literal["examples", "steps"] = eqx.field(default="examples", static=True)
@@ -202,11 +199,11 @@ class Std(Metric):
 
 
 def check_modes(who: str, modes: tuple[Any, ...]) -> None:
-    """Refuse what is no accumulator of one value."""
+    """Refuse what is not an accumulator of one value."""
     for mode in modes:
         if not isinstance(mode, Metric):
-            given = f"the class `{mode.__name__}`" if isinstance(mode, type) else repr(mode)
-            raise TypeError(f"`{who}` takes modes, such as `Mean()` or `Max()`; got {given}.")
+            got = f"the class `{mode.__name__}`" if isinstance(mode, type) else repr(mode)
+            raise TypeError(f"`{who}` takes modes, such as `Mean()` or `Max()`; got {got}.")
         if any(name != "y_pred" for name in request(mode.update).required):
             raise TypeError(
                 f"`{who}` takes modes, which accumulate one value, but `{type(mode).__name__}` "
@@ -216,7 +213,7 @@ def check_modes(who: str, modes: tuple[Any, ...]) -> None:
 
 @final
 class Modes(Metric):
-    """Several modes of one value, each with a suffix of its own: `norm_mean`, `norm_max`.
+    """Several modes of one value, each logged with its suffix: `norm_mean`, `norm_max`.
 
     !!! example
 

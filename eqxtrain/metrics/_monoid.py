@@ -9,16 +9,15 @@ from .._types import Self
 
 
 class Monoid(eqx.Module):
-    """A module that is merged with others of its kind, by default part by part.
+    """A module that merges with others of its class, by default part by part.
 
-    The parts are the monoids among its fields. What else it holds is configuration, and the same in
-    all that are merged.
+    The parts are the monoids among its fields. Its other fields are configuration, and must be
+    equal in modules that are merged.
     """
 
     def merge(self, other: Any) -> Self:
-        """What `self` and then `other` have seen, together. Associative."""
+        """Everything that `self` and then `other` have seen. This is associative."""
         self._check_has_parts("merge")
-        join = lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Monoid) else theirs
         structures = [
             jax.tree.structure(node, is_leaf=node._is_part)
             for node in (self, other)
@@ -29,10 +28,15 @@ class Monoid(eqx.Module):
                 f"`{type(self).__name__}` can't be merged with `{type(other).__name__}`: both must "
                 "have the same class and the same options."
             )
-        return jax.tree.map(join, self, other, is_leaf=self._is_part)
+        return jax.tree.map(
+            lambda mine, theirs: mine.merge(theirs) if isinstance(mine, Monoid) else theirs,
+            self,
+            other,
+            is_leaf=self._is_part,
+        )
 
     def reset(self) -> Self:
-        """The same, having seen nothing: the identity of `merge`."""
+        """A copy that has seen nothing: the identity of `merge`."""
         self._check_has_parts("reset")
         return jax.tree.map(
             lambda part: part.reset() if isinstance(part, Monoid) else part,

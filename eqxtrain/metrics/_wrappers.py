@@ -1,4 +1,4 @@
-"""Metrics around metrics: with sample weights, or on one of several outputs."""
+"""Metrics that wrap another: with sample weights, or on one of several outputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, final
@@ -8,15 +8,16 @@ import jax.numpy as jnp
 
 from .._request import METRIC_NAMES, call, name_of, request
 from .._types import Self
-from ._base import Metric, combine_weights
+from ._base import Metric
 from ._calling import UnlabelledError, needs_labels, pick
 from ._function import as_metric
+from ._masks import combine_weights
 
 Key = str | int
 
 
 class _Wrapper(Metric):
-    """The part that wrappers share: they are what the metric inside is."""
+    """What wrappers share: they forward to the metric inside."""
 
     metric: Metric = eqx.field(converter=as_metric)
 
@@ -39,12 +40,12 @@ class _Wrapper(Metric):
 
 @final
 class Weighted(_Wrapper):
-    """A metric that heeds `sample_weight`: `Weighted(Accuracy())` is `Σ(m·w·right) / Σ(m·w)`.
+    """A metric that applies `sample_weight`: `Weighted(Accuracy())` is `Σ(m·w·right) / Σ(m·w)`.
 
-    Other metrics don't see weights, as in Keras; and unlike Keras's `weighted_metrics`, this one
-    does not see `class_weight`. The metric inside gets the weights as its `mask`, so it must take
-    one. Weights of rank 2 weigh each token of an example. Without weights, the result is that of
-    the metric inside.
+    As in Keras, other metrics ignore weights; unlike Keras's `weighted_metrics`, this one ignores
+    `class_weight`. The metric inside receives the weights as its `mask`, so it must take one.
+    Weights of rank 2 weigh each token of an example. Without weights, the result is that of the
+    metric inside.
     """
 
     def __check_init__(self) -> None:
@@ -61,7 +62,7 @@ class Weighted(_Wrapper):
 
     def update(self, **available: Any) -> Self:
         inside, picked = self.metric, available
-        while isinstance(inside, On):  # which picks a part of the weights too
+        while isinstance(inside, On):  # it picks a part of the weights too
             inside, picked = inside.metric, inside.picked(picked)
         weight = picked.get("sample_weight")
         if weight is None:
@@ -91,9 +92,9 @@ class On(_Wrapper):
     **Arguments:**
 
     - `metric`: a metric or a function.
-    - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
-        `sample_weight` where these have parts. If the labels of that part are None, the metric is
-        left out.
+    - `on`: a key, or a sequence of keys to follow, that picks a part of `y_pred`, and of `y_true`
+        and `sample_weight` where these have parts. If the labels of that part are None, the metric
+        is left out.
     """
 
     on: Key | tuple[Key, ...] = eqx.field(static=True)
@@ -104,7 +105,7 @@ class On(_Wrapper):
         return name_of(self.metric) or "metric"
 
     def picked(self, available: dict[str, Any]) -> dict[str, Any]:
-        """What is available, with the parts that it is on."""
+        """What is available, with the picked parts in place of the whole."""
         return available | pick(available, self.on, who=f"The metric `{self.name}`")
 
     def update(self, **available: Any) -> Self:
