@@ -283,9 +283,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
         _, rest = self.partition(model)
-        fresh = jax.tree.map(
-            lambda leaf: leaf, state
-        )  # run eagerly, an `eqx.nn.State` can be used only once
+        # A copy, since an `eqx.nn.State` can be used only once when run eagerly.
+        fresh = jax.tree.map(lambda leaf: leaf, state)
 
         def value_fn(params: PyTree) -> Array:
             arguments = available | {"model": eqx.combine(params, rest), "state": fresh}
