@@ -228,9 +228,9 @@ def test_predict_gives_numpy_trees_in_order() -> None:
         ({"loss": [CROSS_ENTROPY, 3]}, "not a function"),
         ({"loss": {"a": "mse"}}, "`loss` holds 'mse'"),
         ({"metrics": {"accuracy": "accuracy"}}, "neither a metric nor a function"),
-        ({"metrics": [et.metrics.Accuracy]}, r"give an instance, `Accuracy\(\)`"),
+        ({"metrics": [et.metrics.Accuracy]}, r"pass an instance, `Accuracy\(\)`"),
         ({"state": {}}, "not a `LearnerState`"),
-        ({"trainable": 3}, "`trainable` is a function"),
+        ({"trainable": 3}, "`trainable` must be a function"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -240,7 +240,7 @@ def test_a_sentence_is_the_last_thing_read() -> None:
     with pytest.raises(TypeError, match="there are no labels") as raised:
         learner().fit(data()[0], verbose=0)
     shown = "".join(traceback.format_exception(raised.value)).rstrip().splitlines()
-    assert shown[-1].endswith("by those names.")
+    assert shown[-1].endswith("by name.")
 
 
 def test_a_failing_on_exception_does_not_hide_the_error() -> None:
