@@ -11,11 +11,11 @@ def named_leaves(
 ) -> Iterator[tuple[str, Any]]:
     """Flatten lists, tuples and dicts of losses or metrics into names and members.
 
-    A dict key names what stands directly under it, a list member goes by its own name, and one
-    without a name by its position: `{"a": {"b": [m, m], "c": m}}` gives `a/b/m`, `a/b/m` and
-    `a/c` (equal names are told apart by `unique`). A lone member without a name is `default`.
+    A dict key names what is directly under it. A list member has its own name or, without one, its
+    position: `{"a": {"b": [m, m], "c": m}}` gives `a/b/m`, `a/b/m` and `a/c` (`unique` then makes
+    equal names differ). A single member without a name is called `default`.
 
-    **Raises:** `ValueError` where a key is the empty string.
+    **Raises:** `ValueError` if a key is the empty string.
     """
     yield from _walk(container, "", None, default, is_leaf)
 

@@ -1,4 +1,4 @@
-"""Calling by name: our names, and a function called with what it asks for."""
+"""Calling by name: the names that we provide, and calling a function with what it asks for."""
 
 import functools
 import inspect
@@ -22,7 +22,7 @@ FROM_BATCH = frozenset({"x", "y_true", "sample_weight"})
 
 
 class Request(NamedTuple):
-    """What a function asks for: names without and with a default, and whether it takes all."""
+    """What a function asks for: required and optional names, and whether it takes everything."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
@@ -40,7 +40,7 @@ def request(fn: Callable[..., Any], *, skip: int = 0) -> Request:
         parameters = list(inspect.signature(fn).parameters.values())[skip:]
     except (TypeError, ValueError):  # some builtins have no signature to read
         return Request((), (), everything=False)
-    if isinstance(fn, functools.partial):  # what it binds is not asked for
+    if isinstance(fn, functools.partial):  # it does not ask for what it binds
         parameters = [p for p in parameters if p.name not in fn.keywords]
     named = [
         p for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -58,7 +58,7 @@ def request(fn: Callable[..., Any], *, skip: int = 0) -> Request:
 
 
 def missing_message(who: str, missing: Collection[str], available: Mapping[str, Any]) -> str:
-    """The sentence for names that nobody provides."""
+    """The error for names that nobody provides."""
     asked = ", ".join(f"`{name}`" for name in sorted(missing))
     text = f"`{who}` asks for {asked}, which nobody provides here."
     if "y_true" in missing and "y_true" not in available:
@@ -78,9 +78,9 @@ def missing_message(who: str, missing: Collection[str], available: Mapping[str, 
 def select(
     fn: Callable[..., Any], available: Mapping[str, Any], *, who: str, skip: int = 0
 ) -> dict[str, Any]:
-    """The arguments among `available` that `fn` asks for.
+    """Pick the arguments that `fn` asks for from `available`.
 
-    **Raises:** `TypeError` with the available names when a required one is not among them.
+    **Raises:** `TypeError` if a required one is missing; it lists the available names.
     """
     asked = request(fn, skip=skip)
     if asked.positional_only:
@@ -103,21 +103,21 @@ def call(fn: Callable[..., Any], available: Mapping[str, Any], *, who: str) -> A
 
 
 def is_by_name(fn: Callable[..., Any], names: Collection[str]) -> bool:
-    """Whether `fn` asks by name: any required parameter is one of `names`.
+    """Whether `fn` is called by name, since a required parameter is one of `names`.
 
-    Otherwise it is positional, `f(y_pred, y_true)`, as optax's losses are.
+    Otherwise it is called by position, `fn(y_pred, y_true)`, as optax's losses are.
     """
     return any(name in names for name in request(fn).required)
 
 
 def name_of(fn: Any) -> str | None:
-    """What a function or object goes by: its `name`, `__name__` or class; None for a lambda.
+    """The name of a function or object: its `name`, `__name__` or class; None for a lambda.
 
-    An object without a name that wraps a function `fn` goes by that function.
+    An object that has no `name`, but wraps a function `fn`, has that function's name.
     """
-    given = getattr(fn, "name", None)
-    if isinstance(given, str):
-        return given
+    own_name = getattr(fn, "name", None)
+    if isinstance(own_name, str):
+        return own_name
     if isinstance(fn, functools.partial):
         return name_of(fn.func)
     if callable(getattr(fn, "fn", None)):

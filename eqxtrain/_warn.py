@@ -1,11 +1,11 @@
-"""Warnings that point at the user's line, however deep in the house they come from."""
+"""Warnings that point at the user's line, however deep in the package they are raised."""
 
 import sys
 import warnings
 
 
 def warn(text: str) -> None:
-    """Warn the first caller that is not of this package."""
+    """Issue a warning at the line of the first caller outside this package."""
     frame, level = sys._getframe(1), 3
     while frame.f_back is not None and _is_ours(frame.f_back.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1

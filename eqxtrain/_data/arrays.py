@@ -145,7 +145,7 @@ def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> A
 
 def _check_lengths(leaves: list[tuple[str, Any]]) -> None:
     if not leaves or not leaves[0][0].startswith("x"):
-        raise ValueError("There is no data: `x` holds no arrays. Give it at least one.")
+        raise ValueError("There is no data: `x` holds no arrays. Pass at least one.")
     lengths = {path: leaf.shape[0] for path, leaf in leaves}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{path}` has {length}" for path, length in lengths.items())

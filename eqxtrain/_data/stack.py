@@ -16,7 +16,7 @@ class Stack(NamedTuple):
     **Arguments:**
 
     - `batch`: its leaves have shape `(capacity, rows, ...)`.
-    - `steps`: how many batches are real, the first ones. What stands behind them is never read.
+    - `steps`: how many batches are real. They come first; what follows them is never read.
     - `rows`: how many examples each of them has.
     """
 

@@ -1,4 +1,4 @@
-"""Mistakes in labels that a loss of optax's would not notice, or not explain."""
+"""Checks for mistakes in labels that optax's losses would not notice, or not explain."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ _INDICES = (
     optax.losses.multiclass_perceptron_loss,
     optax.losses.multiclass_sparsemax_loss,
 )
-"""Losses of `(batch, ..., classes)` and the indices of classes, `(batch, ...)`."""
+"""Losses of scores `(batch, ..., classes)` and class indices `(batch, ...)`."""
 
 _DISTRIBUTIONS = (
     optax.losses.softmax_cross_entropy,
@@ -26,7 +26,7 @@ _DISTRIBUTIONS = (
     optax.losses.poly_loss_cross_entropy,
     optax.losses.kl_divergence,
 )
-"""Losses of `(batch, ..., classes)` and one-hot labels or probabilities of the same shape."""
+"""Losses of scores `(batch, ..., classes)` and one-hot labels or probabilities of that shape."""
 
 _ELEMENTWISE = (
     optax.losses.squared_error,
@@ -46,13 +46,13 @@ _ELEMENTWISE = (
 def check_labels(
     fn: Callable[..., Any], name: str, available: Mapping[str, Any], *, compiled: bool
 ) -> Mapping[str, Any]:
-    """Refuse labels that don't fit one of optax's losses, with a sentence.
+    """Refuse labels that don't fit one of optax's losses.
 
     **Arguments:**
 
-    - `compiled`: whether to look at the values of labels in a compiled step too.
+    - `compiled`: whether to check the values of labels in a compiled step, too.
 
-    **Returns:** what is available, with labels that were looked at.
+    **Returns:** what is available, with labels that carry the check.
     """
     fn = _optax_loss(fn)
     y_pred: Any = available.get("y_pred")
@@ -79,7 +79,7 @@ def check_labels(
 
 
 def _optax_loss(fn: Any) -> Any:
-    """The loss of optax that a function is, compiled or with some of its options bound."""
+    """The optax loss inside a function that may be compiled or have options bound; or None."""
     while True:
         if any(fn is one for one in (*_INDICES, *_DISTRIBUTIONS, *_ELEMENTWISE)):
             return fn
@@ -118,7 +118,7 @@ def _check_indices(name: str, p: tuple[int, ...], t: tuple[int, ...], y_true: An
 
 
 def _check_range(name: str, available: Mapping[str, Any], classes: int, compiled: bool) -> Any:
-    """The labels, with an error where one that counts is no class."""
+    """The labels, with an error if one that counts is not a class."""
     y_true = available["y_true"]
     counts = jnp.ones(np.shape(y_true), bool)
     for factor in ("mask", "sample_weight"):

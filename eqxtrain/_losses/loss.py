@@ -1,4 +1,4 @@
-"""Losses: functions, containers of them, and their total."""
+"""Losses: functions, containers of functions, and their total."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, final
@@ -30,17 +30,17 @@ class Loss(eqx.Module):
         name (`x`, `y_true`, `y_pred`, `model`, `state`, `sample_weight`, `mask`, ...). It returns
         per-example values (trailing axes are averaged), a scalar, or a dict of named parts.
     - `weight`: its factor in the total. The loss is logged without this factor.
-    - `on`: a key, or several one after the other, that pick a part of `y_pred`, and of `y_true` and
-        `sample_weight` where these have parts. If the labels of that part are None, the loss is
+    - `on`: a key, or a sequence of keys to follow, that picks a part of `y_pred`, and of `y_true`
+        and `sample_weight` where these have parts. If the labels of that part are None, the loss is
         left out.
     - `reduction`: over the batch, with m the mask, w the sample and c the class weights:
         `"mean"`, the mean over examples, `Σ(m·w·c·ℓ) / Σm`; `"sum"`, `Σ(m·w·c·ℓ)`, over trailing
-        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. For a pass, the value
-        logged is that of one batch of all its examples.
-    - `name`: the name that it is logged under; by default the function's own.
-    - `check_labels`: whether a compiled step looks for labels that aren't classes, in optax's
-        losses of integer labels, and so waits for the device at each step. `eager=True` always
-        does.
+        axes too; or `"mean_with_sample_weight"`, `Σ(m·w·c·ℓ) / Σ(m·w·c)`. The value logged for a
+        pass is what one batch of all its examples would give.
+    - `name`: the name that it is logged under; by default that of the function.
+    - `check_labels`: whether compiled steps look for labels that aren't classes, in optax's losses
+        of integer labels. They then wait for the device at each step. With `eager=True`, labels
+        are always checked.
     """
 
     fn: Callable[..., Any]
@@ -78,12 +78,12 @@ class Loss(eqx.Module):
 
 @final
 class TotalLoss(Metric):
-    """The weighted sum of losses, some of which are not means over examples.
+    """The weighted sum of losses that are not all means over examples.
 
     **Arguments:**
 
-    - `parts`: each of the losses over the pass.
-    - `factors`: by which they enter the sum.
+    - `parts`: the loss of the pass for each of them.
+    - `factors`: their weights in the sum.
     """
 
     parts: tuple[Metric, ...]
@@ -95,7 +95,7 @@ class TotalLoss(Metric):
 
 
 def check_losses(container: Any) -> None:
-    """Refuse what is no loss, with a sentence."""
+    """Refuse what is not a loss."""
     members = [m for _, m in named_leaves(container, default="loss", is_leaf=_is_loss)]
     for member in members:
         if not _is_loss(member) and not callable(member):
@@ -112,8 +112,9 @@ def compute_losses(
 ) -> tuple[Float[Array, ""], dict[str, Array | Metric]]:
     """The total loss of a batch, and its parts to log.
 
-    The total is the weighted sum of the parts. A single plain function has no parts: it is the
-    total. If some part is not a mean over examples, the total over a pass is logged as well.
+    The total is the weighted sum of the parts. A single plain function is the total, and has no
+    parts. If some part is not a mean over examples, then neither is the total, so its value for a
+    pass is logged, too.
     """
     total: Any = 0.0
     found: list[tuple[Loss, ReducedLoss]] = []
@@ -141,10 +142,10 @@ def compute_losses(
 
 
 def _named_losses(container: Any) -> list[tuple[str, str | None, Loss]]:
-    """The losses of a container: what each goes by, the path that it is logged under, and it.
+    """The losses of a container: the name of each, the path that it is logged under, and the loss.
 
-    Paths are told apart before any loss is left out, so that they are the same in every pass. A
-    lone function is not logged but as the total.
+    Paths are made unique before any loss is left out, so that they are the same in every pass. A
+    single function has no path, since it is logged as the total.
     """
     found: list[tuple[str, str | None, Loss]] = []
     taken = {"loss"}
@@ -156,7 +157,7 @@ def _named_losses(container: Any) -> list[tuple[str, str | None, Loss]]:
 
 
 def reserved_names(container: Any) -> set[str]:
-    """Names of losses that may be left out, and that nothing else may take then."""
+    """The names of losses that may be left out. Nothing else may take them then."""
     return {path for _, path, loss in _named_losses(container) if path and loss.on is not None}
 
 
@@ -167,7 +168,7 @@ def _is_loss(node: Any) -> bool:
 def _compute_loss(
     loss: Loss, name: str, available: Mapping[str, Any]
 ) -> dict[str | None, ReducedLoss]:
-    """The parts of one loss; none where it is on an output without labels."""
+    """The parts of one loss; none if it is on an output without labels."""
     if loss.on is not None:
         available = dict(available) | pick(available, loss.on, who=f"The loss `{name}`")
         if available.get("y_true", 0) is None:

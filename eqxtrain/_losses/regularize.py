@@ -40,13 +40,12 @@ class _Penalty(eqx.Module):
 
 
 def penalized_weights(model: PyTree) -> list[Array]:
-    """The floating arrays of a model that are weights, by convention.
+    """The arrays of a model that are penalized by default.
 
-    Biases are none, by the name of their field; nor is what stands in a normalisation layer of
-    Equinox's, nor what has fewer than two axes.
+    These are the floating-point arrays of two or more axes, except for biases (going by the names
+    of their fields) and what is inside Equinox's normalisation layers.
     """
-    is_norm = lambda node: isinstance(node, _NORMS)
-    found = jax.tree.leaves_with_path(model, is_leaf=is_norm)
+    found = jax.tree.leaves_with_path(model, is_leaf=lambda node: isinstance(node, _NORMS))
     return [
         leaf
         for path, leaf in found
@@ -55,7 +54,7 @@ def penalized_weights(model: PyTree) -> list[Array]:
 
 
 def _field(path: tuple[Any, ...]) -> str:
-    """The innermost field that a path goes through."""
+    """The innermost field on a path."""
     fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
     return fields[-1] if fields else ""
 

@@ -1,7 +1,7 @@
-"""The protocol of steps: what each may ask for and must return, and the wrapper that sees to it.
+"""The contract of each step: what it may ask for and must return, and the wrapper that checks it.
 
-Every step of a learner, default or overridden, is called through `step`: by name, on a learner
-without its model and state, with what it returns checked in the terms of whoever wrote it.
+Every step of a learner, default or overridden, is wrapped by `checked_step`. The wrapper calls it
+by name, on a learner without its model and state, and checks what it returns.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .. import _request
 from .._tree import instance
 from ..metrics import _logs
-from . import frozen_leaves as _frozen, locate_error as _failing
+from . import frozen_leaves, locate_error
 from .state import LearnerState
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class WithheldError(AttributeError):
 
 
 def withheld_message(learner: Any, name: str) -> str:
-    """The teaching error: what went wrong, why it matters, and the two spellings."""
+    """An error that teaches: what went wrong, why it matters, and how to write it instead."""
     cls = type(learner).__name__
     ask = "state" if name == "model_state" else name
     use = "state.model_state" if name == "model_state" else name
@@ -65,11 +65,12 @@ def withheld_message(learner: Any, name: str) -> str:
 
 
 def without_state(learner: T) -> T:
-    """The learner as its steps see it: without the fields that are threaded."""
-    held = vars(learner)
-    if not any(name in held for name in WITHHELD):
+    """The learner as its steps see it: without the fields that are passed to them by name."""
+    fields = vars(learner)
+    if not any(name in fields for name in WITHHELD):
         return learner
-    return instance(type(learner), {n: v for n, v in held.items() if n not in WITHHELD})
+    # Absent rather than None: a step that reads `self.model` must fail, not train nothing.
+    return instance(type(learner), {n: v for n, v in fields.items() if n not in WITHHELD})
 
 
 def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) -> Callable[..., Any]:
@@ -77,7 +78,7 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
 
     **Arguments:**
 
-    - `default`: whether it is one of our own, which take everything and shadow nothing.
+    - `default`: whether it is one of ours, which pass on everything that they are given.
     """
     if isinstance(fn, staticmethod | classmethod):
         raise TypeError(f"`{name}` must be a plain method, not a `{type(fn).__name__}`.")
@@ -94,24 +95,26 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
         available = _provide(name, given)
         _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
-        heeds = name == "train_step" and not default and self.trainable is not None
+        # An overridden `train_step` may forget what `trainable` freezes; the default one does not.
+        may_thaw = name == "train_step" and not default and self.trainable is not None
         watching = (
-            _frozen.watching(self, available.get("model")) if heeds else contextlib.nullcontext()
+            frozen_leaves.watching(self, available.get("model"))
+            if may_thaw
+            else contextlib.nullcontext()
         )
         with watching as watch:
             try:
                 out = fn(without_state(self), **arguments)
             except Exception as error:
                 if name in _ON_BATCHES:
-                    _failing.locate(
-                        error, who, functools.partial(fn, without_state(self)), arguments
-                    )
+                    step = functools.partial(fn, without_state(self))
+                    locate_error.locate(error, who, step, arguments)
                 raise
             out = _CHECKS[name](out, who)
             if watch is not None:
                 watch.returned = out[1]
         if name == "test_step" and default and self.loss is None:
-            out[1].pop("loss", None)  # there is none to report
+            out[1].pop("loss", None)  # the nan that stands for it is not worth reporting
         returns = CONTRACTS[name].returns
         lost = len(returns) > 1 and out[returns.index("state")] is None
         if lost and available.get("state") is not None:
@@ -129,13 +132,13 @@ def checked_jit(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fn)
     def returns_a_function(self: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        made = fn(self, function)
-        if not callable(made):
+        compiled = fn(self, function)
+        if not callable(compiled):
             raise TypeError(
-                f"`{type(self).__name__}.jit_step` returned a `{type(made).__name__}`: return the "
-                "function that it was given, compiled, `return eqx.filter_jit(fn)`."
+                f"`{type(self).__name__}.jit_step` returned a `{type(compiled).__name__}`: return "
+                "the function that it was given, compiled, `return eqx.filter_jit(fn)`."
             )
-        return made
+        return compiled
 
     return _mark(returns_a_function)
 
@@ -146,27 +149,28 @@ def _mark(fn: Any) -> Callable[..., Any]:
 
 
 def is_held_to_contract(fn: Any) -> bool:
-    """Whether `step` has wrapped this function."""
+    """Whether `checked_step` or `checked_jit` has wrapped this function."""
     return getattr(fn, "is_held_to_contract", False)
 
 
 def _provide(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the step `name` may ask for, of what was given: ours as far as the contract goes."""
+    """What the step `name` may ask for: of our names, only those in its contract."""
     allowed = CONTRACTS[name].names
-    fixed = {"initializing": False, "sample_weight": None, "class_weight": None, "mask": None}
-    offered = {key: value for key, value in fixed.items() if key in allowed} | dict(given)
+    defaults = {"initializing": False, "sample_weight": None, "class_weight": None, "mask": None}
+    offered = {key: value for key, value in defaults.items() if key in allowed} | dict(given)
+    # Any other name is a key of the batch, which every step may ask for.
     return {k: v for k, v in offered.items() if k in allowed or k not in _request.OUR_NAMES}
 
 
 def _refuse_shadows(
     fn: Callable[..., Any], available: Mapping[str, Any], who: str, default: str | None
 ) -> None:
-    """Refuse a key of the batch that is a name of ours, where it would be lost in silence.
+    """Refuse a key of the batch that our own name would silently shadow.
 
     **Arguments:**
 
-    - `default`: the name of the step if it is one of our own. Those hand a mapping without an `x`
-        to the model as it is, and lose nothing.
+    - `default`: the name of the step if it is one of ours. Those pass a mapping without an `x` to
+        the model as it is, and so lose nothing.
     """
     batch = available.get("batch")
     if not isinstance(batch, Mapping) or (default is not None and "x" not in batch):
@@ -184,16 +188,16 @@ def _refuse_shadows(
 
 
 def _unpack(out: Any, name: str, who: str) -> tuple[Any, ...]:
-    wanted = CONTRACTS[name].returns
-    if not isinstance(out, tuple) or len(out) != len(wanted):
+    expected = CONTRACTS[name].returns
+    if not isinstance(out, tuple) or len(out) != len(expected):
         got = (
             f"a tuple of {len(out)} ({', '.join(type(part).__name__ for part in out)})"
             if isinstance(out, tuple)
             else f"a `{type(out).__name__}`"
         )
         raise TypeError(
-            f"`{who}` returned {got}: a `{name}` returns {len(wanted)} values, "
-            f"`return {', '.join(wanted)}`."
+            f"`{who}` returned {got}: a `{name}` returns {len(expected)} values, "
+            f"`return {', '.join(expected)}`."
         )
     return out
 
@@ -235,29 +239,29 @@ def _with_loss(logs: Any, loss: Any, who: str) -> dict[str, Any]:
     return logs if "loss" in logs else {"loss": loss, **logs}
 
 
-def _pred(out: Any, who: str) -> Any:
+def _check_pred(out: Any, who: str) -> Any:
     y_pred, state = _unpack(out, "pred_step", who)
     return y_pred, _check_state(state, who)
 
 
-def _test(out: Any, who: str) -> Any:
+def _check_test(out: Any, who: str) -> Any:
     loss, logs, state = _unpack(out, "test_step", who)
     loss = _check_loss(loss, who)
     return loss, _with_loss(logs, loss, who), _check_state(state, who)
 
 
-def _grad(out: Any, who: str) -> Any:
+def _check_grad(out: Any, who: str) -> Any:
     loss, logs, state, grads = _unpack(out, "grad_step", who)
     loss = _check_loss(loss, who)
     return loss, _with_loss(logs, loss, who), _check_state(state, who), grads
 
 
-def _train(out: Any, who: str) -> Any:
+def _check_train(out: Any, who: str) -> Any:
     logs, model, state = _unpack(out, "train_step", who)
     return _logs.check_logs(logs, who=who), model, _check_state(state, who)
 
 
-def _init(out: Any, who: str) -> Any:
+def _check_init(out: Any, who: str) -> Any:
     model, state = _unpack(out, "init_step", who)
     if not isinstance(state, LearnerState):
         raise TypeError(
@@ -267,7 +271,7 @@ def _init(out: Any, who: str) -> Any:
     return model, state
 
 
-def _states(out: Any, who: str) -> Any:
+def _check_states(out: Any, who: str) -> Any:
     if not isinstance(out, LearnerState):
         raise TypeError(
             f"`{who}` returned a `{type(out).__name__}`, but a `states_step` returns a "
@@ -277,18 +281,18 @@ def _states(out: Any, who: str) -> Any:
     return out
 
 
-def _summary(out: Any, who: str) -> Any:
+def _check_summary(out: Any, who: str) -> Any:
     if not isinstance(out, list):
         raise TypeError(f"`{who}` returned a `{type(out).__name__}`: return a list of rows.")
     return out
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "pred_step": _pred,
-    "test_step": _test,
-    "grad_step": _grad,
-    "train_step": _train,
-    "init_step": _init,
-    "states_step": _states,
-    "summary_step": _summary,
+    "pred_step": _check_pred,
+    "test_step": _check_test,
+    "grad_step": _check_grad,
+    "train_step": _check_train,
+    "init_step": _check_init,
+    "states_step": _check_states,
+    "summary_step": _check_summary,
 }

@@ -1,4 +1,4 @@
-"""Calling a model over a batch: the Equinox convention, an unbatched model under `vmap`."""
+"""Calling a model over a batch: by Equinox's convention, an unbatched model under `vmap`."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from .._types import PyTree
 from .._warn import warn
 
 AXIS_NAME = "batch"
-"""The name of the mapped axis, which BatchNorm reduces over."""
+"""The name of the mapped axis, over which BatchNorm reduces."""
 
 
 def call_over_batch(
@@ -29,11 +29,11 @@ def call_over_batch(
 
     **Arguments:**
 
-    - `x`: the inputs, batch axis first. A tuple or list gives positional arguments, a dict keyword
-        arguments, all else (a named tuple, too) one argument.
-    - `model_state`: threaded as `model(x, state) -> (y, state)`, with `axis_name="batch"`.
-    - `key`: split into one key an example, if the model has a parameter `key`.
-    - `training`: whether a model that waits for a key under another name is worth a warning.
+    - `x`: the inputs, batch axis first. A tuple or list gives positional arguments, a dict gives
+        keyword arguments, and anything else (even a named tuple) gives one argument.
+    - `model_state`: passed as `model(x, state) -> (y, state)`, with `axis_name="batch"`.
+    - `key`: split into one key per example, if the model has a parameter `key`.
+    - `training`: whether to warn of a model that takes its key under another name.
 
     **Returns:** the outputs, batch axis first, and the model's new state.
     """
@@ -77,17 +77,17 @@ def call_over_batch(
 _OTHER_KEYS = (
     "rng", "rngs", "rng_key", "prng", "prng_key", "random_key", "dropout_key", "dropout_rng",
 )  # fmt: skip
-"""What models of other libraries call their random key."""
+"""The names that models of other libraries give their random key."""
 
 
 def _look_for_other_keys(
     model: Callable[..., Any], x: PyTree, names: Mapping[str, inspect.Parameter], training: bool
 ) -> None:
-    """Refuse a model that must have a key under another name, and tell of one that may have it."""
+    """Refuse a model that requires a key under another name; warn of one that accepts it."""
     positional = len(x) if type(x) in (tuple, list) else 1
-    given = x if isinstance(x, Mapping) else list(names)[:positional]
+    inputs = x if isinstance(x, Mapping) else list(names)[:positional]
     for name in () if "key" in names else _OTHER_KEYS:
-        if name in names and name not in given:
+        if name in names and name not in inputs:
             text = (
                 f"`{_call_name(model)}` names its random key `{name}`, but the default `pred_step` "
                 "passes it as `key`"
@@ -102,7 +102,7 @@ def _look_for_other_keys(
 def _hint_at_key(
     model: Callable[..., Any], names: Mapping[str, inspect.Parameter], error: Exception
 ) -> str | None:
-    """For a model of whose layers one lacks its key."""
+    """A hint for a model with a layer that lacks its key."""
     lacks = isinstance(error, RuntimeError | TypeError) and re.search(r"\bkey\b", str(error))
     if not lacks or any(name in names for name in _OTHER_KEYS):
         return None
@@ -160,7 +160,7 @@ def _call(
 def _fits_unmapped(
     model: Callable[..., Any], names: Collection[str], x: PyTree, key: Any, state: Any
 ) -> bool:
-    """Whether the model takes the batch as it is, on shapes alone."""
+    """Whether the model accepts the whole batch, tried on shapes alone."""
     try:
         keys = key if "key" in names else None
         eqx.filter_eval_shape(lambda x, k, s: _call(model, names, x, k, s), x, keys, state)

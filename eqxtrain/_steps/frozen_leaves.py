@@ -1,8 +1,8 @@
-"""A `train_step` of one's own that does not heed `trainable`, and what it changes nevertheless.
+"""Frozen leaves that an overridden `train_step` changes because it ignores `trainable`.
 
-The helpers of a learner tell when they heed it. Of a step that used none of them, the leaves that
-it returned as it was given them are proven unchanged while it is traced, at no cost. The values of
-the others are compared by `fit`, after its first call and its first epoch.
+A learner's helpers report when they heed `trainable`. For a step that used none of them, any leaf
+that it returned as it was is proven unchanged while the step is traced, at no cost. `fit` compares
+the values of the others, after its first call and its first epoch.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ _MAX_SPECS = 16
 _maybe_changed: weakref.WeakKeyDictionary[type, dict[Hashable, list[str]]] = (
     weakref.WeakKeyDictionary()
 )
-"""For each class and `trainable`, the frozen leaves that its step may have changed, by path."""
+"""For each class and `trainable`, the paths of the frozen leaves that its step may change."""
 
 
 def heed() -> None:
-    """Note that the step under way has asked what is trainable."""
+    """Report that the current step has asked what is trainable."""
     watch = _watch.get()
     if watch is not None:
         watch.heeded = True
@@ -46,7 +46,7 @@ def heed() -> None:
 
 @contextlib.contextmanager
 def watching(learner: Any, model: PyTree) -> Iterator[_Watch]:
-    """Watch a `train_step` while it is traced, or run eagerly.
+    """Watch a `train_step` while it is traced or run eagerly.
 
     **Returns:** where to put the model that it returns.
     """
@@ -56,7 +56,7 @@ def watching(learner: Any, model: PyTree) -> Iterator[_Watch]:
         yield watch
     finally:
         _watch.reset(token)
-        if outer is not None:  # it was called by another override
+        if outer is not None:  # another override called this one
             outer.heeded = outer.heeded or watch.heeded
     touched = [] if watch.heeded else _maybe_changed_by(learner.trainable, model, watch.returned)
     by_spec = _maybe_changed.setdefault(type(learner), {})
@@ -67,7 +67,7 @@ def watching(learner: Any, model: PyTree) -> Iterator[_Watch]:
 
 
 def _maybe_changed_by(spec: Hashable, before: PyTree, after: PyTree) -> list[str]:
-    with contextlib.suppress(ValueError):  # of another model: there is nothing to go by
+    with contextlib.suppress(ValueError):  # another model came back: nothing to compare
         old, new = _frozen(spec, before), dict(_tree.paths(after, "model"))
         return [path for path, leaf in old if new.get(path) is not leaf]
     return []
@@ -80,25 +80,26 @@ def _frozen(spec: Hashable, model: PyTree) -> list[tuple[str, Any]]:
 
 
 def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
-    """Warn where a step that did not heed `trainable` has changed what that freezes.
+    """Warn if a step that ignored `trainable` has changed a frozen leaf.
 
-    A first step may change nothing, if its learning rate is 0. So without a warning it is worth
-    looking again.
+    A first step may change nothing, if its learning rate is 0. So without a warning, it is worth
+    looking again later.
 
     **Arguments:**
 
-    - `before`: the learner before its first steps. What was donated can't be compared.
-    - `current`: gives it after them.
+    - `before`: the learner before its first steps. Leaves that were donated can't be compared.
+    - `current`: returns the learner after them.
 
-    **Returns:** whether it may change something yet that it has not changed.
+    **Returns:** whether the step may still change a leaf that it has not changed so far.
     """
     touched = _maybe_changed.get(type(before), {}).get(before.trainable, [])
     if not touched:
         return False
     old, new = dict(_tree.paths(before.model, "model")), dict(_tree.paths(current().model, "model"))
-    same = lambda path: np.asarray(old[path]).tobytes() == np.asarray(new[path]).tobytes()
     known = [path for path in touched if path in new and not _is_gone(old.get(path))]
-    changed = [path for path in known if not same(path)]
+    changed = [
+        path for path in known if np.asarray(old[path]).tobytes() != np.asarray(new[path]).tobytes()
+    ]
     if not changed:
         return bool(known)
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -118,5 +119,5 @@ def _is_gone(leaf: Any) -> bool:
 
 
 def forget() -> None:
-    """Forget what was watched, with the programs that were traced then."""
+    """Forget what was watched, when the programs that were traced meanwhile are dropped."""
     _maybe_changed.clear()

@@ -17,7 +17,7 @@ from .._naming import unique
 from .._request import UPDATE_NAMES
 from .._types import FilterSpec, Logs, M, Measures, PyTree, Transformation
 from ..metrics import _collection
-from . import frozen_leaves as _frozen, optimize as _optimize, summary as _summary
+from . import frozen_leaves, optimize as _optimize, summary as _summary
 from .contract import (
     CONTRACTS,
     WITHHELD,
@@ -56,7 +56,7 @@ def _test_step(self: Any, **available: Any) -> tuple[Array, Logs, Any]:
 
 
 def _measure(self: Any, available: dict[str, Any]) -> tuple[Array, Logs]:
-    """The loss and the logs of predictions; without a loss, nan and the metrics alone."""
+    """The loss and the logs of predictions; without a loss, nan and the metrics."""
     available = {k: v for k, v in available.items() if k != "y_true" or v is not None}
     available = {"sample_weight": None, "class_weight": None, "mask": None} | available
     loss, parts, seen = jnp.full((), jnp.nan), dict[str, Any](), available
@@ -112,10 +112,10 @@ def _summary_step(self: Any, model: Any, state: Any = None, **available: Any) ->
 
 
 def enforce_contracts(learner_class: Any) -> None:
-    """Hold every step of a class to its contract, from wherever it comes: a mixin, a notebook."""
+    """Hold every step of a class to its contract, even one from a mixin or set later."""
     for name in CONTRACTS:
         if is_held_to_contract(getattr(learner_class, name)):
-            continue  # it was before
+            continue
         fn = inspect.getattr_static(learner_class, name)
         if not is_held_to_contract(fn):
             setattr(learner_class, name, checked_step(name, fn))
@@ -127,8 +127,8 @@ def enforce_contracts(learner_class: Any) -> None:
 class AbstractLearner(eqx.Module, Generic[M]):
     """The steps of a learner, without the loops that call them.
 
-    Each step may be overridden on its own, and asks by name for the arguments that it needs; the
-    steps that call it go on working. A step mutates nothing: it returns what it changes.
+    You can override each step on its own. A step asks by name for the arguments that it needs, and
+    the steps that call it go on working. It mutates nothing, but returns what it changes.
 
     | step | returns | default |
     |---|---|---|
@@ -155,9 +155,9 @@ class AbstractLearner(eqx.Module, Generic[M]):
     model_state: eqx.AbstractVar[eqx.nn.State | None]
     state: eqx.AbstractVar[LearnerState | None]
 
-    # For checkers, any signature is a legal override of a step, what it returns is checked, and a
-    # positional call is not legal: `_types.Step`. States are `Any`, so that a subclass of
-    # `LearnerState` keeps its fields.
+    # Type checkers accept any signature as an override of a step, check what it returns, and refuse
+    # positional calls: see `_types.Step`. States are `Any`, so that a subclass of `LearnerState`
+    # keeps its fields.
     if TYPE_CHECKING:
 
         @called_by_name
@@ -223,8 +223,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
         **Arguments:**
 
         - `y_pred`: the predictions, batch axis first.
-        - `available`: whatever the losses and metrics may ask for by name: `y_true`, `x`, `model`,
-            `state`, `sample_weight`, `class_weight`, `mask`, ...
+        - `available`: everything that the losses and metrics may ask for by name: `y_true`, `x`,
+            `model`, `state`, `sample_weight`, `class_weight`, `mask`, ...
 
         **Returns:** the loss, a scalar, and the logs: the parts of the loss, and the metrics.
         """
@@ -238,10 +238,10 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
     @final
     def partition(self, model: PyTree) -> tuple[PyTree, PyTree]:
-        """Split a model into its trainable leaves and the rest, each with None in the other places.
+        """Split a model into its trainable leaves and the rest, with None in the other places.
 
-        It is for a `train_step` or `grad_step` that takes gradients itself: those with respect to
-        `params` leave out what `trainable` freezes.
+        Use it in a `train_step` or `grad_step` that takes gradients itself: gradients with respect
+        to `params` leave out what `trainable` freezes.
 
         **Returns:** `(params, rest)`, for `eqx.combine(params, rest)`.
 
@@ -258,7 +258,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 return loss, {}, state, grads
             ```
         """
-        _frozen.heed()
+        frozen_leaves.heed()
         return _optimize.partition(self.trainable, model)
 
     @final
@@ -269,13 +269,14 @@ class AbstractLearner(eqx.Module, Generic[M]):
 
         **Arguments:**
 
-        - `grads`: as `eqx.filter_grad` gives them; those of frozen leaves are ignored. Those of
-            complex leaves are conjugated here, so don't do so before.
+        - `grads`: as `eqx.filter_grad` returns them. Those of frozen leaves are ignored. Those of
+            complex leaves are conjugated here, so don't conjugate them yourself.
         - `loss`: passed to optimizers that ask for it, such as `optax.contrib.reduce_on_plateau`.
-        - `available`: the names that `test_step` asks for, for optimizers that search along a line
-            (`optax.lbfgs`) and so call it again.
+        - `available`: the arguments that `test_step` asks for. Optimizers that do a line search,
+            such as `optax.lbfgs`, call it again.
 
-        **Returns:** logs, of the metrics that ask for `grads` or `updates`; the model; the state.
+        **Returns:** the logs of the metrics that ask for `grads` or `updates`; the model; the
+        state.
         """
         if self.optimizer is None:
             raise TypeError(
@@ -283,12 +284,13 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 "`Learner(model, optax.adam(1e-3), ...)`, or override `train_step`."
             )
         _, rest = self.partition(model)
-        fresh = jax.tree.map(lambda leaf: leaf, state)  # eagerly, an `eqx.nn.State` is used once
+        # A copy, since an `eqx.nn.State` can be used only once when run eagerly.
+        fresh = jax.tree.map(lambda leaf: leaf, state)
 
         def value_fn(params: PyTree) -> Array:
-            given = available | {"model": eqx.combine(params, rest), "state": fresh}
+            arguments = available | {"model": eqx.combine(params, rest), "state": fresh}
             try:
-                return self.test_step(**given)[0]
+                return self.test_step(**arguments)[0]
             except TypeError as error:
                 error.add_note(
                     "The optimizer does a line search, and so calls `test_step` again: pass "

@@ -1,7 +1,7 @@
-"""Where in a model a step failed: found by running the step once more, on shapes.
+"""Find where in a model a step failed, by running the step once more on shapes.
 
-JAX says what is wrong with two shapes, but neither whose they are nor where in the model they met.
-Nothing is watched as long as nothing fails.
+JAX says what is wrong with two shapes, but not where in the model they met. Nothing is watched
+until something fails, so a step that works pays nothing.
 """
 
 import inspect
@@ -22,7 +22,7 @@ _NOT_BATCH = ("model", "state", "key", "training", "initializing", "class_weight
 
 
 class _Call(NamedTuple):
-    """A call that raised: of which part of the model, and with what, in shapes."""
+    """A call of a part of the model that raised, with shapes in place of its arrays."""
 
     error: Exception | None
     path: str
@@ -34,18 +34,18 @@ class _Call(NamedTuple):
 def locate(
     error: Exception, who: str, step: Callable[..., Any], arguments: Mapping[str, Any]
 ) -> None:
-    """Note on an error of a step in which part of the model it was raised, and for which shapes.
+    """Add a note to an error that says which part of the model raised it, and for which shapes.
 
     **Arguments:**
 
-    - `who`: the step's name, for the sentence.
-    - `step`, `arguments`: what was called, with what, by name.
+    - `who`: the name of the step, for the note.
+    - `step`, `arguments`: the step, and the arguments that it was called with.
     """
     notes = getattr(error, "__notes__", [])
     if is_ours(error) or any(note.startswith(_START) for note in notes):
         return
     calls = _failing_calls(error, step, arguments)
-    if calls is None:  # it depends on values, or on something that has changed
+    if calls is None:  # the error depends on values, or on something that has changed
         return
     hidden = (*_NOT_BATCH, "batch") if "x" in arguments else _NOT_BATCH
     batch = {name: value for name, value in arguments.items() if name not in hidden}
@@ -56,7 +56,7 @@ def locate(
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error was raised in this package, and so is a sentence already."""
+    """Whether an error was raised in this package, and so explains itself."""
     return (_origin(error)[0] or "").startswith("eqxtrain.")
 
 
@@ -73,7 +73,7 @@ def _origin(error: BaseException) -> tuple[str | None, int]:
 def _failing_calls(
     error: Exception, step: Callable[..., Any], arguments: Mapping[str, Any]
 ) -> list[_Call] | None:
-    """The calls that the error passed through, the innermost first; None if it is not met again."""
+    """The calls that the error passed through, innermost first; None if it does not recur."""
     failed: list[_Call] = []
 
     def call(path: str, part: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -96,13 +96,14 @@ def _failing_calls(
         if type(met) is type(error) and alike:
             return [call._replace(error=None) for call in failed if call.error is met]
     finally:
-        failed.clear()  # their tracebacks hold this frame, and so would the data be held
+        failed.clear()  # the tracebacks refer to this frame, and would keep the data alive
     return None
 
 
 def _to_shapes(tree: PyTree) -> PyTree:
-    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf
-    return jax.tree.map(shape, tree)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf, tree
+    )
 
 
 def _describe_call(call: _Call) -> str:
@@ -124,7 +125,7 @@ def _describe_arguments(call: _Call) -> str:
 
 
 def _list_arrays(named: Iterable[tuple[str, Any]]) -> str:
-    """The arrays among some values, for a sentence: `x` float32[32,4] and `y` int32[32]."""
+    """The arrays among some values, in words: `x` float32[32,4] and `y` int32[32]."""
     told = [f"`{name}` {_describe_value(value)}" for name, value in named if _has_shape(value)][:4]
     return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
 
@@ -146,7 +147,7 @@ def _describe_value(value: Any) -> str:
 
 
 def _remedy(error: Exception, inner: _Call, outer: _Call, batch: Mapping[str, Any]) -> str:
-    """What to do about the commonest mistakes; empty for others."""
+    """What to do about the most common mistakes; empty for others."""
     part = inner.part
     name = getattr(part, "axis_name", None)
     if _fits_mapped(outer, batch):
@@ -172,18 +173,23 @@ def _remedy(error: Exception, inner: _Call, outer: _Call, batch: Mapping[str, An
 
 
 def _fits_mapped(call: _Call, batch: Mapping[str, Any]) -> bool:
-    """Whether a call that failed would do if it were mapped over the batch."""
+    """Whether a call that failed would work if it were mapped over the batch."""
     rows = {leaf.shape[:1] for leaf in jax.tree.leaves(batch) if is_array(leaf) and leaf.ndim}
-    given = (call.args, call.kwargs)
+    inputs = (call.args, call.kwargs)
     first = {leaf.shape[:1] for leaf in jax.tree.leaves(call.args[:1]) if is_array(leaf)}
     if () in first or not first & rows:
         return False
-    axis = lambda leaf: 0 if is_array(leaf) and leaf.shape[:1] in first else None
-    axes = jax.tree.map(axis, given)
-    one = lambda part, given: part(*given[0], **given[1])
+    axes = jax.tree.map(
+        lambda leaf: 0 if is_array(leaf) and leaf.shape[:1] in first else None, inputs
+    )
+
+    def one_example(part: Any, inputs: Any) -> Any:
+        args, kwargs = inputs
+        return part(*args, **kwargs)
+
     try:
-        mapped = eqx.filter_vmap(one, in_axes=(None, axes), axis_name="batch")
-        shapes_of(mapped, call.part, given)
+        mapped = eqx.filter_vmap(one_example, in_axes=(None, axes), axis_name="batch")
+        shapes_of(mapped, call.part, inputs)
     except Exception:
         return False
     return True

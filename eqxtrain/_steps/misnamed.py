@@ -1,4 +1,4 @@
-"""Methods of a learner that look like steps and would never be called."""
+"""Methods of a learner that look like steps, but would never be called."""
 
 import difflib
 import inspect
@@ -12,7 +12,7 @@ _FOREIGN = {
     "validation_step": "test_step",
     "eval_step": "test_step",
 }
-"""What other libraries call our steps."""
+"""The names of our steps in other libraries."""
 
 _CLOSE = 0.85
 
@@ -20,11 +20,11 @@ _CLOSE = 0.85
 def refuse_misnamed(
     learner_class: type, base_class: type, steps: Collection[str], names: Collection[str]
 ) -> None:
-    """Refuse what a class defines under the name of another library's step, or of a mistyped one.
+    """Refuse a method with the name of another library's step, or with a mistyped one.
 
     **Arguments:**
 
-    - `learner_class`, `base_class`: the class, and the one that has the steps.
+    - `learner_class`, `base_class`: the class to check, and the one that defines the steps.
     - `names`: what steps may ask for.
     """
     listed = f"The steps are {', '.join(steps)}."
@@ -43,7 +43,7 @@ def refuse_misnamed(
 
 
 def _mistyped(name: str, steps: Collection[str]) -> str | None:
-    """The step whose name this nearly is; not one with something before or behind it."""
+    """The step that this name nearly spells. A prefix or suffix to a step's name is no typo."""
     if name.startswith("_") or any(step in name for step in steps):
         return None
     return next(iter(difflib.get_close_matches(name, steps, n=1, cutoff=_CLOSE)), None)
@@ -67,7 +67,7 @@ def _is_stray(learner_class: type, base_class: type, name: str, names: Collectio
 
 
 def _names_in(value: Any) -> Iterator[tuple[str, ...]]:
-    """The names that the code of a method uses, also that of functions within it."""
+    """The names that the code of a method uses, including functions inside it."""
     fn: Callable[..., Any] = inspect.unwrap(value) if callable(value) else value
     codes = [fn.__code__] if isinstance(fn, types.FunctionType) else []
     while codes:

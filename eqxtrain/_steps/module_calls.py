@@ -1,4 +1,4 @@
-"""A model whose parts tell of their calls, and steps run on shapes alone."""
+"""Models whose parts report their calls, and steps run on shapes alone."""
 
 import contextlib
 import contextvars
@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from .._tree import instance, is_array
 
 Watcher = Callable[[str, Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""Makes a call of a part of a model: its path, itself, its function, and what it is called with."""
+"""Calls a part of a model, given its path, the part, its function, and the arguments."""
 
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
 
@@ -26,7 +26,7 @@ def shapes_of(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
 
 @contextlib.contextmanager
 def watch_calls(watcher: Watcher) -> Iterator[None]:
-    """Within it, the parts of a `watched` model are called by `watcher`."""
+    """Inside this context, `watcher` calls the parts of models from `wrap_modules`."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -35,7 +35,7 @@ def watch_calls(watcher: Watcher) -> Iterator[None]:
 
 
 def wrap_modules(node: PyTree, path: str) -> PyTree:
-    """`node` with every module inside it replaced by one whose calls are watched."""
+    """A copy of `node` in which the calls of every module are watched."""
     is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
     inside = jax.tree.map_with_path(
         lambda keys, child: (

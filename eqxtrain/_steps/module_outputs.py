@@ -1,4 +1,4 @@
-"""What each part of a model returns, from tracing a step on shapes."""
+"""The outputs of each part of a model, from tracing a step on shapes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def trace(
 
     **Arguments:**
 
-    - `names`: what else the step may ask for.
+    - `names`: the other arguments that the step may ask for.
     """
     recorded: dict[str, list[str]] = {}
 

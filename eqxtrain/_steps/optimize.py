@@ -1,4 +1,4 @@
-"""Which leaves are trained, and optax on those alone."""
+"""Which leaves are trained, and optax applied to those alone."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, cast
@@ -22,7 +22,7 @@ class Prefix(NamedTuple):
 
 
 class Freeze(NamedTuple):
-    """Everything is trained but what the functions `where` pick from the model."""
+    """Everything is trained except what the functions `where` pick from the model."""
 
     where: tuple[StaticLeaf, ...]
 
@@ -52,7 +52,7 @@ def freeze(*where: Callable[[Any], Any]) -> FilterSpec:
 
 
 def as_spec(spec: FilterSpec) -> Hashable:
-    """`trainable` as it was given, made hashable. Bools become a `Prefix`."""
+    """The user's `trainable`, made hashable. A tree of bools becomes a `Prefix`."""
     if spec is None or isinstance(spec, Prefix | Freeze):
         return spec
     leaves, treedef = jax.tree.flatten(spec)
@@ -67,7 +67,7 @@ def as_spec(spec: FilterSpec) -> Hashable:
 
 
 def trainable_mask(spec: FilterSpec, model: PyTree) -> PyTree:
-    """A tree of bools like `model`: the floating leaves that `spec` lets train."""
+    """A tree of bools like `model`: which leaves are floating-point and trained by `spec`."""
     if spec is None:
         wanted: PyTree = jax.tree.map(lambda _: True, model)
     elif isinstance(spec, Freeze):
@@ -103,15 +103,15 @@ def _broadcast(prefix: PyTree, model: PyTree) -> PyTree:
 
 
 def partition(spec: FilterSpec, model: PyTree) -> tuple[PyTree, PyTree]:
-    """The model as its trainable leaves and the rest, for `eqx.combine`."""
+    """Split the model into its trainable leaves and the rest, for `eqx.combine`."""
     return eqx.partition(model, trainable_mask(spec, model))
 
 
 def as_optimizer(optimizer: Optimizer | None) -> Transformation:
-    """An optimizer as it was given, `optax.MultiSteps` as the transformation that it stands for.
+    """The user's optimizer, with `optax.MultiSteps` turned into a gradient transformation.
 
-    None stays None, for learners that are not trained, or by a `train_step` of their own: the
-    annotation spares the others a check.
+    None stays None, for learners that are not trained or train in a `train_step` of their own. The
+    annotation ignores that, so that all others need no check.
     """
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
@@ -147,8 +147,8 @@ def update(
 
     - `grads`: as `eqx.filter_grad` gives them: None where there is none, complex ones not
         conjugated.
-    - `loss`: for those transformations that ask for the value (plateau, line searches).
-    - `value_fn`: from the trainable leaves to the loss, for line searches.
+    - `loss`: for transformations that ask for the value (plateau, line searches).
+    - `value_fn`: the loss as a function of the trainable leaves, for line searches.
 
     **Returns:** the model, the optimizer's state and the updates. Every leaf keeps its dtype.
     """
@@ -185,12 +185,14 @@ def _conjugate(grads: PyTree) -> PyTree:
     optax leaves this to its caller. Its line searches, which compare `grad` with gradients that
     they compute themselves, take those as JAX gives them.
     """
-    is_complex = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-    return jax.tree.map(lambda leaf: jnp.conj(leaf) if is_complex(leaf) else leaf, grads)
+    return jax.tree.map(
+        lambda leaf: jnp.conj(leaf) if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else leaf,
+        grads,
+    )
 
 
 def _outline(tree: PyTree) -> PyTree:
-    """Where a tree has arrays, and of what shape; gradients may be of another dtype."""
+    """The shapes of the arrays in a tree, whatever their dtypes: gradients may differ there."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), tree)
 
 

@@ -37,17 +37,17 @@ class LearnerState(eqx.Module):
         that `fit` returns has none, so that its file always loads into a fresh `init`.
     - `opt_state`: the state of the optimizer.
 
-    `opt_state_leaves` is for files, and made by the learner: an array without numbers, of the shape
-    `(n, 0)`, where `opt_state` has `n` leaves that are saved. So the file of another optimizer does
-    not fit. Inside steps it is None.
+    `opt_state_leaves` is for files, and made by the learner: an empty array of shape `(n, 0)`,
+    where `n` is the number of leaves of `opt_state` that are saved. So the file of another
+    optimizer does not fit. Inside steps it is None.
     """
 
-    # First, as in a learner without a state, so that the beginning of its file is right for both.
+    # First, as in a learner without a state, so that the files of both begin alike.
     model_state: eqx.nn.State | None = None
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
     key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    # Last, its size before it, so that a file with more of it or less does not fit here, not later.
+    # Last, after its size, so that a file with another optimizer's state fails here, not later.
     opt_state_leaves: Any = eqx.field(default=None, kw_only=True)
     opt_state: PyTree = None
 
@@ -78,7 +78,7 @@ class LearnerState(eqx.Module):
 
     @classmethod
     def from_state(cls, state: "LearnerState", **fields: Any) -> Self:
-        """A state of this class with the fields of `state`, and `fields` for those that it adds."""
+        """A state of this class with the fields of `state`, and `fields` for the new ones."""
         names = [field.name for field in dataclasses.fields(cls)]
         known_fields(cls, fields, names, remedy=": declare it in the class")
         kept = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
@@ -87,7 +87,7 @@ class LearnerState(eqx.Module):
     def begin(self, logs: Mapping[str, Any]) -> Self:
         """A state with empty accumulators for logs like these (arrays or their shapes).
 
-        It is for a `lax.scan` of your own, whose carry must have its structure from the start.
+        Use it for a `lax.scan` of your own, whose carry must have its structure from the start.
         """
         return self.update(metrics=_logs.begin(logs))
 
@@ -97,7 +97,7 @@ class LearnerState(eqx.Module):
         **Arguments:**
 
         - `logs`: what a step returned.
-        - `weight`: of how many examples the plain scalars among them are means.
+        - `weight`: how many examples the plain scalars among them are means of.
         """
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
         metrics = self.metrics or _logs.begin(new)
@@ -105,16 +105,16 @@ class LearnerState(eqx.Module):
 
 
 def at_rest(state: Any) -> Any:
-    """A state as a file holds it: with the size of its `opt_state`."""
+    """The state as files hold it: with the size of its `opt_state`."""
     count = sum(map(eqx.is_array_like, jax.tree.leaves(state.opt_state)))
-    told = state.opt_state_leaves
-    if told is not None and told.shape == (count, 0):
+    marker = state.opt_state_leaves
+    if marker is not None and marker.shape == (count, 0):
         return state
     return with_fields(state, opt_state_leaves=put(np.zeros((count, 0), bool)))
 
 
 def check_states(model: Any, model_state: Any, state: Any) -> None:
-    """Refuse states of a wrong kind, and a model that still has its state beside it."""
+    """Refuse states of the wrong class, and a model that is still paired with its state."""
     pair = isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State)
     if pair and type(model) is tuple:
         raise TypeError(

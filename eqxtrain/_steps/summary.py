@@ -1,4 +1,4 @@
-"""The parameter table: what a model is made of, from shapes alone."""
+"""The parameter table: what a model consists of, from shapes alone."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -22,10 +22,10 @@ class Row(NamedTuple):
 
     - `path`: where it is in the model, such as `model.layers[0]`.
     - `type`: the name of its class.
-    - `arrays`: its own arrays, with shapes and dtypes; those of modules inside it have rows.
-    - `parameters`, `bytes`: of its own arrays.
+    - `arrays`: its own arrays, with shapes and dtypes; modules inside it have rows of their own.
+    - `parameters`, `bytes`: the size of its own arrays.
     - `trainable`: how many of `parameters` are trained.
-    - `output`: the shapes of what a call of it returned; empty if `pred_step` did not call it.
+    - `output`: the shapes that a call of it returned; empty if `pred_step` did not call it.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Summary:
     **Arguments:**
 
     - `rows`: one for each module, the whole model first.
-    - `optimizer_state`, `model_state`: how many numbers, and how many bytes, each holds.
+    - `optimizer_state`, `model_state`: how many numbers and how many bytes each holds.
     """
 
     rows: list[Row]
@@ -163,11 +163,11 @@ def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[
 
 
 def summarise(learner: Any, batch: Mapping[str, Any]) -> Summary:
-    """The summary of a learner, by its own `summary_step`, initialised or not.
+    """The summary of a learner, initialised or not, by its `summary_step`.
 
     **Arguments:**
 
-    - `batch`: the parts of a batch by name, or their shapes; empty without one.
+    - `batch`: the parts of a batch by name, or their shapes; empty if there is no batch.
     """
 
     def described(learner: Any, batch: Mapping[str, Any]) -> tuple[list[Row], PyTree]:

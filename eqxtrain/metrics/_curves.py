@@ -1,7 +1,7 @@
 """Classification: what follows from the ranking of scores, over all thresholds.
 
-Scores are counted in bins, or gathered and then sorted. Either way a curve is a row of positives
-and one of negatives, from the highest score to the lowest; those in one place are tied.
+Scores are counted in bins, or gathered and then sorted. Either way, a curve is a row of positives
+and a row of negatives, from the highest score to the lowest. Those in the same place are tied.
 """
 
 import abc
@@ -23,11 +23,11 @@ Curves = Float[Array, "*classes thresholds"] | Float[np.ndarray, "*classes thres
 
 
 _CROWDED = 0.2
-"""The share of pairs of a positive and a negative in one bin from which on a warning is due."""
+"""We warn when more than this share of pairs, a positive and a negative, are in the same bin."""
 
 
 class _CurveMetric(ClassMetric):
-    """A score of each class's curve; of several classes, each against the rest."""
+    """A score of the curve of each class; with several classes, each against the rest."""
 
     bins: int | None = eqx.field(default=200, static=True, kw_only=True)
     from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
@@ -83,9 +83,11 @@ class _CurveMetric(ClassMetric):
         return by_class(result, self.class_names) if self.average == "none" else result
 
     def warning(self) -> str | None:
-        said = warning_about_labels(type(self).__name__, self.seen, from_logits=self.from_logits)
-        if said or self.bins is None or jnp.ndim(self.seen.value) == 0:
-            return said
+        about_nan = warning_about_labels(
+            type(self).__name__, self.seen, from_logits=self.from_logits
+        )
+        if about_nan or self.bins is None or jnp.ndim(self.seen.value) == 0:
+            return about_nan
         positives, negatives = np.asarray(self.seen.total(), np.float64)
         pairs = positives.sum(-1) * negatives.sum(-1)
         tied = (positives * negatives).sum(-1) / np.where(pairs == 0, 1, pairs)
@@ -123,7 +125,7 @@ def _binned_curves(seen: CompensatedSum, micro: bool) -> tuple[Curves, Curves] |
 
 
 def _exact_curves(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
-    """The exact curves, on the host, in float64; shorter ones end in zeros."""
+    """The exact curves, in float64 on the host; shorter ones are padded with zeros."""
     if seen.values is None:
         return None
     p, true, weight = (np.asarray(leaf) for leaf in seen.compute())
@@ -132,9 +134,9 @@ def _exact_curves(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
         p, true, weight = (a.reshape(-1) for a in (p, true, weight))
     curves = [_curve(*column) for column in zip(*map(_columns, (p, true, weight)), strict=True)]
     length = max(len(positives) for positives, _ in curves)
-    pad = lambda row: np.pad(row, (0, length - len(row)))
     positives, negatives = (
-        np.stack([pad(row) for row in rows]) for rows in zip(*curves, strict=True)
+        np.stack([np.pad(row, (0, length - len(row))) for row in rows])
+        for rows in zip(*curves, strict=True)
     )
     return (positives, negatives) if p.ndim > 1 else (positives[0], negatives[0])
 
@@ -154,7 +156,7 @@ def _curve(p: np.ndarray, true: np.ndarray, weight: np.ndarray) -> tuple[np.ndar
 
 
 def _divide(a: Any, b: Any) -> Any:
-    """`a / b`, and nan where `b` is 0, in the library and the digits of `b`."""
+    """`a / b`, and nan where `b` is 0, in the array library and precision of `b`."""
     xp = b.__array_namespace__()
     return xp.where(b == 0, xp.nan, a / xp.where(b == 0, 1, b))
 
@@ -163,20 +165,21 @@ def _divide(a: Any, b: Any) -> Any:
 class AUROC(_CurveMetric):
     """The area under the receiver operating characteristic, as in scikit-learn's `roc_auc_score`.
 
-    It is the probability that a positive has a higher score than a negative; ties count half. Those
-    in one bin are tied, so it differs from the exact value by at most half the share of the pairs
-    of a positive and a negative that are in one bin. Of several classes, each is held against the
-    rest; those of which there are only positives or only negatives have no curve, and are left out.
+    It is the probability that a positive has a higher score than a negative, where ties count half.
+    Scores in one bin are tied. So it differs from the exact value by at most half the share of
+    pairs, a positive and a negative, that are in the same bin. With several classes, each is
+    compared with the rest. A class with only positives or only negatives has no curve, and is left
+    out.
 
-    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric] (of scores of a single class,
-    `"micro"` is that of the class 1), and:
+    Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric] (with scores of a single
+    class, `"micro"` is the value of class 1), and:
 
     **Arguments:**
 
-    - `bins`: into how many of equal width probabilities are counted. None gathers all scores, and
+    - `bins`: how many bins of equal width probabilities are counted in. None gathers all scores and
         gives the exact value; logits are then ranked as they are, however far from 0.
-    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities: with what lies
-        outside of [0, 1], the result is nan.
+    - `from_logits`: whether `y_pred` are logits. If not, they must be probabilities; outside of
+        [0, 1] they make the result nan.
     """
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
@@ -189,9 +192,9 @@ class AUROC(_CurveMetric):
 class AveragePrecision(_CurveMetric):
     """The mean of precision over positives, `Σ ΔR·P`, as in scikit-learn.
 
-    Those in one bin are tied, so of equal weights it differs from the exact value by at most
-    `Σ (p/P)·max(n, p - 1) / (TP + FP)` over bins of p positives and n negatives, with TP and FP
-    those in this bin and above. A class without positives has no curve, and is left out.
+    Scores in one bin are tied. So with equal weights, it differs from the exact value by at most
+    `Σ (p/P)·max(n, p - 1) / (TP + FP)` over bins of p positives and n negatives, where TP and FP
+    count this bin and those above. A class without positives has no curve, and is left out.
 
     Options are those of [`ClassMetric`][eqxtrain.metrics.ClassMetric], and:
 
@@ -205,7 +208,7 @@ class AveragePrecision(_CurveMetric):
 
 
 def _precision(positives: Curves, negatives: Curves) -> Any:
-    """At each threshold; 0 where nothing is above it."""
+    """The precision at each threshold; 0 where no score is above it."""
     tp, fp = positives.cumsum(-1), negatives.cumsum(-1)
     xp = tp.__array_namespace__()
     return tp / xp.where(tp + fp == 0, 1, tp + fp)

@@ -1,4 +1,4 @@
-"""What metrics share whose values a mode accumulates: one value, or a dict of named ones."""
+"""The base of metrics that leave accumulating to a mode: of one value, or a dict of values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -30,11 +30,11 @@ def ratio(a: Array, b: Array) -> Rates:
 
 
 def average_over(average: str, score: Rates, support: Rates, defined: Array) -> Float[Array, "..."]:
-    """Scores of classes as one; nan for `"none"` and for no classes.
+    """Average scores over classes: nan if there are none, and class by class for `"none"`.
 
     **Arguments:**
 
-    - `defined`: which classes have a score at all; the others are left out, and nan by themselves.
+    - `defined`: which classes have a score. The others are left out; by class, they are nan.
     """
     if average == "none":
         return jnp.where(defined, score, jnp.nan)
@@ -43,21 +43,21 @@ def average_over(average: str, score: Rates, support: Rates, defined: Array) -> 
 
 
 def by_class(values: Rates, class_names: tuple[str, ...] | None) -> dict[str, Float[Array, ""]]:
-    """A vector of one value a class as a dict by their names, or by their indices."""
+    """A vector of one value per class as a dict, by class name or index."""
     names = class_names or tuple(map(str, range(len(values))))
     return {name: values[index] for index, name in enumerate(names)}
 
 
-def _as_names(given: Any) -> tuple[str, ...] | None:
-    if isinstance(given, str):
-        raise TypeError(f"`class_names={given!r}` is one string: pass a list of names.")
-    return None if given is None else tuple(given)
+def _as_names(names: Any) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise TypeError(f"`class_names={names!r}` is one string: pass a list of names.")
+    return None if names is None else tuple(names)
 
 
 def check_options(
     who: str, num_classes: int | None, threshold: float, ignore_index: int | None
 ) -> None:
-    """Refuse options that are no numbers."""
+    """Refuse options that are not numbers."""
     real_number(f"{who}(threshold)", threshold)
     if num_classes is not None:
         whole_number(f"{who}(num_classes)", num_classes, at_least=2)
@@ -139,7 +139,7 @@ class _CountMetric(ClassMetric):
     """A ratio of true and false positives and negatives, for each class."""
 
     mirrors: ClassVar[bool] = False
-    """Whether scores of a single class give that of both classes."""
+    """Whether a single class counts as two, so that their scores are averaged."""
 
     counts: Any = eqx.field(default=None, kw_only=True)
 
@@ -179,7 +179,7 @@ class _CountMetric(ClassMetric):
         return warning_about_labels(type(self).__name__, self.counts)
 
     def _defined(self, tp: Rates, fp: Rates, fn: Rates) -> Array:
-        """Which classes occur: among labels or predictions, as in scikit-learn; a label always."""
+        """Which classes occur in labels or predictions, as in scikit-learn; every one of labels."""
         return jnp.full(tp.shape, True) if self.multilabel else tp + fp + fn != 0
 
 

@@ -238,7 +238,7 @@ def test_without_a_loss_the_metrics_alone_are_measured_and_a_fit_says_what_is_mi
     assert made.evaluate(X, Y, batch_size=4, remainder="pad") == right
     assert made.test_on_batch(X, Y) == right
     for wrong in (made, made.replace(metrics=None)):
-        with pytest.raises(TypeError, match="`Learner` has no loss: give one"):
+        with pytest.raises(TypeError, match="`Learner` has no loss: pass one"):
             wrong.fit(X, Y, verbose=0)
     with pytest.raises(TypeError, match="`Learner` has no loss"):
         made.replace(metrics=None).evaluate(X, Y)

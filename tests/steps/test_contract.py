@@ -139,7 +139,7 @@ def test_what_is_threaded_is_not_on_self_whoever_calls_the_step(name: str) -> No
 
     made = Reads(linear(), optax.sgd(0.1)).init()
     x, _ = data()
-    message = rf"`self.{name}` is not there inside a step(.|\n)*Ask for it by name"
+    message = rf"`self.{name}` does not exist inside a step(.|\n)*Ask for it by name"
     for call in (
         lambda: made.evaluate(x),
         lambda: made.fit(x, verbose=0),

@@ -280,7 +280,7 @@ def test_an_own_train_step_may_leave_the_batch_out_of_apply_gradients() -> None:
     assert history["norm"] == pytest.approx(expected["norm"], rel=1e-5)
     with pytest.raises(TypeError, match="asks for `x`") as raised:
         Own(linear(), optax.lbfgs()).fit(x, y, verbose=0)
-    assert any("searches along a line" in note for note in raised.value.__notes__)
+    assert any("does a line search" in note for note in raised.value.__notes__)
 
 
 def test_gradients_that_are_none_get_a_sentence() -> None:
