@@ -1,7 +1,6 @@
 """Trees and their leaves: paths, differences, copies, and the split into arrays and the rest."""
 
 import math
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from eqxtrain import _placement, _tree
+from eqxtrain import _tree
 from eqxtrain._tree import StaticLeaf
 
 
@@ -180,19 +179,6 @@ def test_differences_see_what_is_in_no_leaf() -> None:
     assert _tree.differences([], ())[0].startswith("the tree: ")
 
 
-def test_strong_arrays_have_no_weak_type_and_the_same_value() -> None:
-    for value in (1.0, 2, jnp.asarray(3.0), np.ones(2)):
-        array = _placement.strip_weak_type(value)
-        assert isinstance(array, jax.Array) and not array.weak_type
-        assert array.tolist() == np.asarray(value).tolist()
-
-
-def test_a_canonical_tree_has_only_strong_jax_arrays() -> None:
-    made = _placement.as_jax_arrays(Node(np.ones(2), rate=[jnp.asarray(1.0), 2.0]))
-    assert isinstance(made.weight, jax.Array) and not made.rate[0].weak_type
-    assert made.rate[1] == 2.0 and isinstance(made.rate[1], float)
-
-
 def test_shapes_stand_in_for_arrays_and_forget_weak_types() -> None:
     made = _tree.shape_structs({"a": jnp.asarray(1.0), "b": 3, "c": np.ones(2)})
     assert made == {
@@ -200,42 +186,6 @@ def test_shapes_stand_in_for_arrays_and_forget_weak_types() -> None:
         "b": 3,
         "c": jax.ShapeDtypeStruct((2,), jnp.float32),
     }
-
-
-def test_copies_survive_the_donation_of_the_originals() -> None:
-    tree = {"a": jnp.ones(2), "key": jax.random.key(0), "n": 3}
-    copied = _placement.copy(tree)
-    tree["a"].delete()
-    tree["key"].delete()
-    assert copied["a"].tolist() == [1, 1] and copied["n"] == 3
-    assert _tree.is_typed_key(copied["key"]) and not copied["key"].is_deleted()
-
-
-def test_arrays_on_the_host_own_their_memory() -> None:
-    tree = {"a": jnp.ones(2), "n": 3}
-    host = _placement.owned_by_host(tree)
-    tree["a"].delete()
-    assert type(host["a"]) is np.ndarray and host["a"].flags.owndata and host["a"].flags.writeable
-    assert host["a"].tolist() == [1, 1] and host["n"] == 3
-
-
-def test_one_array_in_two_places_is_copied_apart_with_a_warning() -> None:
-    shared = jnp.ones(2)
-    tree = {"a": Node(shared), "b": Node(shared), "c": jnp.ones(2)}
-    with pytest.warns(
-        UserWarning, match=r"`model\['b'\].weight` and `model\['a'\].weight`.*Shared"
-    ):
-        apart = _placement.copy_tied(tree, root="model")
-    assert apart["a"].weight is shared and apart["b"].weight is not shared
-    assert apart["b"].weight.tolist() == [1, 1] and apart["c"] is tree["c"]
-
-
-def test_equinox_shared_is_not_taken_for_an_alias() -> None:
-    pair = [jnp.ones(2), jnp.zeros(2)]
-    tied = eqx.nn.Shared(pair, lambda p: p[1], lambda p: p[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        _placement.copy_tied(tied, root="model")
 
 
 def test_the_first_leaf_of_a_kind_is_found_by_its_path() -> None:
