@@ -15,11 +15,11 @@ class PeriodicAction(NamedTuple):
     do: Callable[[], None]
 
 
-def _never() -> bool:
+def never() -> bool:
     return False
 
 
-def _nothing() -> None:
+def do_nothing() -> None:
     return None
 
 
@@ -48,8 +48,8 @@ class Driver:
         runner: StepRunner,
         *,
         on_steps: Callable[[int], None],
-        apply_replacement: Callable[[], None] = _nothing,
-        should_stop: Callable[[], bool] = _never,
+        apply_replacement: Callable[[], None] = do_nothing,
+        should_stop: Callable[[], bool] = never,
         periodic: PeriodicAction | None = None,
     ) -> None:
         self._control = control

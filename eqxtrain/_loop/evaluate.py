@@ -15,7 +15,7 @@ from .._steps.frozen_leaves import may_change_yet
 from .._steps.ladder import AbstractLearner
 from .._types import PyTree, StepKind
 from .._warn import warn
-from .driver import Driver, _never
+from .driver import Driver, never
 from .inputs import PassInputs
 from .ready import ensure_ready
 from .rescue import plainly, telling_of_exceptions
@@ -62,7 +62,7 @@ def run_pass(
     runner: StepRunner,
     reader: data.Reader,
     max_batches: int | None,
-    should_stop: Callable[[], bool] = _never,
+    should_stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Run a pass that changes no learner, and tell callbacks of it; returns what it measured."""
     kind = runner.step.kind

@@ -22,7 +22,7 @@ def test_it_is_a_permutation_that_depends_on_key_and_step() -> None:
 @pytest.mark.slow
 def test_another_process_sees_the_same_order() -> None:
     code = (
-        "import numpy as np; from eqxtrain import data;"
+        "import numpy as np; from eqxtrain import _data as data;"
         "print(list(map(int, data.Order((1, 2), 7).permutation(20))))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

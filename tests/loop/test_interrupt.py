@@ -108,9 +108,9 @@ def test_ctrl_c_while_the_data_wait_forever_ends_a_script_with_the_learner(tmp_p
         textwrap.dedent("""
         import threading, warnings
         import equinox as eqx, eqxtrain as et, jax.random as jr, numpy as np, optax
-        from eqxtrain.data import _prefetch
+        from eqxtrain._data import prefetch
 
-        _prefetch._MAX_CLOSE_WAIT = 0.5
+        prefetch._MAX_CLOSE_WAIT = 0.5
         x, y = np.ones((8, 4), np.float32), np.ones((8, 1), np.float32)
 
         def waits_forever():
