@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
     text: str | None
     mark: int
-    what: str = "is another one"
+    what: str = "was replaced"
 
 
 Account = Mapping[str, Entry]
@@ -71,7 +71,7 @@ def _entry(token: Hashable) -> Entry:
     if isinstance(token, Unseen):
         return Entry(None, id(token), "may have changed")
     if _has_code(token):
-        return Entry(None, hash(token), "was defined anew")
+        return Entry(None, hash(token), "was redefined")
     return Entry(_text(token), hash(token))
 
 
