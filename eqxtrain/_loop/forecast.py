@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _data as data, _tree
 from .._check import whole_number
-from .._engine import cost as _cost
+from .._engine import call_plan
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import TRAIN
@@ -174,7 +174,7 @@ def _at(
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.count_and_bytes(learner.model)
-    stack = made.plan.capacity * _cost.nbytes(jax.tree.leaves(first))
+    stack = made.plan.capacity * call_plan.nbytes(jax.tree.leaves(first))
     given = _tree.count_and_bytes((learner.model, learner.state))[1]
     return Forecast(
         batch_size=data.num_rows(first),
@@ -184,7 +184,7 @@ def _at(
         arguments=analysis.argument_size_in_bytes,
         outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         temporaries=analysis.temp_size_in_bytes,
-        example=_cost.nbytes(jax.tree.leaves(first)) // data.num_rows(first),
+        example=call_plan.nbytes(jax.tree.leaves(first)) // data.num_rows(first),
         stack=stack,
         beside=stack + (0 if donate else given),
         parameters=parameters,
@@ -209,7 +209,7 @@ def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast
 
 def _largest(first: Forecast, second: Forecast, memory: int) -> int:
     """On the line through both, stacks of batches aside, which have a bound of their own."""
-    bound = _cost.stack_bytes(jax.default_backend())
+    bound = call_plan.max_stack_bytes(jax.default_backend())
     stacks = lambda batch: 2 * max(bound, batch * first.example)
     without = [f.peak + f.beside - 2 * f.stack for f in (first, second)]
     slope = (without[1] - without[0]) / (second.batch_size - first.batch_size)

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from .. import _data as data
 from .._check import whole_number
-from .._engine.cost import StepsPerCall
+from .._engine.call_plan import StepsPerCall
 from .._engine.programs import Options
 from .._losses.class_weight import class_weight_table
 from .._steps.ladder import AbstractLearner

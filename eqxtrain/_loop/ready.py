@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 
 from .. import _data as data, _placement, _tree
-from .._engine import compile as _compile
+from .._engine.cache import step_cache, trace_key
 from .._identity.tokens import ByIdentity
 from .._request import request
 from .._steps import optimize as _optimize
@@ -122,17 +122,17 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
 
 
 def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
-    """What `foreign` says; remembered for learners like one that was right."""
+    """Look for mismatches, unless a learner like this one was found to have none."""
     assert learner.state is not None
     leaves, static = _tree.partition_leaves((learner.model, learner.state.opt_state))
     parts = (ByIdentity(learner.optimizer), ByIdentity(learner.trainable))
-    key = ("foreign", parts, _compile.key_of(leaves, static.treedef))
-    if _compile.kept(key):
+    key = ("state matches", parts, trace_key(leaves, static.treedef))
+    if step_cache.lookup(key):
         return []
-    found = state_mismatches(learner)
-    if not found:
-        _compile.keep(key, True)
-    return found
+    mismatches = state_mismatches(learner)
+    if not mismatches:
+        step_cache.store(key, True)
+    return mismatches
 
 
 def state_mismatches(learner: AbstractLearner[Any]) -> list[str]:

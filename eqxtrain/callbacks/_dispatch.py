@@ -88,7 +88,9 @@ def _check_declared(callback: Callback) -> None:
     if callback.reads not in ("state", "logs"):
         raise ValueError(f'`{name}.reads` must be "state" or "logs"; got {callback.reads!r}.')
     if not isinstance(callback.every, Every | None):
-        raise TypeError(f"`{name}.every` must be an `Every(...)` or None; got {callback.every!r}.")
+        raise TypeError(
+            f"`{name}.every` must be `Every(steps=...)` or None; got {callback.every!r}."
+        )
     for hook in HOOKS:
         signature = inspect.signature(getattr(callback, hook))
         try:
