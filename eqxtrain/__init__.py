@@ -3,8 +3,9 @@
 from importlib.metadata import version as _version
 
 from . import callbacks as callbacks, metrics as metrics
-from ._engine.compile import cache_on_disk as cache_on_disk, clear_caches as clear_caches
+from ._engine.cache import clear_caches as clear_caches
 from ._engine.compile_log import Compilation as Compilation, max_compiles as max_compiles
+from ._engine.jax_settings import cache_on_disk as cache_on_disk
 from ._history import Fitted as Fitted, History as History
 from ._learner import Learner as Learner
 from ._loop.forecast import Forecast as Forecast

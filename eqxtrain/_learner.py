@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 
 from . import _data as data
 from ._data import Position, Remainder
-from ._engine.cost import StepsPerCall
+from ._engine.call_plan import StepsPerCall
 from ._history import Fitted
 from ._loop import evaluate as evaluation, fit as fitting, forecast as forecasting, inputs
 from ._loop.forecast import Forecast

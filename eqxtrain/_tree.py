@@ -100,7 +100,7 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
             lines.append(f"`{path}`: {old_text} → {new_text}")
     if not lines and jax.tree.structure(old) != jax.tree.structure(new):
         where = f"`{root}`" if root else "the tree"
-        lines.append(f"{where}: a container, a type or a static field of it changed")
+        lines.append(f"{where}: a container, a type or a static field in it changed")
     return sorted(lines)
 
 

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import eqxtrain as et
-from eqxtrain._engine import compile as _compile, compile_log as _record
+from eqxtrain._engine import cache as _cache, compile_log
 
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 
@@ -109,8 +109,8 @@ def library(name: str) -> Any:
 
 def forget_programs() -> None:
     """Forget the programs of steps, as `et.clear_caches` does, but keep what JAX has compiled."""
-    _compile._programs.clear()
-    _record.clear()
+    _cache.step_cache.clear()
+    compile_log.clear()
 
 
 def close(a: Any, b: Any, *, rtol: float, atol: float = 0.0) -> bool:

@@ -242,7 +242,7 @@ def test_what_is_no_optimizer_loss_or_metric_gets_a_sentence(
 
 
 def test_fit_without_an_optimizer_gets_a_sentence() -> None:
-    with pytest.raises(TypeError, match="no optimizer to fit with"):
+    with pytest.raises(TypeError, match="no optimizer, which `fit` needs"):
         et.Learner(linear(), None, loss=CROSS_ENTROPY).fit(*data())
 
 

@@ -35,8 +35,8 @@ FLOORS = {
         "arrays map_dataset iterables as_source"
     ),
     "_engine": (
-        "jaxpr cost recompile_reason compile_log compile step loops programs program_table "
-        "padding_check call_queue accumulators runner"
+        "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
+        "programs program_table padding_check call_queue accumulators runner"
     ),
     "callbacks": "_every _run _base _dispatch _progress",
     "_loop": (

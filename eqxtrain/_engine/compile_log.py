@@ -1,4 +1,4 @@
-"""The record of compiles: which, why, how long; and a limit to them."""
+"""The record of compiles: which, why and how long; and a limit on them."""
 
 import collections
 import dataclasses
@@ -16,8 +16,8 @@ class Compilation:
 
     **Arguments:**
 
-    - `step`: which step's program.
-    - `reason`: `"first"`, or what changed since the last one of this step, by path.
+    - `step`: the step whose program it is.
+    - `reason`: `"first"`, or what has changed since an earlier compile of this step, by path.
     - `signature`: the arrays that the program takes, by path: `{"batch[0]": "float32[32,4]"}`.
     - `trace`, `lower`, `compile`: seconds in your code, in JAX's translation, in the compiler.
     """
@@ -37,70 +37,72 @@ class Compilation:
 
 @dataclasses.dataclass
 class _Limit:
-    most: int
-    begun: list[str] = dataclasses.field(default_factory=list)
-    seen: list[Compilation] = dataclasses.field(default_factory=list)
+    max_compiles: int
+    started: list[str] = dataclasses.field(default_factory=list)
+    finished: list[Compilation] = dataclasses.field(default_factory=list)
 
 
 SAME = "no longer cached"
-"""The reason for a compile of what is like something that was compiled before."""
+"""The reason if nothing differs from an earlier compile, whose program was dropped since."""
 
-_last_seen: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Account]]]
-_last_seen = weakref.WeakKeyDictionary()
+_recent_accounts: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Account]]]
+_recent_accounts = weakref.WeakKeyDictionary()
 _limits: list[_Limit] = []
 
 
 @contextmanager
 def max_compiles(most: int) -> Iterator[list[Compilation]]:
-    """Within it, the compile after `most` of them raises an error that says what each was for.
+    """Inside it, more than `most` compiles raise an error that gives the reason for each.
 
     For tests: `with et.max_compiles(0): learner.fit(...)`. It counts the programs of steps, for
     `fit`, `evaluate`, `predict` and their `..._on_batch`.
 
     **Returns:** the list of the compiles so far.
 
-    **Raises:** `RuntimeError` at the compile that is one too many.
+    **Raises:** `RuntimeError` at the first compile beyond `most`.
     """
     limit = _Limit(whole_number("max_compiles(most)", most, at_least=0))
     _limits.append(limit)
     try:
-        yield limit.seen
+        yield limit.finished
     finally:
         _limits.remove(limit)
 
 
-def begin(step: str, owner: type, seen: Account) -> str:
-    """Note that `step` of learners of the class `owner` is compiled, and for which reason.
+def record_start(step: str, owner: type, account: Account) -> str:
+    """Record that `step` of a learner of class `owner` is about to be compiled; returns the reason.
 
-    The reason is how this differs from the most similar one of the last few compiles.
+    The reason is how `account` differs from that of the most similar of the last few compiles.
 
-    **Raises:** `RuntimeError` where that is one too many.
+    **Raises:** `RuntimeError` if this compile exceeds a limit.
     """
-    earlier = _last_seen.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
-    changes = [list(differences(old, seen)) for old in list(earlier)]
+    # Compared with several, as a run that alternates between two shapes has two "last" ones.
+    earlier = _recent_accounts.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
+    changes = [list(differences(old, account)) for old in list(earlier)]
     nearest = min(changes, key=len, default=None)
     reason = "first" if nearest is None else "; ".join(nearest[:3]) or SAME
     for limit in _limits:
-        if len(limit.begun) >= limit.most:
-            listed = [*limit.begun, f"{step} ({reason})"]
+        if len(limit.started) >= limit.max_compiles:
+            listed = [*limit.started, f"{step} ({reason})"]
             raise RuntimeError(
-                f"This is compile number {len(listed)} within `max_compiles({limit.most})`: "
+                f"This is compile number {len(listed)} within "
+                f"`max_compiles({limit.max_compiles})`: "
                 + "; ".join(listed)
                 + ". Keep shapes, dtypes and static values the same, or allow one more."
             )
     for limit in _limits:
-        limit.begun.append(f"{step} ({reason})")
-    earlier.append(seen)
+        limit.started.append(f"{step} ({reason})")
+    earlier.append(account)
     return reason
 
 
-def end(compilation: Compilation) -> None:
-    """Note that a compile is over, for whoever limits them."""
+def record_end(compilation: Compilation) -> None:
+    """Record that a compile has finished, for the lists that `max_compiles` yields."""
     for limit in _limits:
-        if len(limit.seen) < len(limit.begun):
-            limit.seen.append(compilation)
+        if len(limit.finished) < len(limit.started):
+            limit.finished.append(compilation)
 
 
 def clear() -> None:
-    """Forget what was compiled."""
-    _last_seen.clear()
+    """Forget all earlier compiles."""
+    _recent_accounts.clear()

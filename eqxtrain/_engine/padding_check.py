@@ -73,8 +73,8 @@ def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> N
                 f": {a:.6g} with one row as padding, {b:.6g} with another" if a.ndim == 0 else ""
             )
             raise ValueError(
-                f'With `remainder="pad"`, `{name}` depends on the rows that fill a batch up'
-                f"{shown}. Something in `{who}` looks across the batch and takes them in: let the "
-                "loss or the metric ask for `mask` and leave out the rows where that is false, or "
-                'choose `remainder="keep"` or `"drop"`.'
+                f'With `remainder="pad"`, `{name}` depends on the padding{shown}. Something '
+                f"in `{who}` looks across the batch and includes the padding: let the loss or the "
+                "metric ask for `mask` and leave out the rows where it is false, or use "
+                '`remainder="keep"` or `"drop"`.'
             )

@@ -7,7 +7,7 @@ import jax
 
 from .. import _data as data
 from .._identity.survey import Survey
-from . import compile as aot
+from .cache import step_cache
 from .programs import Jit, TracedStep
 from .step import Carry, Consts, Step
 
@@ -56,10 +56,10 @@ class ProgramTable:
 
         batch = Survey(batch=shapes)
         if self._survey.is_whole and batch.is_whole:
-            return aot.cached((self._key, signature, batch.key), trace)
+            return step_cache.get_or_build((self._key, signature, batch.key), trace)
         # Something can't be compared, so trace again. If the result does what an earlier trace did,
         # the programs are shared; the earlier one must live until then, since it holds them.
         traced = trace()
         key = ("traced", traced.form)
-        keep_alive.append(aot.kept(key))
-        return aot.keep(key, traced)
+        keep_alive.append(step_cache.lookup(key))
+        return step_cache.store(key, traced)

@@ -11,7 +11,9 @@ from jaxtyping import PyTree
 from .. import _data as data, _placement, _tree
 from .._identity.survey import Survey
 from ..metrics import _logs
-from . import compile as aot, compile_log, cost, recompile_reason
+from . import cache, call_plan, compile as aot, compile_log, cost, recompile_reason
+from .call_plan import CallPlan, StepsPerCall
+from .jax_settings import program_settings
 from .loops import CallOutput, call_output, fused_program, one_step_program
 from .step import Carry, Consts, Step, StepOutput, run_step
 
@@ -20,25 +22,7 @@ class Options(NamedTuple):
     """How steps are run: whether without compiling them, and how many of them in one call."""
 
     eager: bool = False
-    steps_per_call: cost.StepsPerCall = "auto"
-
-
-class CallPlan(NamedTuple):
-    """How batches of one shape are run.
-
-    **Arguments:**
-
-    - `steps`: how many steps one call may run.
-    - `capacity`: how many batches a stack holds.
-    """
-
-    steps: int
-    capacity: int
-
-    @property
-    def key(self) -> tuple[int, bool]:
-        """The part of the plan that a program depends on."""
-        return self.capacity, self.steps > 1
+    steps_per_call: StepsPerCall = "auto"
 
 
 class Jit(NamedTuple):
@@ -95,9 +79,9 @@ class StepProgram:
         self._layout = layout
         self._request = request
 
-    def begin(self) -> None:
-        """Begin to compile it in a thread, unless that was done."""
-        self._program.begin()
+    def start_compiling(self) -> None:
+        """Start to compile it in a thread, unless that has been done."""
+        self._program.start_compiling()
 
     @property
     def executable(self) -> jax.stages.Compiled | None:
@@ -125,7 +109,7 @@ class StepProgram:
         compilation = compile_log.Compilation(
             *request, self._program.lower_seconds, self._program.compile_seconds
         )
-        compile_log.end(compilation)
+        compile_log.record_end(compilation)
         return compilation
 
     def __call__(
@@ -194,7 +178,7 @@ class TracedStep:
         self.is_padding_checked = False
         self._compute: tuple[aot.Program, _tree.Static] | None = None
         held = jax.tree.leaves((consts.batch, shapes.emitted, self.empty))
-        self._bytes_per_batch = cost.nbytes(filter(_tree.is_array, held))
+        self._bytes_per_batch = call_plan.nbytes(filter(_tree.is_array, held))
 
     def _empty_accumulators(self, logs: Any, consts: Consts, carry: Carry) -> dict[str, Any]:
         """Make empty accumulators for what the step logs, on the host."""
@@ -227,10 +211,12 @@ class TracedStep:
         step = self._traced.form([*self._used, *[True] * carried])
         return self._step.kind, self._jit.key, counts, step, self._merge.form()
 
-    def plan(self, asked: cost.StepsPerCall, platform: str) -> CallPlan:
+    def plan(self, requested: StepsPerCall, platform: str) -> CallPlan:
         """Decide how batches of this shape are run."""
-        capacity = cost.stack_capacity(asked, self._bytes_per_batch, platform)
-        return CallPlan(cost.steps_per_call(asked, self.cost, capacity, platform), capacity)
+        capacity = call_plan.stack_capacity(requested, self._bytes_per_batch, platform)
+        return CallPlan(
+            call_plan.steps_per_call(requested, self.cost, capacity, platform), capacity
+        )
 
     def compiled(self, plan: CallPlan) -> CompiledStep | None:
         """Look up the program for such a plan; None if there is none yet."""
@@ -250,7 +236,7 @@ class TracedStep:
         step_range = jax.ShapeDtypeStruct((2,), jnp.uint32)
         args = ([*self.select(read), *stack, step_range], carried, self.metrics)
         shardings = tuple(_placement.sharding(leaf) for leaves in args[:2] for leaf in leaves)
-        key = (self.form, tuple(aot.settings().values()), shardings, plan.key)
+        key = (self.form, tuple(program_settings().values()), shardings, plan.key)
         request: CompileRequest | None = None
 
         def build() -> aot.Program:
@@ -265,7 +251,7 @@ class TracedStep:
             fn.__name__ = self._step.name  # the name that profilers and caches show
             return aot.Program(fn, args, jit=self._jit.compile)
 
-        program = aot.shared(key, build)
+        program = cache.shared_program(key, build)
         dtypes = tuple(jnp.dtype(leaf.dtype).name for leaf in self.metrics)
         layout = OutputLayout(len(self._emits), dtypes, plan.steps > 1)
         made = StepProgram(program, layout, request, self._trace_seconds)
@@ -273,12 +259,12 @@ class TracedStep:
         return CompiledStep(made, plan, self.cost)
 
     def _request(self, trees: Mapping[str, PyTree]) -> CompileRequest:
-        account = recompile_reason.account(trees, self._survey, aot.settings())
-        reason = compile_log.begin(self._step.name, self._owner, account)
+        account = recompile_reason.account(trees, self._survey, program_settings())
+        reason = compile_log.record_start(self._step.name, self._owner, account)
         if self._programs and reason == compile_log.SAME:
             reason = "same step, but a different stack size or number of steps per call"
         seconds, self._uncounted_seconds = self._uncounted_seconds, 0.0
-        signature = recompile_reason.signature(trees)
+        signature = recompile_reason.array_signature(trees)
         return CompileRequest(self._step.name, reason, signature, seconds)
 
     def _with_zeros_for_unused(self, read: list[Any]) -> Callable[..., Any]:
@@ -309,8 +295,8 @@ class TracedStep:
             def build() -> aot.Program:
                 return aot.Program(lambda leaves: traced(leaves), (leaves,))
 
-            key = ("compute", traced.form(), tuple(aot.settings().values()))
-            self._compute = (aot.shared(key, build), traced.out[0])
+            key = ("compute", traced.form(), tuple(program_settings().values()))
+            self._compute = (cache.shared_program(key, build), traced.out[0])
         return self._compute[0]
 
     def compute(self, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
     text: str | None
     mark: int
-    what: str = "is another one"
+    what: str = "was replaced"
 
 
 Account = Mapping[str, Entry]
@@ -33,12 +33,14 @@ Account = Mapping[str, Entry]
 
 def account(trees: Mapping[str, PyTree], survey: Survey, settings: Mapping[str, Any]) -> Account:
     """What a program depends on: the arrays of trees, what else was seen of them, and settings."""
-    texts = signature(trees) | {f"jax.config.{name}": str(settings[name]) for name in settings}
+    texts = array_signature(trees) | {
+        f"jax.config.{name}": str(settings[name]) for name in settings
+    }
     seen = {name: _entry(token) for name, token in survey.by_name().items()}
     return seen | {name: Entry(text, hash(text)) for name, text in texts.items()}
 
 
-def signature(trees: Mapping[str, PyTree]) -> dict[str, str]:
+def array_signature(trees: Mapping[str, PyTree]) -> dict[str, str]:
     """The arrays of trees, by path."""
     return {
         path: _tree.describe(leaf)
@@ -71,7 +73,7 @@ def _entry(token: Hashable) -> Entry:
     if isinstance(token, Unseen):
         return Entry(None, id(token), "may have changed")
     if _has_code(token):
-        return Entry(None, hash(token), "was defined anew")
+        return Entry(None, hash(token), "was redefined")
     return Entry(_text(token), hash(token))
 
 

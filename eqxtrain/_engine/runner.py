@@ -15,10 +15,12 @@ from .._steps.state import at_rest
 from ..metrics import _logs
 from . import compile as aot, compile_log, padding_check
 from .accumulators import Accumulators
+from .cache import trace_key
+from .call_plan import CallPlan
 from .call_queue import CallQueue
 from .loops import CallOutput
 from .program_table import ProgramTable
-from .programs import CallPlan, CompiledStep, Jit, Options, StepProgram, TracedStep
+from .programs import CompiledStep, Jit, Options, StepProgram, TracedStep
 from .step import Carry, Consts, Step, StepOutput, run_step
 
 _IN_FLIGHT = 2
@@ -63,7 +65,7 @@ class StepRunner:
         self._has_own_jit = type(learner).jit_step is not AbstractLearner.jit_step
         traits = aot.JitTraits(True, True)
         if self._has_own_jit:
-            traits = aot.kind_of_jit(learner.jit_step)
+            traits = aot.jit_traits(learner.jit_step)
         self._eager = options.eager or disabled or not traits.compiles
         if not traits.lowers:
             # What `jit_step` returned may be plain Python. A loop around it would be compiled each
@@ -113,7 +115,7 @@ class StepRunner:
             step = self.step.call
             survey = Survey(learner=config, model=model, state=seen, step=step)
             structures = (consts_static.treedef, self._carry_static.treedef)
-            arrays = aot.key_of([*self._const_leaves, *self._carry], *structures)
+            arrays = trace_key([*self._const_leaves, *self._carry], *structures)
             own_jit: Any = config.jit_step if self._has_own_jit else None
             jit = Jit(own_jit, survey.key if self._has_own_jit else None)
             self._table = ProgramTable(self.step, survey, jit, arrays)

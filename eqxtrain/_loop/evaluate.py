@@ -68,7 +68,7 @@ def run_pass(
     kind = runner.step.kind
     control.tell(f"on_{kind}_begin")
     for program in runner.prepare_for(reader, max_batches):
-        program.begin()
+        program.start_compiling()
     driver = Driver(control, runner, on_steps=reader.consume, should_stop=should_stop)
     with closing(reader.stacks(runner.plan_stack, max_batches)) as stacks:
         for stack in stacks:

@@ -86,6 +86,6 @@ def _arrived(own: dict[str, Any], sent: dict[str, bytes | str]) -> dict[str, Any
         if reason is not None:
             notes.append(
                 f"`.{name}` stayed in the process where this was raised, since it can't be pickled "
-                f"({reason}): save it there, in `on_exception` of a callback."
+                f"({reason}): save it there, in a callback's `on_exception`."
             )
     return {**arrived, "__notes__": notes} if notes else arrived

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _data as data, _tree
 from .._check import whole_number
-from .._engine import cost as _cost
+from .._engine import call_plan
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import TRAIN
@@ -98,7 +98,7 @@ _ROWS: dict[str, Any] = {
     "  arguments": lambda f: num_bytes(f.arguments),
     "  outputs": lambda f: num_bytes(f.outputs),
     "  temporaries": lambda f: num_bytes(f.temporaries),
-    "Held beside it": lambda f: num_bytes(f.beside),
+    "Held alongside": lambda f: num_bytes(f.beside),
     "Parameters": lambda f: f"{f.parameters:,} ({num_bytes(f.parameter_bytes)})",
     "Optimizer state": lambda f: num_bytes(f.optimizer_bytes),
     "Checkpoint": lambda f: num_bytes(f.checkpoint_bytes),
@@ -125,7 +125,7 @@ def forecast(
     """
     sizes = sizes if isinstance(sizes, tuple) else (sizes,)
     if not 1 <= len(sizes) <= 2:
-        raise ValueError(f"`batch_size` is one size, or a pair of them; got {sizes!r}.")
+        raise ValueError(f"`batch_size` must be one size or a pair of sizes; got {sizes!r}.")
     if memory is not None:
         memory = whole_number("memory", memory, at_least=1)
     checked = [whole_number("batch_size", size, at_least=1) for size in sizes]
@@ -168,13 +168,13 @@ def _at(
     if made is None or (executable := made.program.executable) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "
-            "program to look at: let it return what `eqx.filter_jit` or `jax.jit` gives."
+            "program to inspect: return what `eqx.filter_jit` or `jax.jit` returns."
         )
     made.program.compilation()  # this forecast's, not that of the `fit` which takes the program
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.count_and_bytes(learner.model)
-    stack = made.plan.capacity * _cost.nbytes(jax.tree.leaves(first))
+    stack = made.plan.capacity * call_plan.nbytes(jax.tree.leaves(first))
     given = _tree.count_and_bytes((learner.model, learner.state))[1]
     return Forecast(
         batch_size=data.num_rows(first),
@@ -184,7 +184,7 @@ def _at(
         arguments=analysis.argument_size_in_bytes,
         outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         temporaries=analysis.temp_size_in_bytes,
-        example=_cost.nbytes(jax.tree.leaves(first)) // data.num_rows(first),
+        example=call_plan.nbytes(jax.tree.leaves(first)) // data.num_rows(first),
         stack=stack,
         beside=stack + (0 if donate else given),
         parameters=parameters,
@@ -199,8 +199,8 @@ def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast
     """Two forecasts as one, with the largest batch that fits."""
     if first.batch_size == second.batch_size:
         raise ValueError(
-            f"`batch_size` has {first.batch_size} twice (or the data have no more examples): a "
-            "line goes through two different sizes."
+            f"Both batches of `batch_size` have {first.batch_size} examples (perhaps the data have "
+            "no more), which leaves nothing to extrapolate from: give two different sizes."
         )
     memory = _device_memory() if memory is None else memory
     largest = None if memory is None else _largest(first, second, memory)
@@ -209,7 +209,7 @@ def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast
 
 def _largest(first: Forecast, second: Forecast, memory: int) -> int:
     """On the line through both, stacks of batches aside, which have a bound of their own."""
-    bound = _cost.stack_bytes(jax.default_backend())
+    bound = call_plan.max_stack_bytes(jax.default_backend())
     stacks = lambda batch: 2 * max(bound, batch * first.example)
     without = [f.peak + f.beside - 2 * f.stack for f in (first, second)]
     slope = (without[1] - without[0]) / (second.batch_size - first.batch_size)

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from .. import _data as data
 from .._check import whole_number
-from .._engine.cost import StepsPerCall
+from .._engine.call_plan import StepsPerCall
 from .._engine.programs import Options
 from .._losses.class_weight import class_weight_table
 from .._steps.ladder import AbstractLearner
@@ -91,7 +91,7 @@ def check_inputs(
 def _check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching:
     """How data are cut into batches."""
     if remainder not in get_args(data.Remainder):
-        raise ValueError(f'`remainder` is "keep", "pad" or "drop"; got {remainder!r}.')
+        raise ValueError(f'`remainder` must be "keep", "pad" or "drop"; got {remainder!r}.')
     return data.Batching(whole_number("batch_size", batch_size, at_least=1), remainder)
 
 
@@ -109,7 +109,7 @@ def training_data(
             raise ValueError("Give `validation_data` or `validation_split`, not both.")
         if not isinstance(source, data.RowSource):
             raise ValueError(
-                "`validation_split` splits data by their rows, and `x` is an iterable of batches: "
+                "`validation_split` splits data by row, but `x` is an iterable of batches: "
                 "give `validation_data`."
             )
         source, held_out = source.split(validation_split)
@@ -135,7 +135,7 @@ def check_steps(inputs: PassInputs, steps: int | None) -> int | None:
 def check_on_interrupt(given: OnInterrupt) -> OnInterrupt:
     """What Ctrl-C does in the end."""
     if given not in (None, "return", "raise"):
-        raise ValueError(f'`on_interrupt` is "return", "raise" or None; got {given!r}.')
+        raise ValueError(f'`on_interrupt` must be "return", "raise" or None; got {given!r}.')
     return given
 
 
@@ -144,7 +144,7 @@ def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
     if isinstance(steps_per_call, str):
         if steps_per_call != "auto":
             raise ValueError(
-                f'`steps_per_call` is a whole number or "auto"; got {steps_per_call!r}.'
+                f'`steps_per_call` must be a whole number or "auto"; got {steps_per_call!r}.'
             )
         return Options(eager, "auto")
     return Options(eager, whole_number("steps_per_call", steps_per_call, at_least=1))
@@ -153,7 +153,7 @@ def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
 def _check_callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:
     """The user's callbacks, and the progress that they want to see."""
     if verbose not in (0, 1, 2, "auto"):
-        raise ValueError(f'`verbose` is 0, 1, 2 or "auto"; got {verbose!r}.')
+        raise ValueError(f'`verbose` must be 0, 1, 2 or "auto"; got {verbose!r}.')
     one = isinstance(given, type | Callback) or not isinstance(given, Iterable | None)
     listed: Any = [given] if one else given or ()  # a wrong one is refused there, in a sentence
     return Callbacks([*listed, *([Progress(verbose)] if verbose != 0 else [])])

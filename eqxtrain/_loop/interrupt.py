@@ -43,7 +43,7 @@ class Interrupt:
             self._restore()
             raise KeyboardInterrupt
         self.asked = True
-        text = "Stopping after the steps under way; press Ctrl-C again to stop at once."
+        text = "Stopping after the current steps; press Ctrl-C again to stop immediately."
         if os.getpid() == self._pid:  # and no worker that was forked from it
             with contextlib.suppress(RuntimeError):  # it may be in the middle of a line
                 print(f"\n{text}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 
 from .. import _data as data, _placement, _tree
-from .._engine import compile as _compile
+from .._engine.cache import step_cache, trace_key
 from .._identity.tokens import ByIdentity
 from .._request import request
 from .._steps import optimize as _optimize
@@ -44,18 +44,18 @@ def ensure_ready(
     own_updates = overrides(learner, "train_step")
     if kind == "train" and learner.optimizer is None and not own_updates:
         raise TypeError(
-            f"`{name}` has no optimizer to fit with: give one, "
+            f"`{name}` has no optimizer, which `fit` needs: pass one, "
             f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
         )
     gone = _placement.is_deleted
     if where := _tree.find_path(gone, learner.model, "model"):
         raise ValueError(
-            f"`{where}` of this learner was given away, by `fit(..., donate=True)` or by a step of "
-            "your own: go on with the learner that `fit` returned."
+            f"`{where}` of this learner was donated, by `fit(..., donate=True)` or by a step that "
+            "you ran yourself: use the learner that `fit` returned instead."
         )
     if where := _tree.find_path(gone, without_state(learner), "learner"):
         raise ValueError(
-            f"`{where}` was deleted, so it has no values any more: give the learner another array, "
+            f"`{where}` was deleted and no longer has values: give the learner another array with "
             "`learner.replace(...)`."
         )
     made = learner
@@ -71,7 +71,7 @@ def ensure_ready(
         raise ValueError(
             "The `state` of this learner belongs to another model, optimizer or `trainable`: "
             + "; ".join(bad[:5])
-            + ". Change a learner with `learner.replace(...)`, which keeps its state in step, "
+            + ". Change a learner with `learner.replace(...)`, which keeps its state consistent, "
             "or make a new state with `.init()`."
         )
     return made
@@ -87,7 +87,7 @@ def _warn_of_lost_weights(
                 if not asked.everything and not {weight, "batch"} & set(asked.names):
                     warn(
                         f"`{type(learner).__name__}.{step}` does not ask for `{weight}`, so it is "
-                        "ignored: ask for it, and hand it on to `self.measure`.",
+                        "ignored: ask for it, and pass it on to `self.measure`.",
                     )
 
 
@@ -105,16 +105,15 @@ def _check_padded(learner: AbstractLearner[Any], kind: StepKind, padding: Paddin
         if not asked.everything and "mask" not in asked.names:
             raise TypeError(
                 f'With `remainder="pad"` some rows are padding, but `{name}.{step}` does not ask '
-                "for `mask`, which is false for them: ask for it and hand it on to "
-                "`self.measure(..., mask=mask)`, or keep the remainder as it is, "
-                '`remainder="keep"`.'
+                "for `mask`, which is false for them: ask for it and pass it on to "
+                '`self.measure(..., mask=mask)`, or use `remainder="keep"`.'
             )
     assert learner.state is not None
     if kind == "train" and padding == "some" and learner.state.model_state is not None:
         warn(
-            f'With `remainder="pad"` the model of `{name}` sees padding, which enters what its '
-            "`model_state` keeps of a batch (the statistics of BatchNorm): choose a `batch_size` "
-            'that divides the data, or `remainder="keep"`.',
+            f'With `remainder="pad"` the model of `{name}` sees the padding too, which enters '
+            "the batch statistics in its `model_state` (those of BatchNorm): choose a `batch_size` "
+            'that divides the data, or use `remainder="keep"`.',
         )
 
 
@@ -123,17 +122,17 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
 
 
 def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
-    """What `foreign` says; remembered for learners like one that was right."""
+    """Look for mismatches, unless a learner like this one was found to have none."""
     assert learner.state is not None
     leaves, static = _tree.partition_leaves((learner.model, learner.state.opt_state))
     parts = (ByIdentity(learner.optimizer), ByIdentity(learner.trainable))
-    key = ("foreign", parts, _compile.key_of(leaves, static.treedef))
-    if _compile.kept(key):
+    key = ("state matches", parts, trace_key(leaves, static.treedef))
+    if step_cache.lookup(key):
         return []
-    found = state_mismatches(learner)
-    if not found:
-        _compile.keep(key, True)
-    return found
+    mismatches = state_mismatches(learner)
+    if not mismatches:
+        step_cache.store(key, True)
+    return mismatches
 
 
 def state_mismatches(learner: AbstractLearner[Any]) -> list[str]:

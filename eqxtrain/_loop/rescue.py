@@ -50,7 +50,7 @@ def telling_of_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Ite
             try:
                 callback.on_exception(control.run)
             except Exception as second:
-                error.add_note(f"`{type(callback).__name__}.on_exception` failed too: {second!r}")
+                error.add_note(f"`{type(callback).__name__}.on_exception` also failed: {second!r}")
         control.exception = None  # its traceback holds the run, and so would the data be held
         raise
 
@@ -91,13 +91,13 @@ def _in_plain_words(error: BaseException) -> Exception | None:
     found = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
     if found is not None:
         return eqx.EquinoxRuntimeError(
-            "The check of an `eqx.error_if` in a compiled step failed; `eager=True` shows which "
-            f"line it is in.\n{found[1]}"
+            "An `eqx.error_if` check failed in a compiled step; `eager=True` shows which line it "
+            f"is on.\n{found[1]}"
         )
     if type(error).__name__ == "InternalFloatingPointError":  # it has no public name
         return FloatingPointError(
-            "A compiled step gave nan or inf, which `jax_debug_nans` or `jax_debug_infs` refuses; "
-            "`eager=True` shows the operation that made it."
+            "A compiled step produced nan or inf, which `jax_debug_nans` or `jax_debug_infs` turns "
+            "into an error; `eager=True` shows the operation that produced it."
         )
     return None
 

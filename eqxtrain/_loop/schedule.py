@@ -136,7 +136,7 @@ def _frequency(given: Any) -> Frequency:
         checked = [whole_number("validation_freq", n, at_least=1) for n in listed]
     except (TypeError, ValueError):
         raise ValueError(
-            "`validation_freq` is a number of epochs, a list of epochs from 1 on, or "
+            "`validation_freq` must be a number of epochs, a list of epochs counted from 1, or "
             f"`eqxtrain.Every(steps=...)`; got {given!r}."
         ) from None
     return checked[0] if alone else checked
@@ -147,4 +147,4 @@ def check_ends(
 ) -> None:
     """Refuse data without an end where nothing else ends them."""
     if source.steps(batching) == math.inf and not bounded:
-        raise ValueError(f"`{name}` never ends, so a pass over it does not either: {remedy}.")
+        raise ValueError(f"`{name}` never ends, so neither would a pass over it: {remedy}.")

@@ -63,7 +63,7 @@ class Training:
         self._epoch_began = 0.0
         # The learner as it was given, until its steps have been seen to leave frozen leaves alone.
         self._unchecked: Any = control.state.learner
-        self._programs_to_begin: list[Any] = []
+        self._programs_to_compile: list[Any] = []
         self._warned_of_nan = False
 
     # The run.
@@ -80,14 +80,14 @@ class Training:
 
         The others are compiled in threads, while the first steps run.
         """
-        self._programs_to_begin += self._validation.prepare(max_shapes=1)
+        self._programs_to_compile += self._validation.prepare(max_shapes=1)
         max_steps = self._schedule.max_steps_of_epoch(0)
         programs = self._runner.prepare_for(self._reader, max_steps)
         for program in itertools.islice(programs, 1):
-            program.begin()
-        self._programs_to_begin = [*programs, *self._programs_to_begin]
+            program.start_compiling()
+        self._programs_to_compile = [*programs, *self._programs_to_compile]
         self._validation.check_names(self._runner.accumulators.names)
-        self._programs_to_begin += self._validation.prepare()
+        self._programs_to_compile += self._validation.prepare()
 
     def has_next_epoch(self) -> bool:
         """Whether the schedule goes on, and nothing has stopped the run."""
@@ -167,8 +167,8 @@ class Training:
         state.steps_of_epoch += steps
         state.steps_taken += steps
         if is_first_call:
-            while self._programs_to_begin:
-                self._programs_to_begin.pop(0).begin()
+            while self._programs_to_compile:
+                self._programs_to_compile.pop(0).start_compiling()
             self._validation.check_names(self._runner.accumulators.names)
             self._check_frozen()
 

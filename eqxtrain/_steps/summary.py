@@ -42,7 +42,7 @@ class Row(NamedTuple):
         if not self.parameters:
             return ""
         states = {0: "frozen", self.parameters: "trainable"}
-        return states.get(self.trainable, "in part")
+        return states.get(self.trainable, "partly")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,18 +75,22 @@ def _not_a_callback(given: Any) -> str:
     """Say what is wrong with something that is not a callback."""
     is_class = isinstance(given, type)
     what = f"the class `{given.__name__}`" if is_class else repr(given)
-    remedy = "derive a class from it, with the hooks that you need"
+    remedy = "subclass it and override the hooks that you need"
     if is_class and issubclass(given, Callback):
-        remedy = f"make one, `{given.__name__}(...)`"
-    return f"`callbacks` holds {what}; a callback is an instance of `eqxtrain.Callback`: {remedy}."
+        remedy = f"create an instance, `{given.__name__}(...)`"
+    return (
+        f"`callbacks` contains {what}; a callback is an instance of `eqxtrain.Callback`: {remedy}."
+    )
 
 
 def _check_declared(callback: Callback) -> None:
     name = type(callback).__name__
     if callback.reads not in ("state", "logs"):
-        raise ValueError(f'`{name}.reads` is "state" or "logs"; got {callback.reads!r}.')
+        raise ValueError(f'`{name}.reads` must be "state" or "logs"; got {callback.reads!r}.')
     if not isinstance(callback.every, Every | None):
-        raise TypeError(f"`{name}.every` is `Every(steps=...)` or None; got {callback.every!r}.")
+        raise TypeError(
+            f"`{name}.every` must be `Every(steps=...)` or None; got {callback.every!r}."
+        )
     for hook in HOOKS:
         signature = inspect.signature(getattr(callback, hook))
         try:

@@ -19,7 +19,7 @@ class Every:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(
-                "`Every` takes one of its two, `Every(steps=100)` or `Every(epochs=1)`; "
+                "`Every` takes either `steps` or `epochs`, as in `Every(steps=100)`; "
                 f"got steps={self.steps}, epochs={self.epochs}."
             )
         name = "epochs" if self.steps is None else "steps"

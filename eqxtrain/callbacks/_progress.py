@@ -189,7 +189,7 @@ class _Cell(_Lines):
         ipython: Any = importlib.import_module("IPython.display")
         self._shown = time.monotonic()
         hidden = len(lines) - _CELL_LINES
-        above = [f"({hidden} lines above)"] if hidden > 0 else []
+        above = [f"({hidden} earlier lines)"] if hidden > 0 else []
         body = html.escape("\n".join([*above, *lines[-_CELL_LINES:]]))
         shown = ipython.HTML(f"<pre style='margin:0'>{body}</pre>")
         if self._handle is None:

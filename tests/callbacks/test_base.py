@@ -155,7 +155,7 @@ def test_every_thins_the_hooks_of_batches_and_epochs() -> None:
     assert steps.hooks.count("on_train_batch_end") == 2 == steps.hooks.count("on_train_batch_begin")
     assert epochs.hooks.count("on_epoch_end") == 1 and epochs.hooks.count("on_train_batch_end") == 9
     for wrong in ({}, {"steps": 1, "epochs": 1}):
-        with pytest.raises(ValueError, match="takes one of its two"):
+        with pytest.raises(ValueError, match="takes either `steps` or `epochs`"):
             et.Every(**wrong)
 
 
@@ -189,10 +189,10 @@ def test_misspelt_hooks_and_things_that_are_no_callbacks_get_a_sentence() -> Non
         with pytest.raises(TypeError, match=message):
             learner().fit(*data(), callbacks=[wrong], verbose=0)  # pyright: ignore[reportArgumentType]
     given: Any = Tape
-    with pytest.raises(TypeError, match=r"the class `Tape`; .* make one, `Tape\(\.\.\.\)`\."):
+    with pytest.raises(TypeError, match=r"the class `Tape`; .* an instance, `Tape\(\.\.\.\)`\."):
         learner().fit(*data(), callbacks=given, verbose=0)
     given = lambda run: None
-    with pytest.raises(TypeError, match=r"holds <function .*: derive a class from it"):
+    with pytest.raises(TypeError, match=r"contains <function .*: subclass it"):
         learner().fit(*data(), callbacks=given, verbose=0)
 
 

@@ -108,5 +108,5 @@ def test_a_notebook_has_one_cell_that_is_updated_and_kept(
     monkeypatch.setattr(_progress._Cell, "interval", interval)
     learner().fit(*data(), epochs=40, batch_size=7)
     last = shown[-1].splitlines()
-    assert last[0].endswith("(10 lines above)") and last[-1].startswith("Epoch 40/40")
+    assert last[0].endswith("(10 earlier lines)") and last[-1].startswith("Epoch 40/40")
     assert len(last) == 31 and len(shown) == updates

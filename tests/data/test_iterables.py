@@ -174,7 +174,7 @@ def test_labels_beside_an_iterable_are_refused() -> None:
     x, y = arrays(8)
     with pytest.raises(TypeError, match="iterable of batches, so `y` can't be passed beside it"):
         learner().fit([(x,)], y, verbose=0)
-    with pytest.raises(ValueError, match="`validation_split` splits data by their rows"):
+    with pytest.raises(ValueError, match="`validation_split` splits data by row"):
         learner().fit([(x, y)], validation_split=0.1, verbose=0)
 
 

@@ -1,10 +1,6 @@
-"""The room that compiles: programs, their cache and their records."""
+"""Ahead-of-time programs: traced once, compiled in threads, called on lists of arrays."""
 
-import gc
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear
+from helpers import CROSS_ENTROPY, data, forget_programs, linear
 
 import eqxtrain as et
 from eqxtrain._engine import compile as _compile
@@ -115,108 +111,3 @@ def test_learners_may_be_trained_in_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert len(losses) == 4
-
-
-@pytest.mark.slow
-def test_no_executable_outlives_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = jax.devices()[0].client
-
-    def live() -> int:
-        gc.collect()
-        return len(client.live_executables())
-
-    def fit(factor: float) -> None:
-        loss = lambda p, t: factor * CROSS_ENTROPY(p, t)
-        et.Learner(linear(), optax.sgd(0.1), loss=loss).fit(*data(8), verbose=0)
-
-    fit(1.0)  # what JAX compiles for its own ends stays
-    forget_programs()
-    before = live()
-    monkeypatch.setattr(_compile, "_CACHE_SIZE", 2)
-    for i in range(6):
-        fit(i + 2.0)
-    assert before < live() <= before + 4
-    monkeypatch.undo()
-    forget_programs()
-    assert live() == before
-    fit(1.0)
-    et.clear_caches()
-    assert live() < before
-
-
-CACHED = """
-import sys, jax, optax, numpy as np, equinox as eqx, eqxtrain as et
-folder = sys.argv[1]
-et.cache_on_disk(folder)
-model = eqx.nn.Linear(4, 1, key=jax.random.key(0))
-x = np.ones((64, 4), np.float32)
-fitted, _ = et.Learner(model, optax.sgd(0.1), loss=optax.squared_error).fit(
-    x, x[:, :1], batch_size=8, verbose=0
-)
-print(float(fitted.model.bias[0]))
-et.cache_on_disk(None)
-assert jax.config.jax_compilation_cache_dir is None
-"""
-
-
-@pytest.mark.slow
-def test_programs_kept_on_disk_serve_the_next_process(tmp_path: Path) -> None:
-    def run() -> tuple[str, set[str]]:
-        command = [sys.executable, "-c", CACHED, str(tmp_path / "programs")]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return out, {p.name for p in (tmp_path / "programs").iterdir() if p.name.endswith("-cache")}
-
-    first, written = run()
-    second, after = run()
-    assert first == second
-    assert any("step" in name for name in written)
-    assert after == written  # nothing was compiled that was not there
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_what_is_no_folder_for_programs_gets_a_sentence(tmp_path: Path) -> None:
-    wrong: Any = 5
-    with pytest.raises(TypeError, match="takes a folder, or None; got 5"):
-        et.cache_on_disk(wrong)
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="takes a folder"):
-        et.cache_on_disk(tmp_path / "file")
-
-
-def test_programs_hold_no_arrays_of_the_learner() -> None:
-    import weakref
-
-    made = learner().init()
-    made.fit(*data(), verbose=0)
-    kernel = weakref.ref(made.model.weight)
-    del made
-    gc.collect()
-    assert kernel() is None
-
-
-def test_the_cache_is_bounded_and_drops_what_was_used_least(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_compile, "_CACHE_SIZE", 2)
-    _compile._programs.clear()
-    built: list[str] = []
-    for key in "abacab":
-        _compile.cached(key, lambda key=key: built.append(key))
-    assert built == ["a", "b", "c", "b"]
-
-
-@pytest.mark.slow
-def test_clear_caches_forgets_every_program() -> None:
-    x, y = data()
-    made = learner()
-    made.fit(x, y, verbose=0)
-    et.clear_caches()
-    _, history = made.fit(x, y, verbose=0)
-    assert [c.step for c in history.timing.compilations] == ["train_step"]
-
-
-def test_settings_of_jax_are_part_of_a_key() -> None:
-    before = _compile.key_of([jnp.ones(2)])
-    with jax.default_matmul_precision("float32"):
-        assert _compile.key_of([jnp.ones(2)]) != before
-    assert _compile.key_of([jnp.ones(2)]) == before != _compile.key_of([jnp.ones(3)])

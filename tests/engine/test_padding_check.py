@@ -48,7 +48,7 @@ def test_a_loss_across_a_padded_batch_is_refused_before_it_is_trained_on(loss: A
         lambda: made.evaluate(x, y, batch_size=8, remainder="pad", eager=True),
         lambda: made.fit(x, y, batch_size=8, remainder="pad", callbacks=Counts(), verbose=0),
     ):
-        with pytest.raises(ValueError, match=r"`loss` depends on the rows that fill.*`mask`"):
+        with pytest.raises(ValueError, match=r"`loss` depends on the padding.*`mask`"):
             fails()
     assert not steps  # though the padded batch is the last one
     for remainder in ("keep", "drop"):
@@ -62,7 +62,7 @@ def test_a_loss_across_an_iterables_padded_batch_is_refused_when_that_comes() ->
     made = et.Learner(linear(), optax.sgd(0.1), loss=contrast)
     batches = [(x[i : i + 8], y[i : i + 8]) for i in (0, 8)]
     made.evaluate(batches, remainder="pad")
-    with pytest.raises(ValueError, match="depends on the rows that fill"):
+    with pytest.raises(ValueError, match="depends on the padding"):
         made.evaluate([*batches, (x[16:], y[16:])], remainder="pad")
 
 
@@ -119,10 +119,10 @@ def test_a_model_that_begins_with_zeros_hides_nothing() -> None:
     zeros = jax.tree.map(jnp.zeros_like, linear())
     for model in (zeros, linear()):
         made = et.Learner(model, optax.sgd(0.1), loss=contrast)
-        with pytest.raises(ValueError, match="depends on the rows that fill"):
+        with pytest.raises(ValueError, match="depends on the padding"):
             made.evaluate(x, y, batch_size=8, remainder="pad")
         same_rows = [(x[:8], y[:8]), (np.ones((3, 4), np.float32), y[:3])]
-        with pytest.raises(ValueError, match="depends on the rows that fill"):
+        with pytest.raises(ValueError, match="depends on the padding"):
             made.evaluate(same_rows, remainder="pad")
 
 

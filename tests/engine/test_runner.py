@@ -188,7 +188,7 @@ def test_donate_gives_the_learners_own_arrays_away() -> None:
     assert same(kept, fitted) and dict(history) == dict(other)
     assert not made.model.weight.is_deleted()
     assert given.model.weight.is_deleted() and given.model.bias.is_deleted()
-    with pytest.raises(ValueError, match=r"`model\.weight` of this learner was given away"):
+    with pytest.raises(ValueError, match=r"`model\.weight` of this learner was donated"):
         given.predict(x)
 
 

@@ -465,7 +465,7 @@ def test_the_reason_for_a_compile_names_what_changed(monkeypatch: pytest.MonkeyP
     assert reason() == "first"
     assert reason(1e-2) == "`step_size` -0.001 → -0.01 in `learner.optimizer.update`"
     changes_helper(monkeypatch)
-    assert reason() == "`helper` was defined anew in `learner.loss`"
+    assert reason() == "`helper` was redefined in `learner.loss`"
 
 
 class Pair(eqx.Module):

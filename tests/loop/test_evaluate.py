@@ -128,7 +128,7 @@ def test_padding_and_batch_statistics_are_warned_of_in_training_alone() -> None:
     padded = made.evaluate(X, Y, batch_size=8, remainder="pad")
     assert padded["loss"] == pytest.approx(made.evaluate(X, Y, batch_size=8)["loss"], rel=1e-6)
     made.fit(X[:16], Y[:16], batch_size=8, remainder="pad", verbose=0)  # where there is none
-    with pytest.warns(UserWarning, match="padding, which enters what its `model_state` keeps"):
+    with pytest.warns(UserWarning, match="padding too, which enters the batch statistics"):
         made.fit(X, Y, batch_size=8, remainder="pad", verbose=0)
 
 
@@ -387,7 +387,8 @@ def test_validation_does_not_touch_training() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_remainder_that_is_none_of_the_known_gets_a_sentence() -> None:
     wrong: Any = "last"
-    with pytest.raises(ValueError, match='`remainder` is "keep", "pad" or "drop"; got \'last\''):
+    sentence = '`remainder` must be "keep", "pad" or "drop"; got \'last\''
+    with pytest.raises(ValueError, match=sentence):
         learner().evaluate(X, Y, remainder=wrong)
 
 

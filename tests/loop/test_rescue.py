@@ -162,7 +162,7 @@ def test_an_error_if_in_a_compiled_step_ends_in_its_own_sentence(
         calls[call]()
     shown = "".join(traceback.format_exception(raised.value)).rstrip().splitlines()
     assert shown[-1] == "x is negative: take its square."
-    assert shown[-2].endswith("`eager=True` shows which line it is in.")
+    assert shown[-2].endswith("`eager=True` shows which line it is on.")
     assert "filter_jit" not in str(raised.value) and caplog.records == []
     if call != "on_batch":
         carried: Any = raised.value
@@ -253,7 +253,7 @@ def test_a_failing_on_exception_does_not_hide_the_error() -> None:
 
     with pytest.raises(ZeroDivisionError, match="first") as raised:
         learner(linear()).fit(*data(), callbacks=Bad(), verbose=0)
-    assert "on_exception` failed too" in raised.value.__notes__[-1]
+    assert "on_exception` also failed" in raised.value.__notes__[-1]
 
 
 def test_an_epoch_that_was_trained_whole_is_recorded_though_its_validation_fails() -> None:

@@ -90,8 +90,8 @@ def test_which_epochs_are_validated(frequency: Any, epochs: list[int]) -> None:
         ({"steps": -1}, "`steps` is a whole number, 0 or more"),
         ({"steps_per_epoch": 0}, "`steps_per_epoch` is a whole number, 1 or more"),
         ({"validation_steps": 0}, "`validation_steps` is a whole number, 1 or more"),
-        ({"validation_freq": 0}, r"`validation_freq` is a number of epochs, a list .*; got 0"),
-        ({"validation_freq": [0]}, "a list of epochs from 1 on"),
+        ({"validation_freq": 0}, r"`validation_freq` must be a number of epochs, a list .*; got 0"),
+        ({"validation_freq": [0]}, "a list of epochs counted from 1"),
         ({"validation_freq": "each"}, r"or `eqxtrain\.Every\(steps=\.\.\.\)`; got 'each'"),
     ],
 )

@@ -34,7 +34,7 @@ def test_rows_say_path_type_arrays_and_status() -> None:
     found = rows(made.summary())
     assert found["model"].type == "Dropped"
     assert found["model.hidden"].arrays == ("weight float32[8,4]", "bias float32[8]")
-    assert [found[p].status for p in ("model.hidden", "model.out")] == ["frozen", "in part"]
+    assert [found[p].status for p in ("model.hidden", "model.out")] == ["frozen", "partly"]
     assert found["model.hidden"].parameters == 40 and found["model.hidden"].bytes == 160
 
 
