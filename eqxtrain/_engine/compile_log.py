@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from .._check import whole_number
-from .recompile_reason import Account, differences
+from .recompile_reason import Account, reasons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def record_start(step: str, owner: type, account: Account) -> str:
     """
     # Compared with several, as a run that alternates between two shapes has two "last" ones.
     earlier = _recent_accounts.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
-    changes = [list(differences(old, account)) for old in list(earlier)]
+    changes = [list(reasons(old, account)) for old in list(earlier)]
     nearest = min(changes, key=len, default=None)
     reason = "first" if nearest is None else "; ".join(nearest[:3]) or SAME
     for limit in _limits:

@@ -50,7 +50,7 @@ def array_signature(trees: Mapping[str, PyTree]) -> dict[str, str]:
     }
 
 
-def differences(old: Account, new: Account) -> Iterator[str]:
+def reasons(old: Account, new: Account) -> Iterator[str]:
     """How two accounts differ, each difference in a few words."""
     for name in old.keys() - new.keys():
         yield f"`{_last(name)}` is gone{_place(name)}{_was(old[name])}"

@@ -11,7 +11,7 @@ from .._types import Self
 from ._base import Metric
 from ._class_inputs import check_classes, decide, require_scores, warning_about_labels
 from ._modes import Mean
-from ._precision_recall import check_options
+from ._precision_recall import check_class_options
 
 
 @final
@@ -46,7 +46,7 @@ class Accuracy(Metric):
     correct: Mean = eqx.field(default_factory=Mean)
 
     def __check_init__(self) -> None:
-        check_options("Accuracy", None, self.threshold, self.ignore_index)
+        check_class_options("Accuracy", None, self.threshold, self.ignore_index)
 
     def warning(self) -> str | None:
         return warning_about_labels("Accuracy", self.correct)

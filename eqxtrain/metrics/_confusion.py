@@ -10,7 +10,7 @@ from .._types import Self
 from ._base import Metric
 from ._class_inputs import check_classes, decide, tally, warning_about_labels
 from ._compensated import CompensatedSum
-from ._precision_recall import check_options, ratio
+from ._precision_recall import check_class_options, ratio
 
 
 class _MatrixMetric(Metric):
@@ -25,7 +25,9 @@ class _MatrixMetric(Metric):
     counts: Any = eqx.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_options(type(self).__name__, self.num_classes, self.threshold, self.ignore_index)
+        check_class_options(
+            type(self).__name__, self.num_classes, self.threshold, self.ignore_index
+        )
         if self.counts is None:
             shape = () if self.num_classes is None else (self.num_classes,) * 2
             self.counts = CompensatedSum.zeros(shape)

@@ -54,7 +54,7 @@ def _as_names(names: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def check_options(
+def check_class_options(
     who: str, num_classes: int | None, threshold: float, ignore_index: int | None
 ) -> None:
     """Refuse options that are not numbers."""
@@ -95,7 +95,7 @@ class ClassMetric(Metric):
 
     def __post_init__(self) -> None:
         who = type(self).__name__
-        check_options(who, self.num_classes, self.threshold, self.ignore_index)
+        check_class_options(who, self.num_classes, self.threshold, self.ignore_index)
 
     def __check_init__(self) -> None:
         who = type(self).__name__
