@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 import eqxtrain as et
 from eqxtrain._engine import cache as _cache, compile_log
+from eqxtrain.callbacks._base import HOOKS
 
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 
@@ -161,3 +162,14 @@ def in_batches(metric: Any, *arrays: Any, weight: Any = None, sizes: Any = (1,))
     ]
     parts = [metric.reset().update(**batch) for batch in batches]
     return functools.reduce(lambda a, b: a.merge(b), parts)
+
+
+class Tape(et.Callback):
+    """Records every hook."""
+
+    def __init__(self) -> None:
+        self.hooks: list[str] = []
+
+
+for _hook in HOOKS:
+    setattr(Tape, _hook, lambda self, run, hook=_hook: self.hooks.append(hook))
