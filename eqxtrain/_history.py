@@ -13,7 +13,7 @@ from ._format import Table, logged
 
 @dataclasses.dataclass
 class Timing:
-    """How long a run took, kept apart from its numbers, which a rerun repeats.
+    """How long a run took. Kept apart from its results, which a rerun repeats to the bit.
 
     **Arguments:**
 
@@ -31,7 +31,7 @@ L = TypeVar("L")
 class History(Mapping[str, list[Any]]):
     """What each epoch measured: `history["val_loss"]` is a list of floats, one per epoch.
 
-    An epoch that did not measure a name has nan there. `print(history)` prints a table.
+    For an epoch that did not measure a name, the list has nan. `print(history)` prints a table.
 
     **Attributes:**
 
@@ -140,6 +140,6 @@ class Fitted(_Fields[L]):
 
 
 def _plain(value: Any) -> Any:
-    """A number as a float, whatever it is an instance of; all else as it is."""
+    """A number of any type as a float; everything else unchanged."""
     is_number = isinstance(value, int | float) or (np.ndim(value) == 0 and hasattr(value, "dtype"))
     return float(value) if is_number else value

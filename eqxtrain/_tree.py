@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 
 class Static(NamedTuple):
-    """All of a tree but its arrays: the structure, and the other leaves in their places.
+    """A tree without its arrays: its structure and its other leaves.
 
     **Arguments:**
 
-    - `leaves`: None where an array was.
+    - `leaves`: all leaves, with None in the place of each array.
     """
 
     treedef: Any
     leaves: tuple[Any, ...]
 
     def merge(self, arrays: Sequence[Any]) -> PyTree:
-        """The tree again, with `arrays` where its arrays were."""
+        """Rebuild the tree, with `arrays` in the places of its arrays."""
         rest = iter(arrays)
         leaves = [next(rest) if leaf is None else leaf for leaf in self.leaves]
         return jax.tree.unflatten(self.treedef, leaves)
@@ -50,14 +50,14 @@ def is_typed_key(leaf: Any) -> bool:
 
 
 def partition_leaves(tree: PyTree) -> tuple[list[Any], Static]:
-    """Take a tree apart into its arrays and all else: `split(t)[1].merge(split(t)[0])` is `t`."""
+    """Split a tree into its arrays and the rest; `static.merge(arrays)` rebuilds it."""
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [leaf for leaf in leaves if is_array(leaf)]
     return arrays, Static(treedef, tuple(None if is_array(leaf) else leaf for leaf in leaves))
 
 
 def not_arrays(tree: PyTree) -> list[Any]:
-    """The other leaves of a tree."""
+    """The leaves of a tree that are not arrays."""
     return [leaf for leaf in jax.tree.leaves(tree) if not is_array(leaf)]
 
 
@@ -69,7 +69,7 @@ def paths(tree: PyTree, root: str = "") -> list[tuple[str, Any]]:
 
 
 def describe(leaf: Any) -> str:
-    """One leaf for a sentence: `float32[3,4]`, or the value itself."""
+    """Describe one leaf in a message: `float32[3,4]`, or the value itself."""
     if not is_array(leaf):
         text = f"`{leaf.__qualname__}`" if isinstance(leaf, types.FunctionType) else repr(leaf)
         return text if len(text) <= 60 else text[:57] + "..."
@@ -77,7 +77,7 @@ def describe(leaf: Any) -> str:
     return f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]{weak}"
 
 
-def signature(leaf: Any) -> Hashable:
+def leaf_signature(leaf: Any) -> Hashable:
     """What a compiled program depends on in a leaf: shape and dtype, or the value itself."""
     if not is_array(leaf):
         return StaticLeaf(leaf)
@@ -87,14 +87,14 @@ def signature(leaf: Any) -> Hashable:
 def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
     """Where two trees differ in structure, shape, dtype or static value, by path.
 
-    Values of arrays are not looked at. An empty list means that a program compiled for one takes
+    The values of arrays are not compared. An empty list means that a program compiled for one takes
     the other.
     """
     before, after = dict(paths(old, root)), dict(paths(new, root))
     lines = [f"`{p}` is gone (was {describe(before[p])})" for p in before if p not in after]
     lines += [f"`{p}` is new ({describe(after[p])})" for p in after if p not in before]
     for path in before.keys() & after.keys():
-        if signature(before[path]) != signature(after[path]):
+        if leaf_signature(before[path]) != leaf_signature(after[path]):
             old_text, new_text = describe(before[path]), describe(after[path])
             new_text += " (which closes over something else)" if old_text == new_text else ""
             lines.append(f"`{path}`: {old_text} → {new_text}")
@@ -105,7 +105,7 @@ def differences(old: PyTree, new: PyTree, root: str = "") -> list[str]:
 
 
 def shape_structs(tree: PyTree) -> PyTree:
-    """`tree` with the shapes of its arrays in their places, weak types forgotten."""
+    """Replace the arrays of `tree` with their shapes, without weak types."""
     return jax.tree.map(
         lambda leaf: (
             jax.ShapeDtypeStruct(leaf.shape, _canonical(leaf.dtype)) if is_array(leaf) else leaf
@@ -120,13 +120,17 @@ def _canonical(dtype: Any) -> Any:
 
 
 def zeros_for_structs(tree: PyTree) -> PyTree:
-    """`tree` with zeros on the host in the places of shapes."""
-    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype) if is_shape(x) else x, tree)
+    """Replace the shapes in `tree` with zeros on the host."""
+
+    def zeros(leaf: Any) -> Any:
+        is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+        return np.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
+
+    return jax.tree.map(zeros, tree)
 
 
 def pack(tree: PyTree) -> dict[str, jax.Array]:
-    """The arrays of `tree` in one row of numbers for each dtype."""
+    """Concatenate the arrays of `tree`, flattened, into one vector per dtype."""
     groups: dict[str, list[jax.Array]] = {}
     for leaf in partition_leaves(tree)[0]:
         groups.setdefault(jnp.dtype(leaf.dtype).name, []).append(jnp.ravel(leaf))
@@ -134,38 +138,43 @@ def pack(tree: PyTree) -> dict[str, jax.Array]:
 
 
 def unpack(packed: dict[str, Any], like: PyTree) -> PyTree:
-    """Undo `pack`, given a tree of the same structure and shapes."""
+    """Undo `pack`, given a tree `like` the original in structure and shapes."""
     leaves, static = partition_leaves(like)
-    taken = dict.fromkeys(packed, 0)
+    offsets = dict.fromkeys(packed, 0)
     arrays: list[Any] = []
     for leaf in leaves:
-        name, start = jnp.dtype(leaf.dtype).name, taken[jnp.dtype(leaf.dtype).name]
-        taken[name] = start + math.prod(leaf.shape)
-        arrays.append(packed[name][start : taken[name]].reshape(leaf.shape))
+        name, start = jnp.dtype(leaf.dtype).name, offsets[jnp.dtype(leaf.dtype).name]
+        offsets[name] = start + math.prod(leaf.shape)
+        arrays.append(packed[name][start : offsets[name]].reshape(leaf.shape))
     return static.merge(arrays)
 
 
 def inference_mode(model: PyTree) -> PyTree:
-    """What `eqx.nn.inference_mode` gives, which takes its time where there is nothing to set."""
-    has_flag = lambda node: hasattr(node, "inference")
+    """`eqx.nn.inference_mode(model)`, but fast if no layer has the flag."""
+
+    def has_flag(node: Any) -> bool:
+        return hasattr(node, "inference")
+
     flagged = any(map(has_flag, jax.tree.leaves(model, is_leaf=has_flag)))
     return eqx.nn.inference_mode(model) if flagged else model
 
 
 def module_types(tree: PyTree) -> list[type]:
-    """The classes of the modules in a tree, each once, in the order met."""
-    found: dict[type, None] = {}
+    """The classes of the modules in a tree, each once, in the order of the tree."""
+    types_met: dict[type, None] = {}
 
     def visit(node: PyTree) -> None:
-        is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
+        def is_leaf(child: Any) -> bool:
+            return child is not node and isinstance(child, eqx.Module)
+
         if isinstance(node, eqx.Module):
-            found[type(node)] = None
+            types_met[type(node)] = None
         for child in jax.tree.leaves(node, is_leaf=is_leaf):
             if child is not node and isinstance(child, eqx.Module):
                 visit(child)
 
     visit(tree)
-    return list(found)
+    return list(types_met)
 
 
 def same_bits(a: PyTree, b: PyTree) -> bool:
@@ -176,7 +185,7 @@ def same_bits(a: PyTree, b: PyTree) -> bool:
 
 def find_path(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str | None:
     """The path of the first leaf for which `predicate` holds."""
-    if not any(map(predicate, jax.tree.leaves(tree))):  # paths take their time
+    if not any(map(predicate, jax.tree.leaves(tree))):  # building paths is slow
         return None
     return next((path for path, leaf in paths(tree, root) if predicate(leaf)), None)
 
@@ -184,8 +193,8 @@ def find_path(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str 
 def count_and_bytes(tree: PyTree) -> tuple[int, int]:
     """How many numbers the arrays of `tree` hold, and how many bytes.
 
-    Shapes and NumPy's scalars count, functions and Python's numbers do not (`optax.tree.size` takes
-    them for arrays).
+    Shapes and NumPy scalars count; functions and Python numbers do not (`optax.tree.size` would
+    count them).
     """
     arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     return (
@@ -195,12 +204,12 @@ def count_and_bytes(tree: PyTree) -> tuple[int, int]:
 
 
 def instance(cls: type[T], fields: Mapping[str, Any]) -> T:
-    """An instance of `cls` with these fields and no others, past its constructor and its checks."""
+    """An instance of `cls` with exactly these fields, without running its constructor or checks."""
     new = object.__new__(cls)
     vars(new).update(fields)
     return new
 
 
 def with_fields(x: T, **changes: Any) -> T:
-    """A shallow copy with some fields set, past what its class makes of new ones and of copies."""
+    """A shallow copy with some fields changed, without running constructors or `__copy__`."""
     return instance(type(x), {**vars(x), **changes})

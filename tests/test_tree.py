@@ -94,7 +94,7 @@ def test_split_and_merge_give_the_same_tree_back(tree: Any) -> None:
 def test_two_trees_have_no_differences_just_when_one_program_takes_both(a: Any, b: Any) -> None:
     assert _tree.differences(a, a) == []
     kinds = lambda tree: (
-        [_tree.signature(leaf) for leaf in _tree.partition_leaves(tree)[0]],
+        [_tree.leaf_signature(leaf) for leaf in _tree.partition_leaves(tree)[0]],
         _tree.partition_leaves(tree)[1],
     )
     assert (_tree.differences(a, b) == []) == (kinds(a) == kinds(b))

@@ -1,10 +1,11 @@
 """What a function does to arrays, in a form that can be compared: its jaxpr, without names.
 
-(`no_type_check` spares the tests a check of each of thousands of calls a trace, which takes longer
-than the calls.)
+Jaxprs of equal form are compiled to the same program. Where this module can't tell whether two
+parts are equal, it takes them for different: that costs an unnecessary compile, while the opposite
+mistake would run the wrong program.
 
-Two jaxprs of one form are compiled to the same program. Where this can't tell, they differ: the
-price is a compile that could have been spared, never a program that does something else.
+(The functions are marked `no_type_check` because the tests check argument types at run time, which
+takes longer than these thousands of small calls themselves.)
 """
 
 import hashlib
@@ -18,11 +19,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from .._identity.tokens import PLAIN, ByIdentity
 from .._tree import is_typed_key
 
-_MOST_BYTES = 4096
-"""Up to which a constant is kept as it is; of a larger one the digest is."""
+_MAX_CONSTANT_BYTES = 4096
+"""Larger constants are represented by a digest, so that a form does not keep their memory."""
 
-_RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"})
-"""How `custom_jvp` and `custom_vjp` would be differentiated, which a final jaxpr no longer is."""
+_DERIVATIVE_RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"})
+"""How to differentiate a `custom_jvp` or `custom_vjp`. They are new functions in every trace, so no
+two jaxprs that contain them would be equal, and a final jaxpr is not differentiated any more."""
 
 
 class Form(Hashable):
@@ -31,7 +33,7 @@ class Form(Hashable):
     **Arguments:**
 
     - `closed`: the jaxpr, with its constants.
-    - `used`: which of its inputs count; None for all.
+    - `used`: for each input, whether it counts; None for all of them.
     """
 
     __slots__ = ("_hash", "_tokens")
@@ -53,14 +55,14 @@ class Form(Hashable):
 
 @no_type_check
 def inputs_used(closed: ClosedJaxpr) -> list[bool]:
-    """Which inputs of a jaxpr its outputs and effects depend on."""
+    """For each input of a jaxpr, whether its outputs or effects depend on it."""
     read = _live(closed.jaxpr)[1]
     return [var in read for var in closed.jaxpr.invars]
 
 
 @no_type_check
 def _live(jaxpr: Jaxpr) -> tuple[list[Any], set[Any]]:
-    """The equations that something comes of, and the variables that are read."""
+    """The equations that outputs or effects depend on, and the variables that those read."""
     read = {var for var in jaxpr.outvars if not _is_literal(var)}
     live: list[Any] = []
     for equation in reversed(jaxpr.eqns):
@@ -85,11 +87,14 @@ def _closed(
 
 @no_type_check
 def _jaxpr(jaxpr: Jaxpr, tokens: list[Hashable], used: Sequence[bool] | None = None) -> None:
-    """Write a jaxpr down, its variables numbered in the order in which they are met."""
+    """Append the tokens of a jaxpr, its variables numbered in the order in which they appear.
+
+    Unused equations are left out, as XLA would remove them too.
+    """
     numbers: dict[Any, int] = {}
     counts = [True] * len(jaxpr.invars) if used is None else used
-    given = [var for var, is_used in zip(jaxpr.invars, counts, strict=True) if is_used]
-    for var in (*jaxpr.constvars, *given):
+    inputs = [var for var, is_used in zip(jaxpr.invars, counts, strict=True) if is_used]
+    for var in (*jaxpr.constvars, *inputs):
         numbers[var] = len(numbers)
         tokens.append(var.aval)
     for equation in _live(jaxpr)[0]:
@@ -98,9 +103,9 @@ def _jaxpr(jaxpr: Jaxpr, tokens: list[Hashable], used: Sequence[bool] | None = N
         for atom in equation.invars:
             tokens.append(_literal(atom) if _is_literal(atom) else numbers[atom])
         for key, param in equation.params.items():
-            if type(param) in PLAIN:  # most of them: there are many
+            if type(param) in PLAIN:  # the fast path, for most parameters
                 tokens.append((key, type(param), param))
-            elif key not in _RULES or not name.startswith("custom_"):
+            elif key not in _DERIVATIVE_RULES or not name.startswith("custom_"):
                 tokens.append(key)
                 _param(param, tokens)
         for var in equation.outvars:
@@ -140,17 +145,17 @@ def _param(param: Any, tokens: list[Hashable]) -> None:
 
 @no_type_check
 def _value(value: Any) -> Hashable:
-    """A constant or a parameter: by its type and its bits, or as the object that it is."""
+    """The token of a constant or parameter: its type and bits if it has any, else its identity."""
     if isinstance(value, float | complex):
-        return (type(value), repr(value))
+        return (type(value), repr(value))  # tells -0.0 from 0.0, and nan equals nan
     if is_typed_key(value):
         value = jax.random.key_data(value)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
-        held = array.tobytes()
-        if len(held) > _MOST_BYTES:
-            held = hashlib.blake2b(held).digest()
-        return (array.dtype, array.shape, held)
+        content = array.tobytes()
+        if len(content) > _MAX_CONSTANT_BYTES:
+            content = hashlib.blake2b(content).digest()
+        return (array.dtype, array.shape, content)
     try:
         hash(value)
     except TypeError:

@@ -1,9 +1,9 @@
-"""Whether the rows that fill a batch up change what is measured, which they must not.
+"""Check that the padding of a batch does not change what is measured.
 
-A step may look across the batch (a contrastive loss, its own batch statistics) and ignore the mask.
-Its code does not tell; its numbers do: they change when other rows are used as padding. They are
-looked at with the weights as they are, and with other ones, since a model that begins with zeros
-gives every row the same.
+A step may look across the batch (a contrastive loss, batch statistics of its own) and ignore the
+mask. Its code does not show that, but its results do: they change when other rows are used as
+padding. We compare them for the actual weights and for perturbed ones, since a model that was
+initialised with zeros returns the same for every row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,35 +16,36 @@ import numpy as np
 from .. import _data as data
 
 _TOLERANCE = 1e-4
-"""Relative. Rows that count nothing add exact zeros, so most steps differ by nothing at all."""
+"""Relative. Rows of weight 0 add exact zeros, so for most correct steps nothing differs at all."""
 
 
-def filled_twice(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
-    """A stack with padding in its first batch, filled with one row of it and with another.
+def pad_two_ways(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
+    """The first batch of a stack, padded with one of its rows, and padded with another.
 
-    None where the batch has a single row.
+    None if the batch has a single row.
     """
     assert isinstance(stack.batch, data.Masked)
     mask = np.array(stack.batch.mask)
-    last = int(mask[0].sum()) - (1 if mask[0].all() else 0)  # the first row that is filled
+    last = int(mask[0].sum()) - (1 if mask[0].all() else 0)  # the first row of padding
     if last < 1:
         return None
     mask[0, last:] = False
 
     def filled(row: int, *, noisy: bool) -> data.Batch:
         def fill(leaf: Any) -> np.ndarray:
-            copied = np.array(leaf)
-            rows = copied[0, row : row + 1]
-            copied[0, last:] = perturbed([rows])[0] if noisy else rows  # rows may be all alike
-            return copied
+            filled_leaf = np.array(leaf)
+            rows = filled_leaf[0, row : row + 1]
+            # Without noise, two rows of the data that are equal would hide a difference.
+            filled_leaf[0, last:] = perturb([rows])[0] if noisy else rows
+            return filled_leaf
 
         return data.Masked(jax.tree.map(fill, stack.batch.batch), mask)
 
     return filled(0, noisy=False), filled(last - 1, noisy=True)
 
 
-def perturbed(leaves: Sequence[Any]) -> list[Any]:
-    """Arrays with some noise in those that are floating."""
+def perturb(leaves: Sequence[Any]) -> list[Any]:
+    """Arrays with noise added to the floating ones."""
     rng = np.random.default_rng(0)
 
     def noisy(leaf: Any) -> Any:
@@ -56,14 +57,14 @@ def perturbed(leaves: Sequence[Any]) -> list[Any]:
 
 
 def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> None:
-    """Refuse a step whose values change with the rows that fill its batch up.
+    """Refuse a step whose results depend on the padding.
 
     **Arguments:**
 
-    - `first`, `second`: what was measured with the one and with the other.
-    - `who`: the step.
+    - `first`, `second`: the results with the one padding and with the other.
+    - `who`: the name of the step.
 
-    **Raises:** `ValueError`.
+    **Raises:** `ValueError` if they differ.
     """
     for name, value in first.items():
         a, b = np.asarray(value), np.asarray(second[name])

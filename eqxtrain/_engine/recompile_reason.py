@@ -1,4 +1,8 @@
-"""What a program depends on, in words, and how two of them differ."""
+"""What a program depends on, in words, and how two programs differ in that.
+
+Accounts of earlier compiles are kept, so they must not hold the things that they describe: a model
+or a dataset that a learner referred to would never be freed. They hold texts and hashes instead.
+"""
 
 import enum
 import types
@@ -13,26 +17,26 @@ from .._identity.tokens import PLAIN, Unseen
 
 
 class Entry(NamedTuple):
-    """One thing that was read, as far as it can be told later.
+    """What is remembered of one thing that a program depends on.
 
     **Arguments:**
 
-    - `text`: a plain value; None for anything else.
-    - `mark`: differs where the thing does.
-    - `what`: what became of the thing where the mark differs.
+    - `text`: a plain value, as written in Python; None for anything else.
+    - `fingerprint`: differs if the thing does.
+    - `change`: how to say that it differs.
     """
 
     text: str | None
-    mark: int
-    what: str = "was replaced"
+    fingerprint: int
+    change: str = "was replaced"
 
 
 Account = Mapping[str, Entry]
-"""By the names that people know. It holds nothing of what it tells."""
+"""What a program depends on, under the names that users know."""
 
 
 def account(trees: Mapping[str, PyTree], survey: Survey, settings: Mapping[str, Any]) -> Account:
-    """What a program depends on: the arrays of trees, what else was seen of them, and settings."""
+    """What a program depends on: arrays, everything else that was surveyed, and settings."""
     texts = array_signature(trees) | {
         f"jax.config.{name}": str(settings[name]) for name in settings
     }
@@ -51,7 +55,7 @@ def array_signature(trees: Mapping[str, PyTree]) -> dict[str, str]:
 
 
 def reasons(old: Account, new: Account) -> Iterator[str]:
-    """How two accounts differ, each difference in a few words."""
+    """Describe each difference between two accounts in a few words."""
     for name in old.keys() - new.keys():
         yield f"`{_last(name)}` is gone{_place(name)}{_was(old[name])}"
     for name, entry in new.items():
@@ -63,14 +67,14 @@ def reasons(old: Account, new: Account) -> Iterator[str]:
 
 def _change(name: str, old: Entry, new: Entry) -> str:
     if old.text is None or new.text is None:
-        return f"`{_last(name)}` {new.what}{_place(name)}"
+        return f"`{_last(name)}` {new.change}{_place(name)}"
     if " › " in name:
         return f"`{_last(name)}` {old.text} → {new.text}{_place(name)}"
     return f"`{name}`: {old.text} → {new.text}"
 
 
 def _entry(token: Hashable) -> Entry:
-    if isinstance(token, Unseen):
+    if isinstance(token, Unseen):  # nothing to compare, so it counts as changed
         return Entry(None, id(token), "may have changed")
     if _has_code(token):
         return Entry(None, hash(token), "was redefined")
@@ -84,7 +88,7 @@ def _has_code(token: Hashable) -> bool:
 
 
 def _text(token: Hashable) -> str | None:
-    """A plain value as people write it; None if it is not plain."""
+    """A plain value as it is written in Python; None if it is not plain."""
     if not isinstance(token, tuple) or len(token) != 2 or not isinstance(token[0], type):
         return None
     kind, value = token

@@ -278,7 +278,7 @@ class StepRunner:
         if self.step.trains and state.model_state is not None:
             return  # batch statistics take padding in, of which people were warned
         is_padded = self._will_pad or not mask[: stack.steps].all()
-        fillings = padding_check.filled_twice(stack) if is_padded else None
+        fillings = padding_check.pad_two_ways(stack) if is_padded else None
         if fillings is not None:
             # Noise on the weights tells more: a model of zeros gives every row the same value.
             for noisy in (False, True):
@@ -289,7 +289,7 @@ class StepRunner:
 
     def _values_of_first(self, batches: data.Batch, *, noisy: bool) -> dict[str, Any]:
         """Measure, or predict, the first batch of a stack, leaving the pass as it is."""
-        change = padding_check.perturbed if noisy else list
+        change = padding_check.perturb if noisy else list
         carry, consts = change(_placement.copy(self._carry)), change(self._const_leaves)
         if self._eager:
             out = self._try_eagerly(_batch_of(batches, 0), consts, carry)

@@ -18,7 +18,7 @@ from .._warn import warn
 from .driver import Driver, never
 from .inputs import PassInputs
 from .ready import ensure_ready
-from .rescue import plainly, telling_of_exceptions
+from .rescue import handle_exceptions, translate_errors
 from .run_control import RunControl
 
 L = TypeVar("L", bound=AbstractLearner[Any])
@@ -45,7 +45,7 @@ def _whole_pass(
     params = {"steps": min(known, default=None), **inputs.params}
     control = RunControl(learner, inputs.callbacks, params)
     with (
-        telling_of_exceptions(control, lambda: learner),
+        handle_exceptions(control, lambda: learner),
         inputs.source.read(inputs.batching, max_batches=max_batches) as reader,
     ):
         learner = inputs.ready(learner, reader.peek(), kind)
@@ -102,7 +102,7 @@ def on_batch(
     batch = data.array_source(*arrays).tree
     batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
     table = class_weight_table(class_weight, arrays[1])
-    with plainly():
+    with translate_errors():
         learner = ensure_ready(learner, batch, kind)
         runner = StepRunner(learner, STEPS[kind], class_weight=table, options=Options(eager, 1))
         runner(batch)

@@ -1,7 +1,8 @@
 """What an exception carries out of a run, and how it crosses to another process.
 
-Workers send what they raised by `pickle`, which refuses some functions that learners hold, those of
-optax among them. The exception must arrive all the same, and what can't be sent stays behind.
+Worker processes pickle the exceptions that they raise. Learners often can't be pickled, since they
+hold local functions (those of optax, for example). The exception must arrive all the same, so
+whatever can't be pickled stays behind.
 """
 
 import copy
@@ -19,7 +20,7 @@ Reduced = str | tuple[Any, ...]
 
 
 def carry(error: BaseException, **values: Any) -> None:
-    """Make values attributes of an exception; one that has slots can carry nothing."""
+    """Set attributes of an exception. One without a `__dict__` can carry nothing."""
     try:
         vars(error).update(values)
     except TypeError:
@@ -27,22 +28,23 @@ def carry(error: BaseException, **values: Any) -> None:
     kind = type(error)
     earlier: Any = copyreg.dispatch_table.get(kind)
     if getattr(earlier, "func", None) is not _reduced:
-        # it serves every pickler, and comes before whatever `__reduce__` the class has
+        # every pickler looks here before it asks the class for `__reduce__`
         copyreg.pickle(kind, functools.partial(_reduced, earlier))
 
 
 def _reduced(earlier: Callable[[Any], Reduced] | None, error: BaseException) -> Reduced:
-    """How an exception is pickled and copied: as without us, apart from what it carries.
+    """Pickle or copy an exception as usual, apart from what it carries.
 
     **Arguments:**
 
-    - `earlier`: how others had said that exceptions of this class are reduced.
+    - `earlier`: the function that was registered for this class before ours, if any.
     """
     reduced = error.__reduce_ex__(4) if earlier is None else earlier(error)
     if isinstance(reduced, str):
         return reduced
     make, args, *rest = reduced
-    if make is eqx.EquinoxRuntimeError:  # it says that it is at home in `builtins`
+    if make is eqx.EquinoxRuntimeError:
+        # Its `__module__` is "builtins", where pickle would not find it.
         make = _equinox_error
     if rest and isinstance(rest[0], dict) and any(name in rest[0] for name in _NAMES):
         rest[0] = _Attributes(rest[0])
@@ -58,29 +60,29 @@ class _Attributes(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = {name: value for name, value in self.items() if name not in _NAMES}
-        return _arrived, (own, {name: _sent(self[name]) for name in _NAMES if name in self})
+        return _received, (own, {name: _pickled(self[name]) for name in _NAMES if name in self})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return copy.deepcopy(dict(self), memo)
 
 
-def _sent(value: Any) -> bytes | str:
-    """A value in bytes of its own, so that it takes nothing with it if it fails; or why it does."""
+def _pickled(value: Any) -> bytes | str:
+    """A value pickled by itself, so that a failure affects nothing else; or why that failed."""
     try:
         return pickle.dumps(value)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
-def _arrived(own: dict[str, Any], sent: dict[str, bytes | str]) -> dict[str, Any]:
-    """The attributes of an exception that was pickled; None, and a note, for what was not sent."""
-    arrived, notes = dict(own), list(own.get("__notes__", ()))
-    for name, value in sent.items():
+def _received(own: dict[str, Any], pickled: dict[str, bytes | str]) -> dict[str, Any]:
+    """The attributes of an unpickled exception; None, and a note, for those that stayed behind."""
+    attributes, notes = dict(own), list(own.get("__notes__", ()))
+    for name, value in pickled.items():
         reason = value if isinstance(value, str) else None
-        arrived[name] = None
+        attributes[name] = None
         try:
             if isinstance(value, bytes):
-                arrived[name] = pickle.loads(value)
+                attributes[name] = pickle.loads(value)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
         if reason is not None:
@@ -88,4 +90,4 @@ def _arrived(own: dict[str, Any], sent: dict[str, bytes | str]) -> dict[str, Any
                 f"`.{name}` stayed in the process where this was raised, since it can't be pickled "
                 f"({reason}): save it there, in a callback's `on_exception`."
             )
-    return {**arrived, "__notes__": notes} if notes else arrived
+    return {**attributes, "__notes__": notes} if notes else attributes

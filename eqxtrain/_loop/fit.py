@@ -11,7 +11,7 @@ from .._history import Fitted, History
 from .._steps.ladder import AbstractLearner
 from .inputs import PassInputs
 from .interrupt import Interrupt
-from .rescue import interrupted, telling_of_exceptions
+from .rescue import end_interrupted_run, handle_exceptions
 from .run_control import RunControl
 from .schedule import Schedule
 from .training import Training
@@ -48,7 +48,7 @@ def fit(
     with contextlib.suppress(KeyboardInterrupt):
         checked = check_data()
     if checked is None:
-        return interrupted(options.on_interrupt, learner, History(), where)
+        return end_interrupted_run(options.on_interrupt, learner, History(), where)
     inputs, validation_sources = checked
     batches = inputs.source.steps(inputs.batching)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
@@ -60,15 +60,15 @@ def fit(
 
     with (
         Interrupt() as interrupt,
-        telling_of_exceptions(control, rescue),
+        handle_exceptions(control, rescue),
         contextlib.ExitStack() as closed,
     ):
 
         def keep_waiting() -> bool:
-            return not interrupt.asked
+            return not interrupt.requested
 
         def is_interrupted() -> bool:
-            return interrupt.asked
+            return interrupt.requested
 
         reader = inputs.source.read(
             inputs.batching, keep_waiting=keep_waiting, max_batches=schedule.max_steps
@@ -107,8 +107,8 @@ def fit(
             _run_epochs(training)
             learner = training.learner
             where = f"in epoch {control.epoch + 1}, after step {control.step}"
-    if interrupt.asked:  # asked for once the handler is gone, so that none is missed
-        return interrupted(options.on_interrupt, learner, control.history, where)
+    if interrupt.requested:  # read after the handler is gone, so that none is missed
+        return end_interrupted_run(options.on_interrupt, learner, control.history, where)
     return Fitted(learner, control.history)
 
 

@@ -108,7 +108,7 @@ _ROWS: dict[str, Any] = {
 
 def forecast(
     learner: Any,
-    given: tuple[PyTree, ...],
+    arrays: tuple[PyTree, ...],
     sizes: int | tuple[int, ...],
     class_weight: Any,
     options: Options,
@@ -119,7 +119,7 @@ def forecast(
 
     **Arguments:**
 
-    - `given`: `x`, `y` and `sample_weight`, or their shapes.
+    - `arrays`: `x`, `y` and `sample_weight`, or their shapes.
     - `sizes`: one batch size, or two.
     - `memory`: in bytes; by default that of the device, if it tells.
     """
@@ -129,15 +129,15 @@ def forecast(
     if memory is not None:
         memory = whole_number("memory", memory, at_least=1)
     checked = [whole_number("batch_size", size, at_least=1) for size in sizes]
-    table = class_weight_table(class_weight, given[1])
-    source = data.as_source(*map(_stand_in, given))
-    source.check_passes(2, "x")  # this one takes a batch, and `fit` would miss it
-    made = ensure_ready(learner, _first(source, checked[0]), "train")
-    found = [
-        _at(made, source, size, class_weight=table, options=options, donate=donate)
+    table = class_weight_table(class_weight, arrays[1])
+    source = data.as_source(*map(_stand_in, arrays))
+    source.check_passes(2, "x")  # it takes a batch here, which `fit` would then miss
+    ready = ensure_ready(learner, _first(source, checked[0]), "train")
+    forecasts = [
+        _forecast_for_size(ready, source, size, class_weight=table, options=options, donate=donate)
         for size in checked
     ]
-    return found[0] if len(found) == 1 else _compared(found[0], found[1], memory)
+    return forecasts[0] if len(forecasts) == 1 else _compared(forecasts[0], forecasts[1], memory)
 
 
 def _first(source: data.Source, batch_size: int) -> data.Batch:
@@ -146,13 +146,17 @@ def _first(source: data.Source, batch_size: int) -> data.Batch:
 
 
 def _stand_in(tree: PyTree) -> PyTree:
-    """Data with arrays of no memory in the places of shapes."""
-    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
-    stand_in = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
-    return jax.tree.map(lambda leaf: stand_in(leaf) if is_shape(leaf) else leaf, tree)
+    """Replace shapes with arrays that take no memory: views of a single zero."""
+
+    def stand_in(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+    return jax.tree.map(stand_in, tree)
 
 
-def _at(
+def _forecast_for_size(
     learner: Any,
     source: data.Source,
     batch_size: int,
@@ -164,34 +168,34 @@ def _at(
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
     first = _first(source, batch_size)
     training = StepRunner(learner, TRAIN, class_weight=class_weight, options=options)
-    made = training.prepare(first)
-    if made is None or (executable := made.program.executable) is None:
+    compiled = training.prepare(first)
+    if compiled is None or (executable := compiled.program.executable) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "
             "program to inspect: return what `eqx.filter_jit` or `jax.jit` returns."
         )
-    made.program.compilation()  # this forecast's, not that of the `fit` which takes the program
+    compiled.program.compilation()  # record it here, not in the `fit` that will use the program
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.count_and_bytes(learner.model)
-    stack = made.plan.capacity * call_plan.nbytes(jax.tree.leaves(first))
-    given = _tree.count_and_bytes((learner.model, learner.state))[1]
+    stack = compiled.plan.capacity * call_plan.nbytes(jax.tree.leaves(first))
+    learner_bytes = _tree.count_and_bytes((learner.model, learner.state))[1]
     return Forecast(
         batch_size=data.num_rows(first),
-        steps_per_call=made.plan.steps,
-        flops=made.cost.flops,
+        steps_per_call=compiled.plan.steps,
+        flops=compiled.cost.flops,
         bytes_moved=float((moved or {}).get("bytes accessed", float("nan"))),
         arguments=analysis.argument_size_in_bytes,
         outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         temporaries=analysis.temp_size_in_bytes,
         example=call_plan.nbytes(jax.tree.leaves(first)) // data.num_rows(first),
         stack=stack,
-        beside=stack + (0 if donate else given),
+        beside=stack + (0 if donate else learner_bytes),
         parameters=parameters,
         parameter_bytes=parameter_bytes,
         optimizer_bytes=_tree.count_and_bytes(learner.state.opt_state)[1],
         checkpoint_bytes=_tree.count_and_bytes(learner)[1],
-        compile_seconds=made.program.seconds,
+        compile_seconds=compiled.program.seconds,
     )
 
 
@@ -208,13 +212,20 @@ def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast
 
 
 def _largest(first: Forecast, second: Forecast, memory: int) -> int:
-    """On the line through both, stacks of batches aside, which have a bound of their own."""
+    """The largest batch that fits, on the line through both forecasts.
+
+    Stacks of batches are left out of the line and added afterwards: they do not grow with the
+    batch until a single batch exceeds their bound.
+    """
     bound = call_plan.max_stack_bytes(jax.default_backend())
-    stacks = lambda batch: 2 * max(bound, batch * first.example)
     without = [f.peak + f.beside - 2 * f.stack for f in (first, second)]
     slope = (without[1] - without[0]) / (second.batch_size - first.batch_size)
     fixed = without[0] - slope * first.batch_size
-    fits = lambda batch: fixed + max(slope, 0.0) * batch + stacks(batch) <= memory
+
+    def fits(batch_size: int) -> bool:
+        stacks = 2 * max(bound, batch_size * first.example)
+        return fixed + max(slope, 0.0) * batch_size + stacks <= memory
+
     low, high = 0, 1
     while fits(high) and high < 2**40:
         low, high = high, 2 * high

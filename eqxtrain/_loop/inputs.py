@@ -28,7 +28,7 @@ class PassInputs(NamedTuple):
 
     - `source`, `batching`: the data, and how they are cut into batches.
     - `params`: what `run.params` shows of them.
-    - `weights`: which of `sample_weight` and `class_weight` are given.
+    - `weights`: which of `sample_weight` and `class_weight` the user passed.
     """
 
     source: data.Source
@@ -89,7 +89,7 @@ def check_inputs(
 
 
 def _check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching:
-    """How data are cut into batches."""
+    """Check how data should be cut into batches."""
     if remainder not in get_args(data.Remainder):
         raise ValueError(f'`remainder` must be "keep", "pad" or "drop"; got {remainder!r}.')
     return data.Batching(whole_number("batch_size", batch_size, at_least=1), remainder)
@@ -98,7 +98,7 @@ def _check_batching(batch_size: int, remainder: data.Remainder) -> data.Batching
 def training_data(
     inputs: PassInputs, validation_data: Any, validation_split: float, schedule: Schedule
 ) -> tuple[PassInputs, dict[str, data.Source]]:
-    """What is trained on, and what is validated on by the prefix of its logs."""
+    """The training data, and the validation sets by the prefix of their logs."""
     source = inputs.source
     source.check_passes(schedule.passes, "x")
     bounded = schedule.steps is not None or schedule.steps_per_epoch is not None
@@ -132,15 +132,15 @@ def check_steps(inputs: PassInputs, steps: int | None) -> int | None:
     return None if steps is None else whole_number("steps", steps, at_least=1)
 
 
-def check_on_interrupt(given: OnInterrupt) -> OnInterrupt:
-    """What Ctrl-C does in the end."""
-    if given not in (None, "return", "raise"):
-        raise ValueError(f'`on_interrupt` must be "return", "raise" or None; got {given!r}.')
-    return given
+def check_on_interrupt(on_interrupt: OnInterrupt) -> OnInterrupt:
+    """Check what `fit` should do after Ctrl-C."""
+    if on_interrupt not in (None, "return", "raise"):
+        raise ValueError(f'`on_interrupt` must be "return", "raise" or None; got {on_interrupt!r}.')
+    return on_interrupt
 
 
 def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
-    """How steps are run."""
+    """Check how steps should be run."""
     if isinstance(steps_per_call, str):
         if steps_per_call != "auto":
             raise ValueError(
@@ -150,10 +150,12 @@ def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
     return Options(eager, whole_number("steps_per_call", steps_per_call, at_least=1))
 
 
-def _check_callbacks(given: Callback | Sequence[Callback] | None, verbose: Verbose) -> Callbacks:
-    """The user's callbacks, and the progress that they want to see."""
+def _check_callbacks(
+    callbacks: Callback | Sequence[Callback] | None, verbose: Verbose
+) -> Callbacks:
+    """The user's callbacks, and a `Progress` unless `verbose` is 0."""
     if verbose not in (0, 1, 2, "auto"):
         raise ValueError(f'`verbose` must be 0, 1, 2 or "auto"; got {verbose!r}.')
-    one = isinstance(given, type | Callback) or not isinstance(given, Iterable | None)
-    listed: Any = [given] if one else given or ()  # a wrong one is refused there, in a sentence
-    return Callbacks([*listed, *([Progress(verbose)] if verbose != 0 else [])])
+    is_single = isinstance(callbacks, type | Callback) or not isinstance(callbacks, Iterable | None)
+    many: Any = [callbacks] if is_single else callbacks or ()
+    return Callbacks([*many, *([Progress(verbose)] if verbose != 0 else [])])

@@ -10,15 +10,16 @@ from typing import Any
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C only sets `asked`; the second raises.
+    """A context in which the first Ctrl-C only sets `requested`; the second raises.
 
-    A `KeyboardInterrupt` between a compiled call and the assignment of what it returned would lose
-    the state for good, since the old one was donated. Outside the main thread, and where somebody
-    else handles the signal, nothing is changed.
+    If Ctrl-C raised between a compiled call and the assignment of its result, the state would be
+    lost for good, since the call has donated the old one. So the loop looks at `requested` between
+    calls instead. Outside the main thread (where Python allows no handlers), and where other code
+    already handles the signal, nothing changes.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._old: Any = None
         self._pid = os.getpid()
 
@@ -39,18 +40,19 @@ class Interrupt:
             self._old = None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             self._restore()
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         text = "Stopping after the current steps; press Ctrl-C again to stop immediately."
-        if os.getpid() == self._pid:  # and no worker that was forked from it
-            with contextlib.suppress(RuntimeError):  # it may be in the middle of a line
+        if os.getpid() == self._pid:  # a forked worker gets the signal too, and should not print
+            # `print` raises a RuntimeError if the signal arrives while stderr is being written.
+            with contextlib.suppress(RuntimeError):
                 print(f"\n{text}", file=sys.stderr)
 
 
 def in_ipython() -> bool:
-    """Whether this is an IPython shell or a notebook, where people go on after an interrupt."""
+    """Whether this is an IPython shell or a notebook, where users carry on after an interrupt."""
     if "IPython" not in sys.modules:
         return False
     return sys.modules["IPython"].get_ipython() is not None

@@ -1,4 +1,4 @@
-"""Whether a learner is ready for a pass: initialised, and fit for its data."""
+"""Make a learner ready for a pass: initialise it, and check that it fits its data."""
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ from .._warn import warn
 L = TypeVar("L", bound=AbstractLearner[Any])
 
 Padding = Literal["none", "possible", "some"]
-"""Whether rows may be padding; `"possible"` where they may by what was asked for, but none are."""
+"""Whether rows are padding; `"possible"` if `remainder="pad"` allows it, but no batch needs it."""
 
 
 def ensure_ready(
@@ -35,8 +35,8 @@ def ensure_ready(
 
     **Arguments:**
 
-    - `weights`: which of `sample_weight` and `class_weight` are given, and must not be lost.
-    - `padding`: whether rows of the batches may be padding, with a mask to tell.
+    - `weights`: which of `sample_weight` and `class_weight` the user passed; steps should use them.
+    - `padding`: whether rows of the batches may be padding.
     """
     name = type(learner).__name__
     in_batch = isinstance(batch, Mapping) and "sample_weight" in batch
@@ -47,34 +47,33 @@ def ensure_ready(
             f"`{name}` has no optimizer, which `fit` needs: pass one, "
             f"`{name}(model, optax.adam(1e-3), ...)`, or override `train_step`."
         )
-    gone = _placement.is_deleted
-    if where := _tree.find_path(gone, learner.model, "model"):
+    if where := _tree.find_path(_placement.is_deleted, learner.model, "model"):
         raise ValueError(
             f"`{where}` of this learner was donated, by `fit(..., donate=True)` or by a step that "
             "you ran yourself: use the learner that `fit` returned instead."
         )
-    if where := _tree.find_path(gone, without_state(learner), "learner"):
+    if where := _tree.find_path(_placement.is_deleted, without_state(learner), "learner"):
         raise ValueError(
             f"`{where}` was deleted and no longer has values: give the learner another array with "
             "`learner.replace(...)`."
         )
-    made = learner
+    ready = learner
     if learner.state is None:
         names = {} if batch is None else data.step_arguments(batch)
-        made = initialised(learner, names, starts=kind == "train")
-    assert made.state is not None
+        ready = initialised(learner, names, starts=kind == "train")
+    assert ready.state is not None
     if padding != "none":
-        _check_padded(made, kind, padding)
-    check_model_state(made.model, made.state.model_state)
-    checked = kind == "train" and not own_updates and not _makes_own_states(made)
-    if checked and (bad := _state_mismatches_cached(made)):
+        _check_padded(ready, kind, padding)
+    check_model_state(ready.model, ready.state.model_state)
+    checked = kind == "train" and not own_updates and not _makes_own_states(ready)
+    if checked and (bad := _state_mismatches_cached(ready)):
         raise ValueError(
             "The `state` of this learner belongs to another model, optimizer or `trainable`: "
             + "; ".join(bad[:5])
             + ". Change a learner with `learner.replace(...)`, which keeps its state consistent, "
             "or make a new state with `.init()`."
         )
-    return made
+    return ready
 
 
 def _warn_of_lost_weights(
@@ -82,9 +81,9 @@ def _warn_of_lost_weights(
 ) -> None:
     for step in ("test_step", *(("grad_step", "train_step") if kind == "train" else ())):
         if overrides(learner, step):
-            asked = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+            requested = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
             for weight in weights:
-                if not asked.everything and not {weight, "batch"} & set(asked.names):
+                if not requested.everything and not {weight, "batch"} & set(requested.names):
                     warn(
                         f"`{type(learner).__name__}.{step}` does not ask for `{weight}`, so it is "
                         "ignored: ask for it, and pass it on to `self.measure`.",
@@ -92,17 +91,17 @@ def _warn_of_lost_weights(
 
 
 _LADDER = {"train": ("test_step", "grad_step", "train_step"), "test": ("test_step",), "predict": ()}
-"""The steps of a pass that may look at rows which are padding."""
+"""The steps of each kind of pass that see padding."""
 
 
 def _check_padded(learner: AbstractLearner[Any], kind: StepKind, padding: Padding) -> None:
-    """Refuse steps that would take padding for data, and tell of what can't leave it out."""
+    """Refuse steps that would treat padding as data, and warn if BatchNorm does."""
     name = type(learner).__name__
     for step in _LADDER[kind]:
         if not overrides(learner, step):
             continue
-        asked = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
-        if not asked.everything and "mask" not in asked.names:
+        requested = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+        if not requested.everything and "mask" not in requested.names:
             raise TypeError(
                 f'With `remainder="pad"` some rows are padding, but `{name}.{step}` does not ask '
                 "for `mask`, which is false for them: ask for it and pass it on to "
@@ -136,15 +135,15 @@ def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
 
 
 def state_mismatches(learner: AbstractLearner[Any]) -> list[str]:
-    """Where the optimizer's state differs from one made for this learner, by path.
+    """Where the optimizer's state differs from a fresh one for this learner, by path.
 
-    From shapes alone. Only for learners whose state the default steps make.
+    It compares shapes, and applies only to learners whose state the default steps create.
     """
     assert learner.state is not None
     expected = eqx.filter_eval_shape(
         _optimize.init, learner.optimizer, learner.trainable, learner.model
     )
-    given = learner.state.opt_state
+    actual = learner.state.opt_state
     return _tree.differences(
-        _tree.shape_structs(expected), _tree.shape_structs(given), "state.opt_state"
+        _tree.shape_structs(expected), _tree.shape_structs(actual), "state.opt_state"
     )

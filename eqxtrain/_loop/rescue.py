@@ -1,4 +1,4 @@
-"""How an exception leaves a run: it carries the learner, it is told of, it ends in a sentence."""
+"""How an exception leaves a run: with the learner, after `on_exception`, in plain words."""
 
 import logging
 import re
@@ -18,10 +18,10 @@ from .run_control import RunControl
 L = TypeVar("L")
 
 
-def interrupted(
+def end_interrupted_run(
     on_interrupt: Literal["return", "raise"] | None, learner: L, history: History, where: str
 ) -> Fitted[L]:
-    """What `fit` ends in after Ctrl-C."""
+    """How `fit` ends after Ctrl-C: returns the learner, or raises with it."""
     history.stopped = "interrupted"
     text = f"Interrupted {where}"
     if (on_interrupt or ("return" if in_ipython() else "raise")) == "return":
@@ -33,17 +33,17 @@ def interrupted(
 
 
 @contextmanager
-def telling_of_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Iterator[None]:
-    """Let an exception carry the learner and the history, and tell the callbacks of it."""
+def handle_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Iterator[None]:
+    """Attach the learner and the history to an exception, and call `on_exception`."""
     try:
-        with plainly():
+        with translate_errors():
             yield
     except BaseException as error:
         control.exception = error
         carried: dict[str, Any] = {"history": control.history}
         try:
             carried["learner"] = rescue()
-        except Exception as second:  # what went wrong first is what people must see
+        except Exception as second:  # the first error is the one to raise
             error.add_note(f"The learner could not be rescued: {second!r}")
         carry(error, **carried)
         for callback in control.callbacks:
@@ -51,7 +51,7 @@ def telling_of_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Ite
                 callback.on_exception(control.run)
             except Exception as second:
                 error.add_note(f"`{type(callback).__name__}.on_exception` also failed: {second!r}")
-        control.exception = None  # its traceback holds the run, and so would the data be held
+        control.exception = None  # a reference cycle: its traceback holds the run, and so the data
         raise
 
 
@@ -64,9 +64,13 @@ _FROM_DEVICE = (jax.errors.JaxRuntimeError, ValueError)
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Let what goes wrong end in its own sentence, whatever the device makes of it."""
-    is_news = lambda record: not _is_of_error_if(record)  # a new one, since calls nest
+def translate_errors() -> Iterator[None]:
+    """Make an error end in its own message, whatever JAX wraps around it."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        # A new function for each context: they nest, and a logger has each filter only once.
+        return not _is_of_error_if(record)
+
     logger = logging.getLogger(jax.pure_callback.__module__)
     logger.addFilter(is_news)
     try:
@@ -76,7 +80,7 @@ def plainly() -> Iterator[None]:
         plain = _in_plain_words(error)
         if plain is None:
             raise
-        for note in getattr(error, "__notes__", ()):  # of which validation it was in
+        for note in getattr(error, "__notes__", ()):  # such as the validation set that it was in
             plain.add_note(note)
         raise plain.with_traceback(error.__traceback__) from None
     finally:
@@ -84,15 +88,15 @@ def plainly() -> Iterator[None]:
 
 
 def _in_plain_words(error: BaseException) -> Exception | None:
-    """What to raise for an error that compiled programs report in words of their own.
+    """What to raise instead of an error as compiled programs report it, if it needs translating.
 
-    They are called without the wrappers of `eqx.filter_jit` and `jax.jit`, which would translate.
+    `eqx.filter_jit` and `jax.jit` would translate it, but we call programs without them.
     """
-    found = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
-    if found is not None:
+    match = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
+    if match is not None:
         return eqx.EquinoxRuntimeError(
             "An `eqx.error_if` check failed in a compiled step; `eager=True` shows which line it "
-            f"is on.\n{found[1]}"
+            f"is on.\n{match[1]}"
         )
     if type(error).__name__ == "InternalFloatingPointError":  # it has no public name
         return FloatingPointError(
@@ -109,8 +113,8 @@ def _is_of_error_if(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def noting(note: str) -> Iterator[None]:
-    """Let an exception say where it came from."""
+def note_on_error(note: str) -> Iterator[None]:
+    """Add a note that says where an exception came from."""
     try:
         yield
     except Exception as error:
@@ -119,7 +123,7 @@ def noting(note: str) -> Iterator[None]:
 
 
 def _end_in_our_sentence(error: BaseException) -> None:
-    """Let the last line be ours, which is what people read, and no note of JAX on its frames."""
+    """Put JAX's note about hidden frames first, or drop it: readers look at the last line."""
     notes: list[str] = getattr(error, "__notes__", [])
     if notes:
         of_jax = [note for note in notes if "JAX has removed" in note]

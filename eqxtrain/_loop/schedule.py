@@ -19,11 +19,11 @@ class Schedule(NamedTuple):
 
     **Arguments:**
 
-    - `epochs`: how many at most; None for as many as the steps take.
-    - `steps`: how many training steps at most; None for as many as the epochs take.
-    - `steps_per_epoch`: None for those of a pass over the data.
-    - `validation`: how often.
-    - `validation_steps`: how many batches of each set; None for all.
+    - `epochs`: how many epochs at most; None for as many as `steps` needs.
+    - `steps`: how many training steps at most; None for as many as `epochs` needs.
+    - `steps_per_epoch`: None for one pass over the data.
+    - `validation`: how often to validate.
+    - `validation_steps`: how many batches of each validation set to use; None for all.
     """
 
     epochs: int | None = None
@@ -33,19 +33,19 @@ class Schedule(NamedTuple):
     validation_steps: int | None = None
 
     def goes_on(self, epoch: int, taken: int) -> bool:
-        """Whether there is an epoch after so many of them, and so many steps."""
+        """Whether another epoch follows `epoch` epochs and `taken` steps."""
         more = self.epochs is None or epoch < self.epochs
         return more and (self.steps is None or taken < self.steps)
 
     def max_steps_of_epoch(self, taken: int) -> int | None:
-        """How many steps the next epoch may have, if that is bounded at all."""
+        """How many steps the next epoch may have after `taken` steps; None if unbounded."""
         left = None if self.steps is None else self.steps - taken
         bounds = [bound for bound in (self.steps_per_epoch, left) if bound is not None]
         return min(bounds, default=None)
 
     @property
     def max_steps(self) -> int | None:
-        """How many steps the run has at most, if that is bounded at all."""
+        """How many steps the run has at most; None if unbounded."""
         by_epochs = None
         if self.epochs is not None and self.steps_per_epoch is not None:
             by_epochs = self.epochs * self.steps_per_epoch
@@ -53,13 +53,15 @@ class Schedule(NamedTuple):
         return min(bounds, default=None)
 
     def epochs_of(self, batches: int | float | None) -> int | None:
-        """How many epochs the run will have, if that is known, of data with so many batches."""
+        """How many epochs the run will have if a pass has `batches` batches; None if unknown."""
         if self.steps is None:
             return self.epochs
-        if isinstance(batches, int):  # a pass ends the epoch that it ends in
-            each = lambda steps: math.ceil(steps / (self.steps_per_epoch or batches))
+        if isinstance(batches, int):
+            # An epoch ends with its pass, even before `steps_per_epoch`, so each pass has a whole
+            # number of epochs, and the steps that are left over after the last one have some more.
+            epoch_steps = self.steps_per_epoch or batches
             passes, rest = divmod(self.steps, batches)
-            by_steps = passes * each(batches) + each(rest)
+            by_steps = passes * math.ceil(batches / epoch_steps) + math.ceil(rest / epoch_steps)
         elif self.steps_per_epoch is not None:
             by_steps = math.ceil(self.steps / self.steps_per_epoch)
         else:
@@ -67,35 +69,40 @@ class Schedule(NamedTuple):
         return by_steps if self.epochs is None else min(self.epochs, by_steps)
 
     def steps_of(self, batches: int | float | None) -> int | None:
-        """How many steps an epoch has, if that is known, of data with so many batches."""
+        """How many steps an epoch has if a pass has `batches` batches; None if unknown."""
         known = [self.steps_per_epoch, self.steps, batches]
         return min((n for n in known if isinstance(n, int)), default=None)
 
     @property
     def passes(self) -> int:
-        """How many passes over the data there will be for sure."""
+        """How many passes over the data are certain to be needed.
+
+        An iterator can be consumed once, so `fit` refuses it if this is more than 1.
+        """
         bounded = self.steps is not None or self.steps_per_epoch is not None
         return 1 if bounded or self.epochs is None else self.epochs
 
     def validates(self, epoch: int) -> bool:
-        """Whether the epoch of this index, from 0, is followed by validation."""
+        """Whether validation follows the epoch with this index, counted from 0."""
         if isinstance(self.validation, Every):
-            return self.validation.epochs is not None and self._nth(epoch, self.validation.epochs)
+            return self.validation.epochs is not None and self._is_every(
+                epoch, self.validation.epochs
+            )
         if isinstance(self.validation, int):
-            return self._nth(epoch, self.validation)
+            return self._is_every(epoch, self.validation)
         return epoch + 1 in self.validation
 
     @staticmethod
-    def _nth(epoch: int, every: int) -> bool:
+    def _is_every(epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0
 
     @property
     def validates_every(self) -> int | None:
-        """After how many steps there is validation within epochs; None for never."""
+        """The number of steps between validations within epochs; None for none."""
         return self.validation.steps if isinstance(self.validation, Every) else None
 
     def validations(self, batches: int | float | None) -> int:
-        """How many validations there will be for sure, of a run over so many batches a pass."""
+        """How many validations are certain to happen if a pass has `batches` batches."""
         epochs, steps = self.epochs_of(batches), self.max_steps
         if self.validates_every is not None:
             if steps is None and epochs is not None and isinstance(batches, int):
@@ -113,38 +120,41 @@ def make_schedule(
     validation_freq: Any,
     validation_steps: int | None,
 ) -> Schedule:
-    """The shape of a run as people ask for it, checked."""
-    whole = lambda name, n, least: None if n is None else whole_number(name, n, at_least=least)
-    steps = whole("steps", steps, 0)
+    """Check the arguments of `fit` that shape a run."""
+    steps = _optional_whole_number("steps", steps, 0)
     if epochs is None and steps is None:
         epochs = 1
     return Schedule(
-        whole("epochs", epochs, 0),
+        _optional_whole_number("epochs", epochs, 0),
         steps,
-        whole("steps_per_epoch", steps_per_epoch, 1),
+        _optional_whole_number("steps_per_epoch", steps_per_epoch, 1),
         _frequency(validation_freq),
-        whole("validation_steps", validation_steps, 1),
+        _optional_whole_number("validation_steps", validation_steps, 1),
     )
 
 
-def _frequency(given: Any) -> Frequency:
-    if isinstance(given, Every):
-        return given
+def _optional_whole_number(name: str, number: int | None, at_least: int) -> int | None:
+    return None if number is None else whole_number(name, number, at_least=at_least)
+
+
+def _frequency(value: Any) -> Frequency:
+    if isinstance(value, Every):
+        return value
     try:
-        alone = isinstance(given, int | np.integer)
-        listed = [given] if alone else list(given)
-        checked = [whole_number("validation_freq", n, at_least=1) for n in listed]
+        is_number = isinstance(value, int | np.integer)
+        numbers = [value] if is_number else list(value)
+        checked = [whole_number("validation_freq", n, at_least=1) for n in numbers]
     except (TypeError, ValueError):
         raise ValueError(
             "`validation_freq` must be a number of epochs, a list of epochs counted from 1, or "
-            f"`eqxtrain.Every(steps=...)`; got {given!r}."
+            f"`eqxtrain.Every(steps=...)`; got {value!r}."
         ) from None
-    return checked[0] if alone else checked
+    return checked[0] if is_number else checked
 
 
 def check_ends(
     source: data.Source, batching: data.Batching, bounded: bool, name: str, remedy: str
 ) -> None:
-    """Refuse data without an end where nothing else ends them."""
+    """Refuse endless data unless something else bounds the pass."""
     if source.steps(batching) == math.inf and not bounded:
         raise ValueError(f"`{name}` never ends, so neither would a pass over it: {remedy}.")

@@ -10,7 +10,7 @@ from .._engine.step import TEST
 from .._naming import unique
 from .evaluate import run_pass
 from .inputs import PassInputs
-from .rescue import noting
+from .rescue import note_on_error
 from .run_control import RunControl
 
 
@@ -81,7 +81,7 @@ class Validation:
         - `max_shapes`: for how many of the shapes of its batches; None for all.
         """
         for prefix, reader in self._readers.items():
-            with noting(_where(prefix)):
+            with note_on_error(_where(prefix)):
                 testing = self._runner()
                 yield from testing.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
 
@@ -96,7 +96,7 @@ class Validation:
             testing = self._runner()
             self._control.enter(training=self._training, measuring=testing)
             reader.restart()
-            with noting(_where(prefix)):
+            with note_on_error(_where(prefix)):
                 measured = run_pass(
                     self._control, testing, reader, self._max_batches, self._is_interrupted
                 )

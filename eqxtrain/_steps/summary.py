@@ -1,4 +1,4 @@
-"""The parameter table: what a model consists of, from shapes alone."""
+"""The parameter table: the modules of a model, from shapes alone."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -128,7 +128,7 @@ def rows(
     """
     whole, outputs = trace(pred_step, model, state, names) if "x" in names else ("", {})
     trained = _modules(eqx.filter(model, trainable_mask(spec, model)), "model")
-    found = [
+    table = [
         Row(
             path=path,
             type=type(node).__name__,
@@ -142,7 +142,7 @@ def rows(
             _modules(model, "model"), trained, strict=True
         )
     ]
-    root, *parts = found
+    root, *parts = table
     return [root._replace(output=whole), *(row for row in parts if row.parameters or row.output)]
 
 
@@ -150,7 +150,10 @@ def _modules(node: PyTree, path: str) -> Iterator[tuple[str, PyTree, list[tuple[
     """Every module with its path and its own arrays, by name; the root counts as one."""
     own: list[tuple[str, Any]] = []
     inner: list[tuple[str, PyTree]] = []
-    is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
+
+    def is_leaf(child: Any) -> bool:
+        return child is not node and isinstance(child, eqx.Module)
+
     for keys, child in jax.tree.leaves_with_path(node, is_leaf=is_leaf):
         name = jax.tree_util.keystr(keys)
         if isinstance(child, eqx.Module) and child is not node:
@@ -178,5 +181,5 @@ def summarise(learner: Any, batch: Mapping[str, Any]) -> Summary:
         names = {"model": eqx.nn.inference_mode(model), "state": state, "key": jax.random.key(0)}
         return learner.summary_step(**batch, **names), (state.opt_state, state.model_state)
 
-    found, (opt_state, model_state) = shapes_of(described, learner, dict(batch))
-    return Summary(found, count_and_bytes(opt_state), count_and_bytes(model_state))
+    table, (opt_state, model_state) = shapes_of(described, learner, dict(batch))
+    return Summary(table, count_and_bytes(opt_state), count_and_bytes(model_state))

@@ -1,4 +1,4 @@
-"""Which callbacks hear of a hook, and when."""
+"""Which callbacks are called for a hook, and when."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ from ._base import BATCH_HOOKS, HOOKS, Callback
 from ._every import Every
 from ._run import Control
 
-_OF_KERAS = ("epoch", "batch", "logs")
-"""What the first argument of a hook is called in Keras, where it is no run."""
+_KERAS_ARGUMENTS = ("epoch", "batch", "logs")
+"""The first arguments of Keras hooks. One that has them was written for Keras, not for us."""
 
 
 class Callbacks:
@@ -20,7 +20,7 @@ class Callbacks:
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(_not_a_callback(callback))
-            _check_declared(callback)
+            _check_declarations(callback)
         self._callbacks = tuple(callbacks)
         self._for_hook = {
             hook: [callback for callback in callbacks if _has(callback, hook)] for hook in HOOKS
@@ -36,11 +36,11 @@ class Callbacks:
 
         **Arguments:**
 
-        - `reads`: only of those that declare this; None for all.
+        - `reads`: call only the callbacks that declare this; None for all of them.
         """
         for callback in self._for_hook[hook]:
-            asked = reads in (None, callback.reads)
-            if asked and _is_due(callback.every, hook, control.step, control.epoch):
+            is_asked = reads in (None, callback.reads)
+            if is_asked and _is_due(callback.every, hook, control.step, control.epoch):
                 control.reads = callback.reads if hook in BATCH_HOOKS else "state"
                 try:
                     getattr(callback, hook)(control.run)
@@ -48,7 +48,7 @@ class Callbacks:
                     control.reads = "state"
 
     def listen(self, kind: StepKind) -> bool:
-        """Whether any callback has hooks for the batches of such a pass."""
+        """Whether any callback has batch hooks for this kind of pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
 
     def steps_until_hook(self, kind: StepKind, step: int, max_steps: int) -> int:
@@ -71,19 +71,19 @@ class Callbacks:
         return max_steps
 
 
-def _not_a_callback(given: Any) -> str:
+def _not_a_callback(value: Any) -> str:
     """Say what is wrong with something that is not a callback."""
-    is_class = isinstance(given, type)
-    what = f"the class `{given.__name__}`" if is_class else repr(given)
+    is_class = isinstance(value, type)
+    what = f"the class `{value.__name__}`" if is_class else repr(value)
     remedy = "subclass it and override the hooks that you need"
-    if is_class and issubclass(given, Callback):
-        remedy = f"create an instance, `{given.__name__}(...)`"
+    if is_class and issubclass(value, Callback):
+        remedy = f"create an instance, `{value.__name__}(...)`"
     return (
         f"`callbacks` contains {what}; a callback is an instance of `eqxtrain.Callback`: {remedy}."
     )
 
 
-def _check_declared(callback: Callback) -> None:
+def _check_declarations(callback: Callback) -> None:
     name = type(callback).__name__
     if callback.reads not in ("state", "logs"):
         raise ValueError(f'`{name}.reads` must be "state" or "logs"; got {callback.reads!r}.')
@@ -95,7 +95,7 @@ def _check_declared(callback: Callback) -> None:
         signature = inspect.signature(getattr(callback, hook))
         try:
             signature.bind(None)
-            wrong = next(iter(signature.parameters), "run") in _OF_KERAS
+            wrong = next(iter(signature.parameters), "run") in _KERAS_ARGUMENTS
         except TypeError:
             wrong = True
         if wrong:

@@ -8,6 +8,7 @@ from helpers import Tape, data, learner
 import eqxtrain as et
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_misspelt_hooks_and_things_that_are_no_callbacks_get_a_sentence() -> None:
     with pytest.raises(TypeError, match=r"`Typo.on_epoch_ends` is not a hook"):
         type("Typo", (et.Callback,), {"on_epoch_ends": lambda self, run: None})
