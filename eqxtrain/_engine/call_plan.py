@@ -12,7 +12,7 @@ from .cost import Cost
 
 StepsPerCall = int | Literal["auto"]
 
-_MAX_STACK_BYTES = {"cpu": 2 * 2**20}
+_MAX_STACK_BYTES = {"cpu": 4 * 2**20}
 """On a CPU, a stack that outgrows the cache costs more than the calls that it saves (measured).
 Elsewhere 16 MiB."""
 
