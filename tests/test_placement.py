@@ -67,3 +67,10 @@ def test_equinox_shared_is_not_taken_for_an_alias() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _placement.copy_tied(tied, root="model")
+
+
+def test_an_array_in_two_places_is_put_once() -> None:
+    x = np.ones(3)
+    moved = _placement.put_each_once({"batch": {"a": x, "b": x + 1}, "x": {"a": x}})
+    assert moved["batch"]["a"] is moved["x"]["a"] and isinstance(moved["x"]["a"], jax.Array)
+    assert moved["batch"]["b"].tolist() == [2, 2, 2]

@@ -25,6 +25,7 @@ class Accumulators:
     def __init__(self, calls: CallQueue) -> None:
         self._calls = calls
         self._traced: TracedStep | None = None
+        self._agreeing: list[TracedStep] = []  # those that are known to log the same
         self.leaves, self._static = _tree.partition_leaves({})
 
     def clear(self) -> None:
@@ -37,8 +38,10 @@ class Accumulators:
 
         **Raises:** `ValueError` if the step logs something else than those before.
         """
-        if self._static.leaves and traced is not self._traced:
-            _logs.check_same_structure(self._metrics(), traced.empty)
+        if not any(known is traced for known in self._agreeing):
+            if self._static.leaves:
+                _logs.check_same_structure(self._metrics(), traced.empty)
+            self._agreeing.append(traced)
         if not self._static.leaves:
             self.leaves, self._static = _tree.partition_leaves(_placement.copy(traced.empty))
         self._traced = traced

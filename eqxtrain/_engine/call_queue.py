@@ -74,7 +74,7 @@ class CallQueue:
         rows = None if self._last is None else self._last.metrics_per_step
         if not rows:  # the call had one step
             return metrics
-        return _tree.unpack(jax.tree.map(lambda row: np.asarray(row)[step], rows), metrics)
+        return _tree.unpack(jax.tree.map(lambda row: row[step], _placement.fetch(rows)), metrics)
 
     def with_emitted(self, metrics: PyTree) -> PyTree:
         """Restore what was emitted to its place in the accumulators; waits for all calls."""

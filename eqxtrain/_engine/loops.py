@@ -32,7 +32,7 @@ accumulators of what it logged, and what it emitted."""
 Merge = Callable[[list[Any], list[Any]], tuple[list[Any], ...]]
 """Merges accumulators, as lists of arrays."""
 
-Program = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
+ProgramBody = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], ...]]
 """A call on arrays: takes the constants (a stack of batches and the range of steps last), the carry
 and the accumulators; returns the carry, the accumulators, and the leaves of a `CallOutput`.
 
@@ -40,7 +40,7 @@ The range is half open, and unsigned: for signed numbers, XLA would check at eve
 index is negative."""
 
 
-def one_step_program(step: StepOnArrays, merge: Merge, batch_leaves: int) -> Program:
+def one_step_program(step: StepOnArrays, merge: Merge, batch_leaves: int) -> ProgramBody:
     """Make the program that runs one step, on the batch where the range begins.
 
     **Arguments:**
@@ -60,7 +60,7 @@ def one_step_program(step: StepOnArrays, merge: Merge, batch_leaves: int) -> Pro
 
 def fused_program(
     step: StepOnArrays, merge: Merge, batch_leaves: int, emits: Sequence[Any], capacity: int
-) -> Program:
+) -> ProgramBody:
     """Make the program that runs every step of the range.
 
     How many there are is an input of the program, so cutting a call in two changes no bit.

@@ -46,7 +46,7 @@ class OutputLayout(NamedTuple):
     has_metrics_per_step: bool
 
 
-class CompileRequest(NamedTuple):
+class PendingCompile(NamedTuple):
     """What the record of compiles holds when a compile begins: all but its last two times."""
 
     step: str
@@ -64,20 +64,20 @@ class StepProgram:
     **Arguments:**
 
     - `program`: the compiled program. Steps that do the same share it.
-    - `request`: why it had to be compiled; None if it was there already.
+    - `pending`: why it had to be compiled; None if it was there already.
     """
 
     def __init__(
         self,
         program: aot.Program,
         layout: OutputLayout,
-        request: CompileRequest | None,
+        pending: PendingCompile | None,
         trace_seconds: float,
     ) -> None:
         self._program = program
         self._trace_seconds = trace_seconds
         self._layout = layout
-        self._request = request
+        self._pending = pending
 
     def start_compiling(self) -> None:
         """Start to compile it in a thread, unless that has been done."""
@@ -99,15 +99,15 @@ class StepProgram:
 
         Also None where there was nothing to compile.
         """
-        if self._request is None:
+        if self._pending is None:
             return None
         self._program.wait()
         with _one_at_a_time:
-            request, self._request = self._request, None
-        if request is None:
+            pending, self._pending = self._pending, None
+        if pending is None:
             return None
         compilation = compile_log.Compilation(
-            *request, self._program.lower_seconds, self._program.compile_seconds
+            *pending, self._program.lower_seconds, self._program.compile_seconds
         )
         compile_log.record_end(compilation)
         return compilation
@@ -237,11 +237,11 @@ class TracedStep:
         args = ([*self.select(read), *stack, step_range], carried, self.metrics)
         shardings = tuple(_placement.sharding(leaf) for leaves in args[:2] for leaf in leaves)
         key = (self.form, tuple(program_settings().values()), shardings, plan.key)
-        request: CompileRequest | None = None
+        pending: PendingCompile | None = None
 
         def build() -> aot.Program:
-            nonlocal request
-            request = self._request(_described(self._step, consts, carry))
+            nonlocal pending
+            pending = self._pending_compile(_described(self._step, consts, carry))
             step = self._with_zeros_for_unused([*read, *batch])
             fn = (
                 fused_program(step, self._merge, self._batch_leaves, self._emits, plan.capacity)
@@ -254,18 +254,18 @@ class TracedStep:
         program = cache.shared_program(key, build)
         dtypes = tuple(jnp.dtype(leaf.dtype).name for leaf in self.metrics)
         layout = OutputLayout(len(self._emits), dtypes, plan.steps > 1)
-        made = StepProgram(program, layout, request, self._trace_seconds)
+        made = StepProgram(program, layout, pending, self._trace_seconds)
         self._programs[plan.key] = made
         return CompiledStep(made, plan, self.cost)
 
-    def _request(self, trees: Mapping[str, PyTree]) -> CompileRequest:
+    def _pending_compile(self, trees: Mapping[str, PyTree]) -> PendingCompile:
         account = recompile_reason.account(trees, self._survey, program_settings())
         reason = compile_log.record_start(self._step.name, self._owner, account)
         if self._programs and reason == compile_log.SAME:
             reason = "same step, but a different stack size or number of steps per call"
         seconds, self._uncounted_seconds = self._uncounted_seconds, 0.0
         signature = recompile_reason.array_signature(trees)
-        return CompileRequest(self._step.name, reason, signature, seconds)
+        return PendingCompile(self._step.name, reason, signature, seconds)
 
     def _with_zeros_for_unused(self, read: list[Any]) -> Callable[..., Any]:
         """Make the step a function of the arrays that it uses; zeros stand in for the others."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import _data as data, _placement, _tree
@@ -60,7 +59,7 @@ class StepRunner:
         self.compilations: list[compile_log.Compilation] = []
         self.steps_per_call = 1
         self._options = options
-        self._class_weight = None if class_weight is None else jnp.asarray(class_weight)
+        self._class_weight = _placement.as_jax_arrays(class_weight)
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         self._has_own_jit = type(learner).jit_step is not AbstractLearner.jit_step
         traits = aot.JitTraits(True, True)
@@ -93,14 +92,14 @@ class StepRunner:
         config = _placement.as_jax_arrays(without_state(learner))
         model, state = learner.model, learner.state
         threaded = _tree.with_fields(state, metrics={}, opt_state_leaves=None)
-        position: Any = np.zeros((), np.int32)
+        batch_index: Any = np.zeros((), np.int32)
         if self.step.trains:
             self._consts = Consts(config, None, None, self._class_weight, None)
-            carry = Carry(model, threaded, position)
+            carry = Carry(model, threaded, batch_index)
         else:
             fixed = _tree.inference_mode(model)
             self._consts = Consts(config, fixed, state.opt_state, self._class_weight, None)
-            carry = Carry(None, _tree.with_fields(threaded, opt_state=None), position)
+            carry = Carry(None, _tree.with_fields(threaded, opt_state=None), batch_index)
         carry = _placement.donatable(carry) if donate else _placement.copy(carry)
         if donate:
             # Small arrays were copied. Delete them as well, so that using a learner after it was
@@ -246,7 +245,7 @@ class StepRunner:
             compiled = self.prepare(batch)
             if compiled is not None:
                 yield compiled.program
-        if self._traced is not None and self.step.kind != "predict":
+        if self._traced is not None and not self.step.predicts:
             yield self._traced.prepare_to_compute()
 
     def _trace(self, shapes: data.Batch) -> TracedStep:
@@ -306,10 +305,11 @@ class StepRunner:
             _, metrics, output = self._program(consts, leaves, first, carry, metrics)
             values = self._traced.compute(self._traced.metrics_static.merge(metrics))
             emitted = [leaf[0] for leaf in output.emitted]
-        if self.step.kind != "predict":
+        if not self.step.predicts:
             return values
         real = np.asarray(batches.mask[0])
-        return {"y_pred": np.concatenate([np.asarray(x)[real].ravel() for x in emitted])}
+        rows = [leaf[real].ravel() for leaf in _placement.fetch(emitted)]
+        return {"y_pred": np.concatenate(rows)}
 
     def _try_eagerly(
         self, batch: data.Batch, const_leaves: list[Any], carry: list[Any]

@@ -27,19 +27,18 @@ class Step(NamedTuple):
     - `name`: what errors and the record of compiles call it.
     - `call`: takes a learner and, by name, all that a step may ask for.
     - `stream`: the stream that its random keys come from.
-    - `kind`: which hooks of callbacks hear of it. A step that trains threads the model; the others
-        only read it, in inference mode, together with the optimizer's state.
+    - `kind`: which hooks of callbacks hear of it.
+    - `trains`: whether it threads the model. If not, it reads the model, in inference mode, and the
+        optimizer's state.
+    - `predicts`: whether its result is what it emits, as `Y_PRED`, and not what it measures.
     """
 
     name: str
     call: Callable[[Any, dict[str, Any]], Outcome]
     stream: Stream
     kind: StepKind
-
-    @property
-    def trains(self) -> bool:
-        """Whether the step may change the model."""
-        return self.kind == "train"
+    trains: bool = False
+    predicts: bool = False
 
     def of(self, learner: Any) -> str:
         """The step in an error: `MyLearner.train_step`."""
@@ -60,9 +59,9 @@ def _predict(learner: Any, names: dict[str, Any]) -> Outcome:
     return {Y_PRED: _logs.Gather(y_pred)}, None, state
 
 
-TRAIN = Step("train_step", _train, Stream.TRAIN, "train")
+TRAIN = Step("train_step", _train, Stream.TRAIN, "train", trains=True)
 TEST = Step("test_step", _test, Stream.TEST, "test")
-PREDICT = Step("pred_step", _predict, Stream.PREDICT, "predict")
+PREDICT = Step("pred_step", _predict, Stream.PREDICT, "predict", predicts=True)
 STEPS: dict[StepKind, Step] = {step.kind: step for step in (TRAIN, TEST, PREDICT)}
 
 
@@ -73,13 +72,13 @@ class Carry(NamedTuple):
 
     - `model`: None where the step does not train.
     - `state`: without its metrics; without the optimizer's state where the step does not train.
-    - `position`: the index of the batch in a test or predict pass, which is folded into its key; 0
+    - `batch_index`: that of the batch in a test or predict pass, which is folded into its key; 0
         in training.
     """
 
     model: PyTree
     state: LearnerState
-    position: jax.Array
+    batch_index: jax.Array
 
 
 class Consts(NamedTuple):
@@ -115,7 +114,7 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
         "training": step.trains,
         # Training steps differ by their number; in a pass that trains nothing, batches do.
         "key": step_key(
-            state.key, step.stream, state.step, None if step.trains else carry.position
+            state.key, step.stream, state.step, None if step.trains else carry.batch_index
         ),
     }
     logs, model, new_state = step.call(consts.learner, names)
@@ -127,7 +126,7 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
     contributed = _logs.contributions(logs, real_rows)
     _check_gathered(contributed, rows)
     accumulated, emitted = _logs.extract_gathers(_logs.drop_masked_rows(contributed, mask))
-    new = Carry(model, new_state, carry.position if step.trains else carry.position + 1)
+    new = Carry(model, new_state, carry.batch_index if step.trains else carry.batch_index + 1)
     _check_carry(carry, new, who=step.of(consts.learner))
     return StepOutput(new, accumulated, emitted)
 
@@ -152,7 +151,7 @@ def _check_carry(old: Carry, new: Carry, *, who: str) -> None:
 
 def _check_gathered(logs: dict[str, Any], rows: int) -> None:
     for name, metric in logs.items():
-        # what a metric gathers inside of it may be of tokens
+        # Only a `Gather` of its own needs one row per example: a metric may gather one per token.
         values = [metric.values] if _logs.is_gather(metric) else []
         leaves = [pair for tree in values for pair in _tree.paths(tree, name)]
         if values and not leaves:
@@ -161,11 +160,11 @@ def _check_gathered(logs: dict[str, Any], rows: int) -> None:
             if _tree.is_typed_key(leaf) or not _tree.is_array(leaf):
                 what = "a random key" if _tree.is_typed_key(leaf) else f"{leaf!r}"
                 raise TypeError(
-                    f"`{path}` is {what}, and no array of numbers: what is predicted or gathered "
-                    "are arrays with one row an example, or trees of them."
+                    f"`{path}` is {what}, not an array of numbers: predictions and gathered "
+                    "values must be arrays with one row per example, or trees of them."
                 )
             if leaf.ndim == 0 or leaf.shape[0] != rows:
                 raise ValueError(
-                    f"`{path}` has the shape {leaf.shape} for a batch of {rows} examples: what is "
-                    "predicted or gathered has one row an example, the batch axis first."
+                    f"`{path}` has shape {leaf.shape} for a batch of {rows} examples: predictions "
+                    "and gathered values must have one row per example, along their first axis."
                 )

@@ -58,7 +58,7 @@ class Driver:
         self._apply_replacement = apply_replacement
         self._should_stop = should_stop
         self._periodic = periodic
-        self._hears_batches = control.callbacks.listen(runner.step.kind)
+        self._has_batch_hooks = control.callbacks.has_batch_hooks(runner.step.kind)
         self.steps_run = 0
         self.stopped = False
 
@@ -74,7 +74,7 @@ class Driver:
     def run_call(self) -> None:
         """Run the next call: some steps of the stack, with the hooks that they are due."""
         start, control, kind = self._next, self._control, self._runner.step.kind
-        if not self._hears_batches:
+        if not self._has_batch_hooks:
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
             self._count(start, stop)

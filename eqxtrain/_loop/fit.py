@@ -74,9 +74,9 @@ def fit(
             inputs.batching, keep_waiting=keep_waiting, max_batches=schedule.max_steps
         )
         closed.enter_context(reader)
+        control.reader = reader
         if options.position is not None:
             reader.seek(options.position)
-        control.reader = reader
         first = reader.peek()
         if first is None:  # interrupted while it was awaited
             control.history.position = reader.position
@@ -115,7 +115,11 @@ def fit(
 def _run_epochs(training: Training) -> None:
     """The schedule: for each epoch, for each stack of batches, for each call of the device."""
     training.begin()
-    while training.has_next_epoch() and training.begin_epoch():
+    while training.has_next_epoch():
+        training.begin_epoch()
+        if training.is_stopped():  # before the first step
+            training.end_empty_epoch()
+            break
         with training.recording_failures():
             driver = training.driver()
             with training.stacks() as stacks:
@@ -125,8 +129,8 @@ def _run_epochs(training: Training) -> None:
                         driver.run_call()
                     if driver.stopped:
                         break
-            result = training.measured()
-        if result is None:  # Ctrl-C came before the last step
-            break
-        training.end_epoch(result)
+            if not training.end_steps():  # Ctrl-C came before the last one
+                break
+            logs = training.logs()
+        training.end_epoch(logs)
     training.end()

@@ -1,7 +1,9 @@
 """The loop's side of a run: its state, and what it shows to callbacks."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _data as data, _placement, _tree
@@ -19,7 +21,6 @@ class RunControl:
     **Attributes:**
 
     - `state`: where the run stands.
-    - `stop_reason`: why a callback stopped the run; None if none did.
     - `replacement`: the learner that a callback put in place, until the loop takes it over.
     - `reads`: what the callback that is being called declares to read.
     """
@@ -28,7 +29,7 @@ class RunControl:
         self.state = RunState(learner, History())
         self.callbacks = callbacks
         self.params: dict[str, Any] = dict(params)
-        self.stop_reason: str | None = None
+        self._run: Callable[[], Run | None] = lambda: None
         self.exception: BaseException | None = None
         self.replacement: Any = None
         self.reads = "state"
@@ -44,8 +45,15 @@ class RunControl:
 
     @property
     def run(self) -> Run:
-        """What hooks are called with. Kept, it would be a reference cycle with the data."""
-        return Run(self)
+        """What hooks are called with: the same object for as long as somebody holds it.
+
+        A strong reference to it would be a cycle, which keeps the data alive after the run.
+        """
+        run = self._run()
+        if run is None:
+            run = Run(self)
+            self._run = weakref.ref(run)
+        return run
 
     # What callbacks see and do, through `Run`.
 
@@ -60,6 +68,10 @@ class RunControl:
     @property
     def history(self) -> History:
         return self.state.history
+
+    @property
+    def stop_reason(self) -> str | None:
+        return self.state.stop_reason
 
     @property
     def learner(self) -> Any:
@@ -87,7 +99,7 @@ class RunControl:
 
     def stop(self, reason: str) -> None:
         self._check_trains("stop")
-        self.stop_reason = reason
+        self.state.stop_reason = reason
 
     def replace(self, learner: Any) -> None:
         self._check_trains("replace")
@@ -131,23 +143,34 @@ class RunControl:
         """
         self._learner_copy, self._logs, self._logs_after = None, logs, after
 
+    def current(self) -> RunState:
+        """Where the run stands now. The next call of the device donates its learner's arrays."""
+        assert self._runner is not None and self.reader is not None
+        learner, position = self._runner.learner, self.reader.position
+        return dataclasses.replace(self.state, learner=learner, position=position)
+
     def capture(self, *, within_pass: bool = False) -> RunState:
         """Copy where the run stands to the host, between two calls of the device.
 
         **Arguments:**
 
-        - `within_pass`: whether to include what only the middle of a pass needs: the accumulators,
-            and what callbacks remember.
+        - `within_pass`: whether to include what only a checkpoint in the middle of a pass needs:
+            the accumulators, what callbacks remember, and a copy of the history.
         """
-        assert self._runner is not None and self.reader is not None
-        learner = self._runner.learner
-        arrays = {"model": learner.model, "state": learner.state}
-        learner = _tree.with_fields(learner, **_placement.owned_by_host(arrays))
-        state = dataclasses.replace(self.state, learner=learner, position=self.reader.position)
+        state = self.current()
+        arrays = {"model": state.learner.model, "state": state.learner.state}
+        state.learner = _tree.with_fields(state.learner, **_placement.owned_by_host(arrays))
+        state.validated = dict(state.validated)
         if within_pass:
+            assert self._runner is not None
+            state.history = copy.deepcopy(state.history)
             state.metrics = _placement.owned_by_host(self._runner.accumulators.with_emitted())
             state.callbacks = tuple(callback.state_dict() for callback in self.callbacks)
         return state
+
+    def forget_learner(self) -> None:
+        """Drop the copy of the learner that callbacks read: it has changed."""
+        self._learner_copy = None
 
     def fall_back(self, state: RunState) -> None:
         """Go back to a captured state: the device failed, and it is the last one that there is."""

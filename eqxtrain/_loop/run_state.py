@@ -24,6 +24,8 @@ class RunState:
     - `step`: how many training steps the learner has taken in its life.
     - `epochs_begun`, `steps_taken`: how many epochs this run has begun, and how many steps it took.
     - `steps_of_epoch`: how many of these belong to the epoch under way.
+    - `steps_due`: how many the epoch has, if that is known.
+    - `stop_reason`: why a callback stopped the run; None if none did.
     - `validated`: what was validated last and is not in the history yet.
     - `position`: where the next batch comes from.
     - `metrics`: the accumulators of the pass under way, with what was gathered.
@@ -36,6 +38,8 @@ class RunState:
     epochs_begun: int = 0
     steps_taken: int = 0
     steps_of_epoch: int = 0
+    steps_due: int | None = None
+    stop_reason: str | None = None
     validated: dict[str, Any] = dataclasses.field(default_factory=dict)
     position: Position | None = None
     metrics: Mapping[str, Any] | None = None

@@ -1,6 +1,7 @@
 """What one `fit` does around its steps: preparing them, counting, validating, recording."""
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
@@ -10,7 +11,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 
 from .. import _data as data, _placement
 from .._engine.runner import StepRunner
@@ -57,9 +57,7 @@ class Training:
         self._shuffle = shuffle
         self._keep_snapshots = keep_snapshots
         # The learner that was given: what there is to fall back on before the first snapshot.
-        self._snapshot: RunState = control.state
-        self._snapshot.position = reader.position
-        self._steps_due: int | None = None
+        self._snapshot: RunState = dataclasses.replace(control.state, position=reader.position)
         self._epoch_began = 0.0
         # The learner as it was given, until its steps have been seen to leave frozen leaves alone.
         self._unchecked: Any = control.state.learner
@@ -105,27 +103,30 @@ class Training:
         self._runner.wait()
         interrupted = self._is_interrupted()
         control.history.stopped = "interrupted" if interrupted else control.stop_reason
-        control.history.position = control.position
+        control.history.position = control.current().position
         self._tell("on_train_end")
 
     # An epoch.
 
-    def begin_epoch(self) -> bool:
-        """Begin the next epoch; false if a callback stopped the run before its first step."""
+    def begin_epoch(self) -> None:
+        """Begin the next epoch."""
         control, state = self._control, self._control.state
         self._epoch_began = time.perf_counter()
         if state.epochs_begun > 0:
             self._take_snapshot()
         state.epochs_begun += 1
-        state.steps_of_epoch, state.validated, self._steps_due = 0, {}, None
+        state.steps_of_epoch, state.steps_due, state.validated = 0, None, {}
         control.enter(training=self._runner, measuring=self._runner)
         self._tell("on_epoch_begin")
-        if control.stop_reason is None:
-            return True
-        # Without steps there is nothing to measure or to record.
-        control.set_logs(dict.fromkeys(control.history, math.nan))
+
+    def is_stopped(self) -> bool:
+        """Whether a callback has stopped the run. (After Ctrl-C, one more step is taken.)"""
+        return self._control.stop_reason is not None
+
+    def end_empty_epoch(self) -> None:
+        """End an epoch without steps, which has nothing to measure or to record."""
+        self._control.set_logs(dict.fromkeys(self._control.history, math.nan))
         self._tell("on_epoch_end")
-        return False
 
     @contextmanager
     def stacks(self) -> Iterator[Iterator[data.Stack]]:
@@ -136,7 +137,7 @@ class Training:
         due = max_steps if schedule.steps_per_epoch is not None else remaining
         if due is not None and max_steps is not None:
             due = min(due, max_steps)
-        self._steps_due = due
+        state.steps_due = due
         stacks = self._reader.stacks(self._runner.plan_stack, max_steps, self._order())
         with contextlib.closing(stacks):
             yield stacks
@@ -145,11 +146,11 @@ class Training:
         """The order of a pass that begins now."""
         if not self._shuffle:
             return None
-        key = np.asarray(self._runner.learner.state.key)
+        key = _placement.fetch(self._runner.learner.state.key)
         return data.Order(tuple(map(int, key)), self._control.step)
 
     def driver(self) -> Driver:
-        """Make the driver of an epoch. One kept here would be a reference cycle with the data."""
+        """Make the driver of an epoch. One stored here would be a reference cycle with the data."""
         every = self._schedule.validates_every if self._validation else None
         return Driver(
             self._control,
@@ -172,11 +173,12 @@ class Training:
             self._validation.check_names(self._runner.accumulators.names)
             self._check_frozen()
 
-    def measured(self) -> dict[str, Any] | None:
-        """The logs of the epoch's steps; None if Ctrl-C left some of its steps out."""
+    def end_steps(self) -> bool:
+        """Look at the steps of the epoch; false if Ctrl-C left some of them out."""
         self._check_frozen()
         self._unchecked = None
-        due, ran = self._steps_due, self._control.state.steps_of_epoch
+        state = self._control.state
+        due, ran = state.steps_due, state.steps_of_epoch
         if due is not None and ran < due and not self.should_stop():
             warn(
                 f"The data ran out after {ran} of the {due} steps of epoch "
@@ -185,20 +187,26 @@ class Training:
             )
         is_whole = not self.should_stop() if due is None else ran >= due
         if self._is_interrupted() and not is_whole:
-            return None
-        self._steps_due = ran  # they were all taken, whatever becomes of their numbers
+            return False
+        state.steps_due = ran  # so that the epoch is recorded, whatever becomes of its numbers
+        return True
+
+    def logs(self) -> dict[str, Any]:
+        """Compute what the steps of the epoch measured."""
         return self._runner.accumulators.logs()
 
     @contextmanager
     def recording_failures(self) -> Iterator[None]:
         """Record the epoch if something fails after its last step, perhaps its numbers themselves.
 
-        If it was the device, there is no such epoch: the learner of its beginning is rescued.
+        If the device failed, the epoch is not recorded, because `rescue` goes back to the learner
+        from its beginning.
         """
         try:
             yield
         except BaseException:
-            if self._control.state.steps_of_epoch == self._steps_due:
+            state = self._control.state
+            if state.steps_of_epoch == state.steps_due:
                 with contextlib.suppress(
                     Exception
                 ):  # what went wrong first is what people must see
@@ -225,7 +233,7 @@ class Training:
                 control.enter(training=self._runner, measuring=None)
                 control.set_logs(result)
                 self._tell("on_epoch_end")
-        finally:  # its steps were all taken, whatever became of validation and of the callbacks
+        finally:  # record the epoch even if validation or a callback failed
             self._record(result)
 
     def _validate(self) -> None:
@@ -271,7 +279,7 @@ class Training:
     @property
     def learner(self) -> Any:
         """The learner of now."""
-        return self._runner.learner
+        return self._control.current().learner
 
     def _tell(self, hook: str) -> None:
         """Call a hook, and take over the learner that a callback may have put in place."""
@@ -287,7 +295,7 @@ class Training:
         self._runner.adopt(learner)
         self._take_snapshot()
         control.state.step = int(learner.state.step)
-        control.set_logs(None)
+        control.forget_learner()
 
     def _take_snapshot(self) -> None:
         if self._keep_snapshots:
@@ -298,7 +306,7 @@ class Training:
         control = self._control
         control.history.position = control.position
         if self._runner.is_intact():
-            learner = self._runner.learner
+            learner = control.current().learner
             control.state.step = int(learner.state.step)  # hooks that read the logs may be behind
             return learner
         learner = self._snapshot.learner

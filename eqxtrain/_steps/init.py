@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from .. import _placement, _tree
@@ -41,9 +40,9 @@ def initialised(
         )
     key = jax.random.key(0) if key is None else key
     key_data(key)  # refuses a batch of keys, and keys that can't be stored, before they are used
-    names = {name: jax.tree.map(jnp.asarray, part) for name, part in names.items()}
-    names |= {"model": learner.model, "model_state": model_state, "key": key}
-    model, state = learner.init_step(**names)
+    available = _placement.put_each_once(dict(names))
+    available |= {"model": learner.model, "model_state": model_state, "key": key}
+    model, state = learner.init_step(**available)
     model, state = (
         _placement.copy_tied(_placement.as_jax_arrays(model), root="model"),
         _placement.as_jax_arrays(state),

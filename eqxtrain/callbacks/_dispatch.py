@@ -47,7 +47,7 @@ class Callbacks:
                 finally:
                     control.reads = "state"
 
-    def listen(self, kind: StepKind) -> bool:
+    def has_batch_hooks(self, kind: StepKind) -> bool:
         """Whether any callback has batch hooks for this kind of pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         exception: BaseException | None
 
         @property
+        def stop_reason(self) -> str | None: ...
+        @property
         def run(self) -> "Run": ...
         @property
         def epoch(self) -> int: ...
@@ -38,7 +40,7 @@ else:
 class Run:
     """A live view of a run, passed to every hook."""
 
-    __slots__ = ("_control",)
+    __slots__ = ("__weakref__", "_control")
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -101,6 +103,11 @@ class Run:
         and what a callback adds goes into the history.
         """
         return self._control.logs
+
+    @property
+    def stopped(self) -> str | None:
+        """The reason that a callback has stopped the run with; None if none did."""
+        return self._control.stop_reason
 
     def stop(self, reason: str = "stopped") -> None:
         """End training after the current step, with `history.stopped = reason`.

@@ -27,6 +27,7 @@ import eqxtrain as et
 from eqxtrain._engine.runner import StepRunner
 from eqxtrain._engine.step import STEPS, TEST, TRAIN, Step
 from eqxtrain._keys import Stream
+from eqxtrain.metrics import _logs
 
 
 def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
@@ -463,3 +464,16 @@ def test_a_step_of_ones_own_runs_on_the_runner() -> None:
     np.testing.assert_allclose(logs["rows"], top, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(logs["margin"], top.mean(), rtol=1e-5)
     assert {compiled.step for compiled in runner.compilations} == {"margins"}
+
+
+def test_logs_of_two_shapes_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Any] = []
+    check = _logs.check_same_structure
+    monkeypatch.setattr(
+        _logs, "check_same_structure", lambda *given: compared.append(given) or check(*given)
+    )
+    (x, y), made = data(20), learner()
+    made.fit(x, y, epochs=4, batch_size=8, verbose=0)  # tracing compares, too
+    compared.clear()
+    made.fit(x, y, epochs=4, batch_size=8, verbose=0)
+    assert len(compared) == 1

@@ -191,11 +191,11 @@ def test_any_tree_of_outputs_comes_back_whole_and_in_order() -> None:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda x: jnp.mean(x), r"`y_pred` has the shape \(\) for a batch of 4 examples"),
-        (lambda x: {"a": x, "b": x[:3]}, r"`y_pred\['b'\]` has the shape \(3, 4\)"),
-        (lambda x: x.reshape(-1), r"shape \(16,\) for a batch of 4.*one row an example"),
-        (lambda x: {"a": x, "b": 3.0}, r"`y_pred\['b'\]` is 3.0, and no array of numbers"),
-        (lambda x: (x, "s"), r"`y_pred\[1\]` is 's', and no array"),
+        (lambda x: jnp.mean(x), r"`y_pred` has shape \(\) for a batch of 4 examples"),
+        (lambda x: {"a": x, "b": x[:3]}, r"`y_pred\['b'\]` has shape \(3, 4\)"),
+        (lambda x: x.reshape(-1), r"shape \(16,\) for a batch of 4.*one row per example"),
+        (lambda x: {"a": x, "b": 3.0}, r"`y_pred\['b'\]` is 3.0, not an array of numbers"),
+        (lambda x: (x, "s"), r"`y_pred\[1\]` is 's', not an array"),
         (lambda x: jax.vmap(jax.random.key)(jnp.arange(4)), r"`y_pred` is a random key"),
         (lambda x: None, r"`y_pred` holds no array"),
     ],

@@ -176,7 +176,7 @@ def test_a_nan_that_jax_is_told_to_refuse_gets_a_sentence() -> None:
     made = learner(metrics=None).init()
     with jax.debug_nans(True), pytest.raises(FloatingPointError) as raised:
         made.fit(x, y, batch_size=7, shuffle=False, verbose=0)
-    assert str(raised.value).endswith("`eager=True` shows the operation that made it.")
+    assert str(raised.value).endswith("`eager=True` shows the operation that produced it.")
     assert same(vars(raised.value)["learner"], made)
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"nan. encountered in"):
         made.test_on_batch(x, y, eager=True)

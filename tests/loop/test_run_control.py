@@ -15,7 +15,7 @@ from eqxtrain._loop.run_state import RunState
 
 PUBLIC = {
     *("epoch", "step", "history", "params", "exception", "learner", "state", "position", "logs"),
-    *("stop", "replace"),
+    *("stop", "stopped", "replace"),
 }
 
 
@@ -81,3 +81,23 @@ def test_where_a_run_stands_is_captured_whole(monkeypatch: pytest.MonkeyPatch) -
     assert same(state.learner.model, expected.model)
     assert state.position == history.position
     assert float(state.metrics["loss"].compute()) == pytest.approx(history["loss"][-1], rel=1e-6)
+
+
+def test_a_replacement_in_the_last_hook_leaves_the_logs_to_the_next() -> None:
+    seen: list[Any] = []
+
+    class Replaces(et.Callback):
+        def on_epoch_end(self, run: et.Run) -> None:
+            self.run = run
+            run.replace(run.learner)
+
+    class Looks(et.Callback):
+        def on_epoch_end(self, run: et.Run) -> None:
+            run.logs["own"] = 1.0
+
+        def on_train_end(self, run: et.Run) -> None:
+            seen.append((sorted(run.logs), run is replaces.run, run.stopped))
+
+    replaces = Replaces()
+    _, history = learner().fit(*data(8), callbacks=[replaces, Looks()], verbose=0)
+    assert seen == [(["accuracy", "loss", "own"], True, None)] and history["own"] == [1.0]
