@@ -101,8 +101,17 @@ def as_jax_arrays(tree: PyTree) -> PyTree:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Copy arrays to the host as NumPy arrays, waiting for the device."""
-    return jax.device_get(tree)
+    """Copy arrays to the host as NumPy arrays, waiting for the device.
+
+    `jax.device_get` does the same, at eight times the cost for an array that the host has already.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    if arrays and platform(arrays[:1]) != "cpu":
+        for array in arrays:  # all transfers at once, rather than one after the other
+            array.copy_to_host_async()
+    fetched = [np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+    return jax.tree.unflatten(structure, fetched)
 
 
 def owned_by_host(tree: PyTree) -> PyTree:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from .. import _placement, _tree
@@ -74,14 +72,14 @@ class Accumulators:
             values = _logs.compute(metrics)
         else:
             values = self._traced.compute(metrics)
-        result = _logs.as_result(values)
+        result = _logs.as_result(_placement.fetch(values))
         if whole:
             _logs.emit_warnings(metrics)
         return result
 
     def outputs(self) -> PyTree:
         """Of a predict pass: what the step returned, one row an example, as NumPy arrays."""
-        return jax.tree.map(np.asarray, self.with_emitted()[Y_PRED].compute())
+        return _placement.fetch(self.with_emitted()[Y_PRED].compute())
 
     def with_emitted(self) -> Any:
         """The accumulators with what was gathered in its place; waits for the device."""

@@ -132,11 +132,11 @@ class StepProgram:
 
 
 class CompiledStep(NamedTuple):
-    """A program, how it is called, and what its step costs."""
+    """A program, how it is called, and the traced step that it was made from."""
 
     program: StepProgram
     plan: CallPlan
-    cost: cost.Cost
+    traced: "TracedStep"
 
 
 class TracedStep:
@@ -221,7 +221,7 @@ class TracedStep:
     def compiled(self, plan: CallPlan) -> CompiledStep | None:
         """Look up the program for such a plan; None if there is none yet."""
         program = self._programs.get(plan.key)
-        return None if program is None else CompiledStep(program, plan, self.cost)
+        return None if program is None else CompiledStep(program, plan, self)
 
     def select(self, consts: Sequence[Any]) -> list[Any]:
         """Select the arrays that programs are passed, of the constants without the batch."""
@@ -256,7 +256,7 @@ class TracedStep:
         layout = OutputLayout(len(self._emits), dtypes, plan.steps > 1)
         made = StepProgram(program, layout, pending, self._trace_seconds)
         self._programs[plan.key] = made
-        return CompiledStep(made, plan, self.cost)
+        return CompiledStep(made, plan, self)
 
     def _pending_compile(self, trees: Mapping[str, PyTree]) -> PendingCompile:
         account = recompile_reason.account(trees, self._survey, program_settings())

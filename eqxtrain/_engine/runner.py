@@ -1,7 +1,7 @@
 """Running a step over stacks of batches. `fit`, `evaluate` and `predict` all stand on it."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,6 +27,14 @@ _IN_FLIGHT = 2
 short, one: each call has temporaries of its own."""
 
 _DEFAULT = Options()
+
+
+class _Compiled(NamedTuple):
+    """What a call on the loaded stack takes, all from one trace: a later `prepare` changes none."""
+
+    program: StepProgram
+    traced: TracedStep
+    consts: list[Any]
 
 
 class StepRunner:
@@ -73,7 +81,7 @@ class StepRunner:
         self._calls = CallQueue(1 if donate else _IN_FLIGHT)
         self.accumulators = Accumulators(self._calls)
         self._traced: TracedStep | None = None
-        self._program: StepProgram | None = None
+        self._compiled: _Compiled | None = None
         self._step_ranges: dict[tuple[int, int], jax.Array] = {}
         self._keep_alive: list[Any] = []
         self._will_pad = False
@@ -119,7 +127,7 @@ class StepRunner:
             jit = Jit(own_jit, survey.key if self._has_own_jit else None)
             self._table = ProgramTable(self.step, survey, jit, arrays)
         self._platform = _placement.platform(self._carry)
-        self._program = self._stack = None
+        self._compiled = self._stack = None
 
     @property
     def loaded(self) -> bool:
@@ -148,10 +156,9 @@ class StepRunner:
         self._stack, self._stack_on_device = stack, []
         if not self._eager:
             capacity = len(jax.tree.leaves(stack.batch)[0])
-            compiled = self._compile(_shapes_of_one(stack.batch), capacity)
-            self._program, self.steps_per_call = compiled.program, compiled.plan.steps
-            assert self._traced is not None
-            self._selected = self._traced.select(self._const_leaves)
+            program, plan, traced = self._compile(_shapes_of_one(stack.batch), capacity)
+            self._compiled = _Compiled(program, traced, traced.select(self._const_leaves))
+            self.steps_per_call = plan.steps
         if isinstance(stack.batch, data.Masked):
             self._check_padding(stack, np.asarray(stack.batch.mask))
 
@@ -165,8 +172,8 @@ class StepRunner:
         if self._eager:
             self._run_eagerly(start)
             return
-        stack, program, traced = self._stack, self._program, self._traced
-        assert stack is not None and program is not None and traced is not None
+        assert self._stack is not None and self._compiled is not None
+        stack, (program, traced, consts) = self._stack, self._compiled
         step_range = self._step_ranges.get((start, stop))
         if step_range is None:
             step_range = _placement.put(np.asarray((start, stop), np.uint32))
@@ -178,7 +185,7 @@ class StepRunner:
         if (compilation := program.compilation()) is not None:
             self.compilations.append(compilation)
         leaves = self.accumulators.leaves
-        out = program(self._selected, batches, step_range, self._carry, leaves)
+        out = program(consts, batches, step_range, self._carry, leaves)
         self._carry, self.accumulators.leaves, output = out
         # A step may return another Python value, so what is not an array comes from the trace.
         self._carry_static = traced.carry_static
@@ -271,7 +278,8 @@ class StepRunner:
 
     def _check_padding(self, stack: data.Stack, mask: np.ndarray) -> None:
         """Refuse a step whose numbers depend on padding, before it has measured anything."""
-        traced, state = self._traced, self._carry_static.merge(self._carry).state
+        traced = None if self._compiled is None else self._compiled.traced
+        state = self._carry_static.merge(self._carry).state
         if traced is not None and traced.is_padding_checked:
             return
         if self.step.trains and state.model_state is not None:
@@ -297,13 +305,14 @@ class StepRunner:
             )
             emitted = jax.tree.leaves(out.emitted)
         else:
-            assert self._program is not None and self._traced is not None
-            metrics = _placement.copy(self._traced.metrics)
-            consts = self._traced.select(consts)
+            assert self._compiled is not None
+            program, traced, _ = self._compiled
+            metrics = _placement.copy(traced.metrics)
+            consts = traced.select(consts)
             first = np.asarray((0, 1), np.uint32)
             leaves = jax.tree.leaves(batches)
-            _, metrics, output = self._program(consts, leaves, first, carry, metrics)
-            values = self._traced.compute(self._traced.metrics_static.merge(metrics))
+            _, metrics, output = program(consts, leaves, first, carry, metrics)
+            values = traced.compute(traced.metrics_static.merge(metrics))
             emitted = [leaf[0] for leaf in output.emitted]
         if not self.step.predicts:
             return values

@@ -183,7 +183,7 @@ def _forecast_for_size(
     return Forecast(
         batch_size=data.num_rows(first),
         steps_per_call=compiled.plan.steps,
-        flops=compiled.cost.flops,
+        flops=compiled.traced.cost.flops,
         bytes_moved=float((moved or {}).get("bytes accessed", float("nan"))),
         arguments=analysis.argument_size_in_bytes,
         outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,

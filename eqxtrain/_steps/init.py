@@ -75,7 +75,10 @@ def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState
 
 def _state_indices(model: PyTree) -> list[tuple[str, eqx.nn.StateIndex[Any]]]:
     """Where the stateful layers of `model` look up their states, with their paths."""
-    is_index = lambda node: isinstance(node, eqx.nn.StateIndex)
+
+    def is_index(node: Any) -> bool:
+        return isinstance(node, eqx.nn.StateIndex)
+
     leaves = jax.tree.leaves_with_path(model, is_leaf=is_index)
     return [
         ("model" + jax.tree_util.keystr(path[:-1]), leaf) for path, leaf in leaves if is_index(leaf)

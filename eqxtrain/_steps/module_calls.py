@@ -36,16 +36,14 @@ def watch_calls(watcher: Watcher) -> Iterator[None]:
 
 def wrap_modules(node: PyTree, path: str) -> PyTree:
     """A copy of `node` in which the calls of every module are watched."""
-    is_leaf = lambda child: child is not node and isinstance(child, eqx.Module)
-    inside = jax.tree.map_with_path(
-        lambda keys, child: (
-            wrap_modules(child, path + jax.tree_util.keystr(keys))
-            if isinstance(child, eqx.Module) and child is not node
-            else child
-        ),
-        node,
-        is_leaf=is_leaf,
-    )
+
+    def is_inner(child: Any) -> bool:
+        return child is not node and isinstance(child, eqx.Module)
+
+    def wrap(keys: Any, child: Any) -> Any:
+        return wrap_modules(child, path + jax.tree_util.keystr(keys)) if is_inner(child) else child
+
+    inside = jax.tree.map_with_path(wrap, node, is_leaf=is_inner)
     if not isinstance(node, eqx.Module) or not callable(node):
         return inside
     try:

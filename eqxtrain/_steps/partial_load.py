@@ -49,5 +49,8 @@ def _behind_state(learner: Any) -> list[str]:
     fields = [f for f in dataclasses.fields(learner) if not f.metadata.get("static", False)]
     names = [f.name for f in fields]
     behind = names[names.index("state") + 1 :]
-    is_saved = lambda name: any(map(eqx.is_array_like, jax.tree.leaves(getattr(learner, name))))
+
+    def is_saved(name: str) -> bool:
+        return any(map(eqx.is_array_like, jax.tree.leaves(getattr(learner, name))))
+
     return [name for name in behind if is_saved(name)]

@@ -24,6 +24,7 @@ from helpers import (
 from jaxtyping import Array
 
 import eqxtrain as et
+from eqxtrain import _placement
 from eqxtrain._engine.runner import StepRunner
 from eqxtrain._engine.step import STEPS, TEST, TRAIN, Step
 from eqxtrain._keys import Stream
@@ -417,18 +418,18 @@ def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
 ) -> None:
     x, y = data(24)
     testing = StepRunner(learner(metrics=et.metrics.Gather()).init(), TEST)
-    calls: dict[str, list[int]] = {"concatenate": [], "device_get": []}
-    join, fetch = np.concatenate, jax.device_get
+    calls: dict[str, list[int]] = {"concatenate": [], "fetch": []}
+    join, fetch = np.concatenate, _placement.fetch
     for batch in range(12):
         rows = slice(2 * batch, 2 * batch + 2)
         testing((x[rows], y[rows]))
     counting_join = lambda parts: calls["concatenate"].append(len(parts)) or join(parts)
-    counting_fetch = lambda tree: calls["device_get"].append(1) or fetch(tree)
+    counting_fetch = lambda tree: calls["fetch"].append(1) or fetch(tree)
     monkeypatch.setattr(np, "concatenate", counting_join)
-    monkeypatch.setattr(jax, "device_get", counting_fetch)
+    monkeypatch.setattr(_placement, "fetch", counting_fetch)
     gathered = testing.accumulators.logs()["gather"]
     assert calls["concatenate"] == [12]  # all parts at once: linear in their number
-    assert len(calls["device_get"]) == 2  # the two calls in flight
+    assert len(calls["fetch"]) == 3  # the two calls in flight, and the result
     np.testing.assert_allclose(gathered, jax.vmap(linear())(jnp.asarray(x)), atol=1e-6)
 
 
