@@ -98,7 +98,7 @@ def test_ctrl_c_on_a_real_script_ends_it_with_the_learner(tmp_path: Path) -> Non
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "kept interrupted" in out and "Stopping after the steps under way" in err
+    assert "kept interrupted" in out and "Stopping after the current steps" in err
 
 
 @pytest.mark.slow

@@ -271,7 +271,7 @@ def test_scores_that_crowd_into_few_bins_are_warned_of(rng: np.random.Generator)
     rare = (rng.random(500) < 0.05).astype(np.int32)
     p = (0.003 * rng.random(500) + 0.001 * rare).astype(np.float32)
     for kind in (m.AUROC, m.AveragePrecision):
-        assert "For the exact one, " in (kind().update(p, rare).warning() or "")
+        assert "For the exact value, " in (kind().update(p, rare).warning() or "")
         assert kind(bins=None).update(p, rare).warning() is None
         assert kind().update(200 * p, rare).warning() is None
 
