@@ -67,9 +67,9 @@ class Learner(AbstractLearner[M]):
     trainable: FilterSpec = eqx.field(
         default=None, kw_only=True, static=True, converter=_optimize.as_spec
     )
-    # A leaf of its own, so that a file tells what it was made of: see `_loaded`.
+    # A leaf of its own, so that a file tells what it was made of: see `_steps/partial_load.py`.
     is_initialised: bool = eqx.field(default=False, init=False, kw_only=True)
-    # Factories, so that the class has no attributes of these names: see `_protocol.withhold`.
+    # Factories, so that the class has no attributes of these names: see `without_state`.
     model_state: eqx.nn.State | None = eqx.field(default_factory=lambda: None, kw_only=True)
     state: LearnerState | None = eqx.field(default_factory=lambda: None, kw_only=True)
 

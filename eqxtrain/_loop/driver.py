@@ -16,10 +16,12 @@ class PeriodicAction(NamedTuple):
 
 
 def never() -> bool:
+    """False, for a pass that nothing stops."""
     return False
 
 
 def do_nothing() -> None:
+    """For a pass whose learner no callback can replace."""
     return None
 
 

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .. import _data as data, _placement, _tree
@@ -29,7 +29,7 @@ class RunControl:
         self.state = RunState(learner, History())
         self.callbacks = callbacks
         self.params: dict[str, Any] = dict(params)
-        self._run: Callable[[], Run | None] = lambda: None
+        self._run: weakref.ref[Run] | None = None
         self.exception: BaseException | None = None
         self.replacement: Any = None
         self.reads = "state"
@@ -49,7 +49,7 @@ class RunControl:
 
         A strong reference to it would be a cycle, which keeps the data alive after the run.
         """
-        run = self._run()
+        run = None if self._run is None else self._run()
         if run is None:
             run = Run(self)
             self._run = weakref.ref(run)
@@ -59,22 +59,27 @@ class RunControl:
 
     @property
     def epoch(self) -> int:
+        """The epoch under way, from 0."""
         return self.state.epoch
 
     @property
     def step(self) -> int:
+        """How many training steps the learner has taken in its life."""
         return self.state.step
 
     @property
     def history(self) -> History:
+        """The complete epochs."""
         return self.state.history
 
     @property
     def stop_reason(self) -> str | None:
+        """Why a callback stopped the run; None if none did."""
         return self.state.stop_reason
 
     @property
     def learner(self) -> Any:
+        """The learner after the last step: a copy, or the one that a callback put in place."""
         if self.replacement is not None:
             return self.replacement
         if self._learner_copy is None:
@@ -88,20 +93,24 @@ class RunControl:
 
     @property
     def position(self) -> data.Position | None:
+        """Where `fit` is in its data; None outside of `fit`."""
         return self.state.position if self.reader is None else self.reader.position
 
     @property
     def logs(self) -> dict[str, Any]:
+        """What was measured so far, computed when somebody asks."""
         if self._logs is None:
             assert self._measuring is not None
             self._logs = self._measuring.logs(whole=False, after=self._logs_after)
         return self._logs
 
     def stop(self, reason: str) -> None:
+        """Stop the run after the step under way."""
         self._check_trains("stop")
         self.state.stop_reason = reason
 
     def replace(self, learner: Any) -> None:
+        """Put another learner in place, which the loop takes over before the next step."""
         self._check_trains("replace")
         if getattr(learner, "state", None) is None:
             raise ValueError(
