@@ -1,5 +1,7 @@
 """`Learner`: its constructor, its immutability, and what it does on one batch."""
 
+import copy
+import pickle
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -126,17 +128,48 @@ OPTIMIZERS = {
 }
 
 
+def root_cause(error: BaseException | None) -> str:
+    """The message of the exception that the others were raised from."""
+    assert error is not None
+    return root_cause(error.__cause__) if error.__cause__ else str(error)
+
+
+@pytest.mark.parametrize("numbers", [{}, {"temperature": 2.0}], ids=["plain", "with numbers"])
 @pytest.mark.parametrize(
     ("written", "like"),
     [(a, b) for a in OPTIMIZERS for b in OPTIMIZERS if a != b],
 )
-def test_the_file_of_another_optimizer_is_refused_where_its_state_stands(
-    written: str, like: str, tmp_path: Path
+def test_the_file_of_another_optimizer_is_refused_by_a_sentence(
+    written: str, like: str, numbers: dict[str, float], tmp_path: Path
 ) -> None:
-    build = lambda optimizer: learner(optimizer=OPTIMIZERS[optimizer]).init()
+    kind: Any = Tempered if numbers else et.Learner
+    build = lambda name: kind(linear(), OPTIMIZERS[name], loss=CROSS_ENTROPY, **numbers).init()
     eqx.tree_serialise_leaves(tmp_path / "l.eqx", build(written))
-    with pytest.raises(RuntimeError, match=r"path .*'opt_state(_leaves)?'"):
+    with pytest.raises(RuntimeError, match=r"'opt_state_leaves'") as caught:
         eqx.tree_deserialise_leaves(tmp_path / "l.eqx", build(like))
+    saved, expected = (
+        len(jax.tree.leaves(OPTIMIZERS[name].init(eqx.filter(linear(), eqx.is_array))))
+        for name in (written, like)
+    )
+    said = root_cause(caught.value)
+    assert f"an optimizer state of {saved} leaves" in said and f"one of {expected}" in said
+    assert "replace(optimizer=...)" in said
+
+
+def test_the_size_of_the_optimizers_state_survives_what_pytrees_go_through() -> None:
+    state = learner(optimizer=optax.adam(1e-2)).init().state
+    assert state is not None and state.opt_state_leaves == 5
+    for made in (
+        copy.deepcopy(state),
+        pickle.loads(pickle.dumps(state)),
+        jax.tree.map(lambda leaf: leaf, state),
+        eqx.filter_jit(lambda state: state)(state),
+        eqx.filter_eval_shape(lambda: state),
+    ):
+        assert type(made.opt_state_leaves) is type(state.opt_state_leaves)
+    counted, _ = jax.lax.scan(lambda state, _: (state, None), state, length=2)
+    made = learner(optimizer=optax.adam(1e-2), state=counted)
+    assert same(made, learner(optimizer=optax.adam(1e-2)).init())
 
 
 def test_the_file_of_another_optimizer_is_loaded_as_it_was_saved_and_then_changed(

@@ -1,18 +1,17 @@
 """`LearnerState`: everything that training adds to a model."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int32
 
 from .._check import known_fields
 from .._keys import key_data
-from .._placement import put
 from .._tree import is_typed_key, with_fields
 from .._types import PyTree, Self, updates_fields
 from ..metrics import _logs
@@ -37,9 +36,9 @@ class LearnerState(eqx.Module):
         that `fit` returns has none, so that its file always loads into a fresh `init`.
     - `opt_state`: the state of the optimizer.
 
-    `opt_state_leaves` is for files, and made by the learner: an empty array of shape `(n, 0)`,
-    where `n` is the number of leaves of `opt_state` that are saved. So the file of another
-    optimizer does not fit. Inside steps it is None.
+    `opt_state_leaves` is for files, and made by the learner: how many leaves of `opt_state` are
+    saved. Loading a file that has another number there raises, since the file was written with
+    another optimizer or `trainable`. Inside steps it is None.
     """
 
     # First, as in a learner without a state, so that the files of both begin alike.
@@ -47,7 +46,8 @@ class LearnerState(eqx.Module):
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
     key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    # Last, after its size, so that a file with another optimizer's state fails here, not later.
+    # Last, after its size, so that a file with another optimizer's state is refused before it is
+    # read into leaves that are not its own.
     opt_state_leaves: Any = eqx.field(default=None, kw_only=True)
     opt_state: PyTree = None
 
@@ -107,10 +107,39 @@ class LearnerState(eqx.Module):
 def at_rest(state: Any) -> Any:
     """The state as files hold it: with the size of its `opt_state`."""
     count = sum(map(eqx.is_array_like, jax.tree.leaves(state.opt_state)))
-    marker = state.opt_state_leaves
-    if marker is not None and marker.shape == (count, 0):
+    if type(state.opt_state_leaves) is _leaf_count_type(count):
         return state
-    return with_fields(state, opt_state_leaves=put(np.zeros((count, 0), bool)))
+    return with_fields(state, opt_state_leaves=_leaf_count(count))
+
+
+@functools.cache
+def _leaf_count_type(expected: int) -> type[int]:
+    """The type of one number alone: making it of another one raises.
+
+    From a number in a file, plain Equinox makes `type(leaf)(number)` as soon as it reads it, while
+    it compares shapes only after it has read everything. So the first thing that is wrong with the
+    file of another optimizer is this, and the error can say so.
+    """
+
+    class LeafCount(int):
+        def __new__(cls, count: int) -> "LeafCount":
+            if int(count) != expected:
+                raise ValueError(
+                    f"The file has an optimizer state of {count} leaves, and the learner that it "
+                    f"is loaded into one of {expected}: it was saved with another optimizer or "
+                    "`trainable`. Load it into a learner like the one that was saved, then change "
+                    "that with `learner.replace(optimizer=...)`."
+                )
+            return super().__new__(cls, count)
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return _leaf_count, (expected,)
+
+    return LeafCount
+
+
+def _leaf_count(count: int) -> int:
+    return _leaf_count_type(count)(count)
 
 
 def check_states(model: Any, model_state: Any, state: Any) -> None:
