@@ -301,8 +301,8 @@ class Learner(AbstractLearner[M]):
             those of the device.
         """
         options = inputs.check_options(steps_per_call, False)
-        given = (x, y, sample_weight)
-        return forecasting.forecast(self, given, batch_size, class_weight, options, donate, memory)
+        arrays = (x, y, sample_weight)
+        return forecasting.forecast(self, arrays, batch_size, class_weight, options, donate, memory)
 
     def summary(self, x: PyTree = None) -> Summary:
         """The table of parameters, from shapes alone: computes nothing and needs no `init`.

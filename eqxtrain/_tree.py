@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._identity.survey import StaticLeaf
+from ._identity.static_leaf import StaticLeaf
 from ._types import PyTree
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ FLOORS = {
         "metrics "
         "_losses _steps _data _engine _history callbacks _loop _learner"
     ),
-    "_identity": "bytecode tokens members survey",
+    "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (
         "_monoid _calling _masks _base _compensated _class_inputs _foreign _gather _modes "
         "_mode_metric _function _logs _precision_recall _accuracy _confusion _curves "

@@ -124,13 +124,13 @@ def _replay(items: Iterator[Any], count: int) -> None:
 
 
 def _skip(items: Iterator[Any], count: int, position: int) -> None:
-    given = sum(1 for _ in itertools.islice(items, count))
-    if given < count:
-        raise ValueError(_past_end_message(position - count + given, position))
+    skipped = sum(1 for _ in itertools.islice(items, count))
+    if skipped < count:
+        raise ValueError(_past_end_message(position - count + skipped, position))
 
 
-def _past_end_message(given: int, count: int) -> str:
+def _past_end_message(length: int, count: int) -> str:
     return (
-        f"The data have {given} batches, but `position` is after batch {count}: resume with the "
+        f"The data have {length} batches, but `position` is after batch {count}: resume with the "
         "data that it came from."
     )

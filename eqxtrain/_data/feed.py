@@ -58,14 +58,14 @@ class Feed:
             make, ahead=1, keep_waiting=keep_waiting, name="eqxtrain-data"
         )
         self._keep_waiting = keep_waiting
-        # The thread may have finished long before: this is about what `stacks` has given.
+        # The thread may have finished long before: this is about what `stacks` has yielded.
         self.ended = False
         self._peeked: collections.deque[Item] = collections.deque()
-        # Given, but not yet consumed: after an interruption these go back to the source.
-        self._given: collections.deque[Item] = collections.deque()
+        # Stacked, but not consumed yet: after an interruption these go back to the source.
+        self._unconsumed: collections.deque[Item] = collections.deque()
 
     def peek(self) -> Item | None:
-        """The next batch, which `stacks` will still give; None if there is none."""
+        """The next batch, which `stacks` will still yield; None if there is none."""
         if not self._peeked:
             item = self._ready.take(wait=True)
             if item is None:
@@ -81,8 +81,8 @@ class Feed:
         So a slow source never holds the device up for a full stack. How many steps share a call
         depends on timing then, but changes no bit of the result.
         """
-        given = 0
-        while max_batches is None or given < max_batches:
+        count = 0
+        while max_batches is None or count < max_batches:
             first = self._peeked.popleft() if self._peeked else self._ready.take(wait=True)
             if first is None:
                 # Either the pass is over, or we were told to stop waiting.
@@ -91,7 +91,7 @@ class Feed:
             room = capacity(first.batch)
             wanted = min(room, _MAX_AHEAD)
             if max_batches is not None:
-                wanted = min(wanted, max_batches - given)
+                wanted = min(wanted, max_batches - count)
             # Two at least, so that one batch is made while the other is computed with.
             self._ready.ahead = max(min(room, _MAX_AHEAD), 2)
             items = [first]
@@ -104,15 +104,15 @@ class Feed:
                 if another is None:
                     break
                 items.append(another)
-            given += len(items)
-            self._given.extend(items)
+            count += len(items)
+            self._unconsumed.extend(items)
             yield stack_batches([item.batch for item in items], room)
 
     def consume(self, steps: int) -> Item:
         """Count `steps` batches as consumed; returns the last of them."""
         for _ in range(steps - 1):
-            self._given.popleft()
-        return self._given.popleft()
+            self._unconsumed.popleft()
+        return self._unconsumed.popleft()
 
     @property
     def error(self) -> BaseException | None:
@@ -130,8 +130,8 @@ class Feed:
 
     def close(self) -> list[Item]:
         """End the thread; returns the batches that were made but not consumed, in order."""
-        left = [*self._given, *self._peeked, *self._ready.close()]
-        self._given.clear()
+        left = [*self._unconsumed, *self._peeked, *self._ready.close()]
+        self._unconsumed.clear()
         self._peeked.clear()
         return left
 

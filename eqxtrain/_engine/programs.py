@@ -275,8 +275,8 @@ class TracedStep:
             for leaf, used in zip(read, self._used, strict=True)
         ]
 
-        def step(given: list[Any], carry: list[Any]) -> tuple[list[Any], ...]:
-            rest = iter(given)
+        def step(leaves: list[Any], carry: list[Any]) -> tuple[list[Any], ...]:
+            rest = iter(leaves)
             zeros = {shape: jnp.zeros(*shape) for shape in unused if shape is not None}
             return traced([next(rest) if s is None else zeros[s] for s in unused], carry)
 

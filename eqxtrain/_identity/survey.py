@@ -34,7 +34,7 @@ from .bytecode import (
     reads,
 )
 from .members import CALLED_BY_US, attributes, is_readable, members, module_fields
-from .tokens import PLAIN, ByIdentity, Unseen, constant, hashable
+from .tokens import PLAIN, ByIdentity, Unseen, Wrapper, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
 """Names by which code may reach a method without spelling its name."""
@@ -168,7 +168,7 @@ class Survey:
             self._members(cls, label)
             own = {".value": value.value} if is_library(cls.__module__) else attributes(value)
             self._record_parts((ByIdentity(cls), value.name), label, own)
-        elif isinstance(value, StaticLeaf):
+        elif isinstance(value, Wrapper):
             self._record_parts(cls, label, {"": value.value})
         elif isinstance(value, functools.partial):
             parts = {".func": value.func, **{f"({i})": arg for i, arg in enumerate(value.args)}}
@@ -362,27 +362,3 @@ class Survey:
             self._record_parts(("object", ByIdentity(cls)), label, attributes(value))
         else:
             self._record(Unseen(), label)
-
-
-class StaticLeaf(Hashable):
-    """A hashable wrapper of a value that is not an array, equal to others that trace the same.
-
-    In Python, `1 == 1.0 == True`, and `nan != nan`. A compiled program must tell the first three
-    apart, and recognise nan. Functions are equal if their code is, and everything that it reads, so
-    that `optax.adam(1e-3)` is the same optimizer each time.
-    """
-
-    __slots__ = ("_key", "value")
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        self._key = Survey(value=value).key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, StaticLeaf) and self._key == other._key)
-
-    def __repr__(self) -> str:
-        return repr(self.value)

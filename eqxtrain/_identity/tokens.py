@@ -43,6 +43,15 @@ class Unseen(Hashable):
         return "something that can't be compared"
 
 
+class Wrapper:
+    """Holds a value and adds nothing to what it means: a survey looks through it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 def constant(array: Any) -> Hashable:
     """An array that code reads, and so a constant of the program."""
     if isinstance(array, Tracer):

@@ -56,10 +56,10 @@ class Training:
         self._is_interrupted = is_interrupted
         self._shuffle = shuffle
         self._keep_snapshots = keep_snapshots
-        # The learner that was given: what there is to fall back on before the first snapshot.
+        # The learner that `fit` began with, to fall back on before the first snapshot.
         self._snapshot: RunState = dataclasses.replace(control.state, position=reader.position)
         self._epoch_began = 0.0
-        # The learner as it was given, until its steps have been seen to leave frozen leaves alone.
+        # The learner that `fit` began with, until its steps were seen to leave frozen leaves alone.
         self._unchecked: Any = control.state.learner
         self._programs_to_compile: list[Any] = []
         self._warned_of_nan = False
@@ -270,8 +270,8 @@ class Training:
 
     def _check_frozen(self) -> None:
         """Warn of frozen leaves that the steps so far have changed."""
-        given = self._unchecked
-        if given is not None and not may_change_yet(given, lambda: self._runner.learner):
+        first = self._unchecked
+        if first is not None and not may_change_yet(first, lambda: self._runner.learner):
             self._unchecked = None
 
     # The learner.

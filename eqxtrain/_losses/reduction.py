@@ -194,13 +194,13 @@ def _align_factor(
     factor: str, available: Mapping[str, Any], shape: tuple[int, ...], name: str
 ) -> Array:
     """A factor with the rank of values of this shape."""
-    given = available[factor]
+    values = available[factor]
     if factor == "mask":
-        weight = row_mask(given, shape[0]).astype(jnp.float32)
+        weight = row_mask(values, shape[0]).astype(jnp.float32)
     elif factor == "class_weight":
-        weight = class_weights(given, available.get("y_true"), available["y_pred"])
+        weight = class_weights(values, available.get("y_true"), available["y_pred"])
     else:
-        weight = jnp.asarray(given).astype(jnp.float32)
+        weight = jnp.asarray(values).astype(jnp.float32)
     if weight.ndim == len(shape) + 1 and weight.shape[-1] == 1:
         weight = weight[..., 0]
     if weight.ndim > len(shape) or shape[: weight.ndim] != weight.shape:

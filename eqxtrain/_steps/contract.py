@@ -78,13 +78,13 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
 
     **Arguments:**
 
-    - `default`: whether it is one of ours, which pass on everything that they are given.
+    - `default`: whether it is one of ours, which hand on all of their arguments.
     """
     if isinstance(fn, staticmethod | classmethod):
         raise TypeError(f"`{name}` must be a plain method, not a `{type(fn).__name__}`.")
 
     @functools.wraps(fn, updated=())
-    def held_to_contract(self: Any, *args: Any, **given: Any) -> Any:
+    def held_to_contract(self: Any, *args: Any, **keywords: Any) -> Any:
         who = f"{type(self).__name__}.{name}"
         if args:
             raise TypeError(
@@ -92,7 +92,7 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
                 f"{'s' * (len(args) > 1)}: write `self.{name}(model=model, ...)`. You may pass "
                 "every name, whatever the step asks for."
             )
-        available = _provide(name, given)
+        available = _provide(name, keywords)
         _refuse_shadows(fn, available, who, name if default else None)
         arguments = _request.select(fn, available, who=who, skip=1)
         # An overridden `train_step` may forget what `trainable` freezes; the default one does not.
@@ -153,11 +153,11 @@ def is_held_to_contract(fn: Any) -> bool:
     return getattr(fn, "is_held_to_contract", False)
 
 
-def _provide(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _provide(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What the step `name` may ask for: of our names, only those in its contract."""
     allowed = CONTRACTS[name].names
     defaults = {"initializing": False, "sample_weight": None, "class_weight": None, "mask": None}
-    offered = {key: value for key, value in defaults.items() if key in allowed} | dict(given)
+    offered = {key: value for key, value in defaults.items() if key in allowed} | dict(arguments)
     # Any other name is a key of the batch, which every step may ask for.
     return {k: v for k, v in offered.items() if k in allowed or k not in _request.OUR_NAMES}
 

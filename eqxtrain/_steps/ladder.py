@@ -136,7 +136,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
     | `test_step` | `(loss, logs, state)` | `pred_step`, then `measure` |
     | `grad_step` | `(loss, logs, state, grads)` | the gradient of `test_step` |
     | `train_step` | `(logs, model, state)` | `grad_step`, then `apply_gradients` |
-    | `init_step` | `(model, state)` | the model as given, and `states_step` |
+    | `init_step` | `(model, state)` | `self.model`, and `states_step` |
     | `states_step` | `LearnerState` | the default fields |
     | `summary_step` | the rows of the summary | shapes through `pred_step` |
     | `jit_step` | a compiled function | `eqx.filter_jit`, donating |

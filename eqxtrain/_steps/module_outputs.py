@@ -32,8 +32,8 @@ def trace(
 
     def traced(model: PyTree, state: Any, names: dict[str, Any]) -> PyTree:
         with watch_calls(record):
-            given = {"model": wrap_modules(model, "model"), "state": state, "training": False}
-            return pred_step(**names | given)[0]
+            ours = {"model": wrap_modules(model, "model"), "state": state, "training": False}
+            return pred_step(**names | ours)[0]
 
     return _describe_tree(shapes_of(traced, model, state, dict(names))), recorded
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._identity.survey import StaticLeaf
+from .._identity.static_leaf import StaticLeaf
 from .._promotion import standard_promotion
 from .._tree import differences, is_inexact
 from .._types import FilterSpec, Optimizer, PyTree, Transformation

@@ -85,13 +85,13 @@ class CluMetric(Metric):
         offered = {name: ours[source] for name, source in _OUR_NAMES_FOR.items() if source in ours}
         handed_on = ("logits", "labels") if asked.everything else ()
         offered = {n: v for n, v in offered.items() if n in (*asked.names, *handed_on)} | ours
-        for name, given in self.arguments:
-            if isinstance(given, str) and given not in ours:
+        for name, argument in self.arguments:
+            if isinstance(argument, str) and argument not in ours:
                 raise TypeError(
-                    f"`{self.name}` was given `{name}={given!r}`, which is not available. "
+                    f"`{self.name}` was given `{name}={argument!r}`, which is not available. "
                     f"Available: {', '.join(sorted(ours))}."
                 )
-            offered[name] = ours[given] if isinstance(given, str) else given
+            offered[name] = ours[argument] if isinstance(argument, str) else argument
         weighing = _WEIGHT_NAMES & set(asked.names)
         for name in weighing:
             offered[name] = _weight(offered.get(name), available)
@@ -133,12 +133,12 @@ class CluCollection(Metric):
         return {name: part.compute() for name, part in self.parts.items()}
 
 
-def _weight(given: Any, available: dict[str, Any]) -> Any:
+def _weight(sample_weight: Any, available: dict[str, Any]) -> Any:
     """The weights that a metric of another library asks for, in the shape of its labels."""
     mask = available.get("mask")
-    if mask is None or given is None:
-        return mask if given is None else given
-    weight = mask if given is mask else combine_weights(given, mask)
+    if mask is None or sample_weight is None:
+        return mask if sample_weight is None else sample_weight
+    weight = mask if sample_weight is mask else combine_weights(sample_weight, mask)
     labels = available.get("y_true")
     return mask_weights(weight, jnp.shape(available["y_pred"] if labels is None else labels))
 

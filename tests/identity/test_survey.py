@@ -20,7 +20,8 @@ import pytest
 from helpers import CROSS_ENTROPY, data, forget_programs, linear, same
 
 import eqxtrain as et
-from eqxtrain._identity.survey import StaticLeaf, Survey
+from eqxtrain._identity.static_leaf import StaticLeaf
+from eqxtrain._identity.survey import Survey
 
 SCALE = 1.0
 
