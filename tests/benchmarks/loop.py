@@ -57,7 +57,7 @@ def by_hand(work: Workload) -> Run:
         model, opt_state = _begin(work.model)
         order = rng.permutation(len(work.x))
         total = jnp.zeros(2)
-        for start in range(0, work.steps * work.batch, work.batch):
+        for start in range(0, len(work.x), work.batch):
             rows = order[start : start + work.batch]
             model, opt_state, (loss, accuracy) = step(model, opt_state, work.x[rows], work.y[rows])
             total = total + jnp.stack([loss, accuracy])
@@ -67,7 +67,7 @@ def by_hand(work: Workload) -> Run:
 
 
 def limit(work: Workload) -> Run:
-    """One `lax.scan` over data that are on the device already, shuffled there."""
+    """One `lax.scan` over data that are on the device already, shuffled there; whole batches only."""
 
     static = eqx.filter(work.model, eqx.is_array, inverse=True)
 

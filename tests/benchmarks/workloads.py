@@ -102,6 +102,7 @@ class Workload:
 
     @property
     def steps(self) -> int:
+        """How many whole batches an epoch has."""
         return len(self.x) // self.batch
 
 
@@ -113,6 +114,12 @@ def _classes(n: int, *shape: int) -> tuple[np.ndarray, np.ndarray]:
 def tiny() -> Workload:
     model = eqx.nn.MLP(32, 10, 32, 1, key=jr.key(0))
     return Workload("tiny", model, *_classes(32_000, 32), 32, lambda k: _dense(k, 32, 32))
+
+
+def ragged() -> Workload:
+    """The tiny model on so few rows that a short last batch weighs."""
+    model = eqx.nn.MLP(32, 10, 32, 1, key=jr.key(0))
+    return Workload("ragged", model, *_classes(1_292, 32), 32, lambda k: _dense(k, 32, 32))
 
 
 def mlp() -> Workload:
@@ -133,7 +140,7 @@ def deep() -> Workload:
     return Workload("deep", Deep(jr.key(0)), *_classes(3_200, 16), 32, _keras_deep)
 
 
-WORKLOADS = {"tiny": tiny, "mlp": mlp, "cnn": cnn, "gpt": gpt, "deep": deep}
+WORKLOADS = {"tiny": tiny, "ragged": ragged, "mlp": mlp, "cnn": cnn, "gpt": gpt, "deep": deep}
 
 
 def _dense(keras: Any, inputs: int, width: int) -> Any:
