@@ -21,9 +21,12 @@ from pathlib import Path
 
 import jax
 import jaxtyping
+import light_checks
 import numpy as np
 import pytest
 from hypothesis import settings
+
+light_checks.install()
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

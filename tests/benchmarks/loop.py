@@ -67,7 +67,7 @@ def by_hand(work: Workload) -> Run:
 
 
 def limit(work: Workload) -> Run:
-    """One `lax.scan` over data that are on the device already, shuffled there; whole batches only."""
+    """One `lax.scan` over whole batches, of data that are on the device already, shuffled there."""
 
     static = eqx.filter(work.model, eqx.is_array, inverse=True)
 
