@@ -27,7 +27,7 @@ def whole_number(name: str, value: Any, *, at_least: int | None = None) -> int:
     return int(value)
 
 
-def real_number(
+def check_real_number(
     name: str,
     value: Any,
     *,
@@ -49,7 +49,7 @@ def real_number(
         raise ValueError(f"`{name}` is a number{span}; got {value!r}.")
 
 
-def known_fields(
+def check_fields(
     owner: type, names: Iterable[str], fields: Collection[str], *, remedy: str = ""
 ) -> None:
     """Refuse names that are not fields of a class.

@@ -19,7 +19,7 @@ def number(value: float) -> str:
     return f"{value:.4f}" if plain else f"{value:.3e}"
 
 
-def logged(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of logs: a number, or what kind of thing it is, `array(2, 2)`."""
     if isinstance(value, float):
         return number(value)

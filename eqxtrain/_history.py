@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ._engine.compile_log import Compilation
-from ._format import Table, logged
+from ._format import Table, format_value
 
 
 @dataclasses.dataclass
@@ -81,7 +81,7 @@ class History(Mapping[str, list[Any]]):
 
     def __repr__(self) -> str:
         end = f", stopped={self.stopped!r}" if self.stopped else ""
-        last = ", ".join(f"{n}={logged(c[-1])}" for n, c in self._columns.items() if c)
+        last = ", ".join(f"{n}={format_value(c[-1])}" for n, c in self._columns.items() if c)
         return f"History(epochs={self.epochs}{end}{', last: ' + last if last else ''})"
 
     def _repr_html_(self) -> str:
@@ -89,7 +89,7 @@ class History(Mapping[str, list[Any]]):
 
     def _table(self) -> Table:
         rows = [
-            [str(i + 1), *(logged(column[i]) for column in self._columns.values())]
+            [str(i + 1), *(format_value(column[i]) for column in self._columns.values())]
             for i in range(self.epochs)
         ]
         header = ["epoch", *self._columns]

@@ -16,7 +16,7 @@ from ._loop.inputs import OnInterrupt, Verbose
 from ._loop.schedule import Frequency, make_schedule
 from ._losses import loss as _loss
 from ._steps import optimize as _optimize
-from ._steps.init import initialised, replaced
+from ._steps.init import initialise, replace_fields
 from ._steps.ladder import AbstractLearner
 from ._steps.state import LearnerState, at_rest, check_states
 from ._steps.summary import Summary, summarise
@@ -95,7 +95,7 @@ class Learner(AbstractLearner[M]):
         **Raises:** `ValueError` if it would throw a `model_state` away, or if one is missing.
         """
         names = {} if x is None else data.step_arguments(data.array_source(x, y).tree)
-        return initialised(self, names, key=key)
+        return initialise(self, names, key=key)
 
     @replaces_fields
     def replace(self, **changes: Any) -> Self:
@@ -107,7 +107,7 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `TypeError` when the learner has no field of that name.
         """
-        return replaced(self, changes)
+        return replace_fields(self, changes)
 
     def fit(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eqxtrain._check import is_whole, known_fields, real_number, whole_number
+from eqxtrain._check import check_fields, check_real_number, is_whole, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -33,7 +33,7 @@ def test_a_bound_of_a_whole_number_is_told() -> None:
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.5), np.int32(1)])
 def test_numbers_in_their_range_pass(value: Any) -> None:
-    real_number("Loss(delta)", value, at_least=0, at_most=1)
+    check_real_number("Loss(delta)", value, at_least=0, at_most=1)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_numbers_in_their_range_pass(value: Any) -> None:
 )
 def test_other_numbers_are_told_their_range(value: Any, bounds: dict[str, int], span: str) -> None:
     with pytest.raises(ValueError) as told:
-        real_number("Loss(delta)", value, **bounds)
+        check_real_number("Loss(delta)", value, **bounds)
     assert str(told.value) == f"`Loss(delta)` is a number{span}; got {value!r}."
 
 
@@ -58,9 +58,9 @@ class Point: ...
 
 
 def test_unknown_fields_are_named_beside_those_there_are() -> None:
-    known_fields(Point, ["x"], ["x", "y"])
+    check_fields(Point, ["x"], ["x", "y"])
     with pytest.raises(TypeError) as told:
-        known_fields(Point, {"x": 1, "z": 2, "w": 3}, ["x", "y"], remedy="; look there")
+        check_fields(Point, {"x": 1, "z": 2, "w": 3}, ["x", "y"], remedy="; look there")
     assert str(told.value) == ("`Point` has no field `z`, `w`. Its fields are x, y; look there.")
     with pytest.raises(TypeError, match=r"no field `z`\. Its fields are none\."):
-        known_fields(Point, ["z"], [])
+        check_fields(Point, ["z"], [])

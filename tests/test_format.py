@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxtrain._format import Table, logged, num_bytes, number
+from eqxtrain._format import Table, format_value, num_bytes, number
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from eqxtrain._format import Table, logged, num_bytes, number
     ],
 )
 def test_numbers_have_four_digits_or_an_exponent(value: float, text: str) -> None:
-    assert number(value) == logged(value) == text
+    assert number(value) == format_value(value) == text
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_numbers_have_four_digits_or_an_exponent(value: float, text: str) -> Non
     ],
 )
 def test_what_is_logged_besides_numbers_is_named(value: Any, text: str) -> None:
-    assert logged(value) == text
+    assert format_value(value) == text
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ FLOORS = {
     ),
     "_engine": (
         "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
-        "programs program_table padding_check call_queue accumulators runner"
+        "programs trace_table padding_check call_queue accumulators runner"
     ),
     "callbacks": "_every _run _base _dispatch _progress",
     "_loop": (

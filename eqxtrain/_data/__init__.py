@@ -7,7 +7,7 @@ from .arrays import (
 from .as_source import as_source as as_source, named_sets as named_sets
 from .batch import (
     Batch as Batch,
-    Masked as Masked,
+    MaskedBatch as MaskedBatch,
     make_batch as make_batch,
     num_rows as num_rows,
     step_arguments as step_arguments,

@@ -1,20 +1,21 @@
 """Arrays in memory as a source of batches."""
 
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from .._placement import aligned_empty
 from .._tree import paths
-from .batch import Batch, Masked, make_batch, pad_batch
+from .batch import Batch, MaskedBatch, make_batch
 from .coerce import as_columns, is_sparse, take, take_into
 from .order import Order
 from .prefetch import PrefetchIterator
 from .random_access import RowReader, RowSource
-from .source import Batching
-from .stack import Stack, aligned_empty
+from .source import ReadOptions
+from .stack import Stack
 
 
 class ArraySource(RowSource):
@@ -35,14 +36,24 @@ class ArraySource(RowSource):
     def part(self, rows: slice) -> "ArraySource":
         return ArraySource(jax.tree.map(lambda leaf: leaf[rows], self.tree))
 
-    def read(
-        self,
-        batching: Batching,
-        *,
-        keep_waiting: Callable[[], bool] = lambda: True,
-        max_batches: int | None = None,
-    ) -> "ArrayReader":
-        return ArrayReader(self, batching, keep_waiting)
+    def _open_reader(self, options: ReadOptions) -> "ArrayReader":
+        return ArrayReader(self, options)
+
+
+class _StackPlan(NamedTuple):
+    """A stack to make of consecutive batches.
+
+    **Arguments:**
+
+    - `first`: which batch of the pass comes first.
+    - `num_batches`, `batch_size`: how many batches, of how many rows.
+    - `capacity`: how many batches the stack has room for.
+    """
+
+    first: int
+    num_batches: int
+    batch_size: int
+    capacity: int
 
 
 class ArrayReader(RowReader[ArraySource]):
@@ -54,54 +65,52 @@ class ArrayReader(RowReader[ArraySource]):
 
     def peek(self) -> Batch:
         """The first examples, unshuffled: a batch like those to come."""
-        batch = self.source.take(slice(self.batching.batch_size))
-        return (
-            pad_batch(batch, self.batching.batch_size)
-            if self.batching.remainder == "pad"
-            else batch
-        )
+        return self.pad(self.source.take(slice(self.batching.batch_size)))
 
     def stacks(
         self,
-        capacity: Callable[[Batch], int],
+        plan_stack: Callable[[Batch], int],
         max_batches: int | None = None,
         order: Order | None = None,
     ) -> Generator[Stack, None, None]:
-        self.begin(order)
-        parts = self._parts(capacity, max_batches)
+        self.begin_pass(order)
+        plans = self._plan_stacks(plan_stack, max_batches)
 
         def make() -> Iterator[Stack]:
-            return (self._stack(self.rows(), *part) for part in parts)
+            return (self._stack(self.rows(), plan) for plan in plans)
 
         sparse = any(map(is_sparse, jax.tree.leaves(self.source.tree)))
-        if len(parts) == 1 or (self.order is None and not sparse):
+        # A single stack has nothing to be made behind, and views need no making.
+        if len(plans) == 1 or (self.order is None and not sparse):
             yield from make()
             return
-        with PrefetchIterator(
-            make, ahead=1, keep_waiting=self.keep_waiting, name="eqxtrain-data"
-        ) as ready:
+        with PrefetchIterator(make, keep_waiting=self.keep_waiting) as ready:
             yield from ready
 
-    def _parts(
-        self, capacity: Callable[[Batch], int], max_batches: int | None
-    ) -> list[tuple[int, int, int, int]]:
-        """The stacks to make: first batch, number of steps, rows of a batch, and capacity."""
-        size, start = self.batching.batch_size, self.at
-        stop = self.batches if max_batches is None else min(self.batches, start + max_batches)
-        whole = self.source.length // size if self.batching.remainder == "keep" else self.batches
-        parts: list[tuple[int, int, int, int]] = []
+    def _plan_stacks(
+        self, plan_stack: Callable[[Batch], int], max_batches: int | None
+    ) -> list[_StackPlan]:
+        """Plan the stacks to make: one of them, or several of whole batches and a short one."""
+        size, start = self.batching.batch_size, self.next_batch
+        stop = (
+            self.num_batches if max_batches is None else min(self.num_batches, start + max_batches)
+        )
+        whole = (
+            self.source.length // size if self.batching.remainder == "keep" else self.num_batches
+        )
+        plans: list[_StackPlan] = []
         if start < min(whole, stop):
-            room = capacity(self.peek())
+            room = plan_stack(self.peek())
             for first in range(start, min(whole, stop), room):
-                parts.append((first, min(room, min(whole, stop) - first), size, room))
+                plans.append(_StackPlan(first, min(room, min(whole, stop) - first), size, room))
         if stop > whole:
             rest = self.source.length - whole * size
-            parts.append((whole, 1, rest, capacity(self.source.take(slice(rest)))))
-        return parts
+            room = plan_stack(self.source.take(slice(rest)))
+            plans.append(_StackPlan(whole, 1, rest, room))
+        return plans
 
-    def _stack(
-        self, order: np.ndarray | None, first: int, steps: int, size: int, capacity: int
-    ) -> Stack:
+    def _stack(self, order: np.ndarray | None, plan: _StackPlan) -> Stack:
+        first, steps, size, capacity = plan
         start = first * self.batching.batch_size
         stop = min(start + steps * size, self.source.length)
         span = slice(start, stop)
@@ -117,11 +126,11 @@ class ArrayReader(RowReader[ArraySource]):
             buffer[count : steps * size] = buffer[count - 1]  # padding, if any
             return buffer.reshape(shape)
 
-        batch = jax.tree.map(stack_rows, self.source.tree)
-        if self.batching.remainder != "pad":
-            return Stack(batch, steps, size)
+        batches = jax.tree.map(stack_rows, self.source.tree)
+        if not self.batching.pads:
+            return Stack(batches, steps)
         mask = (np.arange(full) < count).reshape(capacity, size)
-        return Stack(Masked(batch, mask), steps, size)
+        return Stack(MaskedBatch(batches, mask), steps)
 
 
 def array_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> ArraySource:

@@ -13,7 +13,7 @@ Batch = PyTree
 """`(x,)`, `(x, y)` or `(x, y, sample_weight)`; a mapping; or any other tree, which is `x`."""
 
 
-class Masked(NamedTuple):
+class MaskedBatch(NamedTuple):
     """A batch that may be padded.
 
     **Arguments:**
@@ -46,7 +46,7 @@ def step_arguments(batch: Batch) -> dict[str, Any]:
     that would shadow one of ours. If it has no key `x`, then `x` is the mapping itself, without its
     labels and weights.
     """
-    if isinstance(batch, Masked):
+    if isinstance(batch, MaskedBatch):
         return step_arguments(batch.batch) | {"mask": batch.mask}
     names: dict[str, Any] = {"batch": batch, "sample_weight": None}
     if isinstance(batch, Mapping):
@@ -73,10 +73,10 @@ def num_rows(batch: Batch) -> int:
 
 def strip_mask(batch: Batch) -> Batch:
     """A batch without its mask."""
-    return batch.batch if isinstance(batch, Masked) else batch
+    return batch.batch if isinstance(batch, MaskedBatch) else batch
 
 
-def pad_batch(batch: Batch, rows: int) -> Masked:
+def pad_batch(batch: Batch, rows: int) -> MaskedBatch:
     """A batch on the host, padded to `rows` rows with copies of its last.
 
     Padding counts for nothing, but steps compute with it all the same. Zeros might give nan or inf
@@ -87,11 +87,11 @@ def pad_batch(batch: Batch, rows: int) -> Masked:
     def pad(leaf: Any) -> np.ndarray:
         return np.concatenate([leaf, np.repeat(leaf[-1:], rows - count, axis=0)])
 
-    return Masked(jax.tree.map(pad, batch), np.arange(rows) < count)
+    return MaskedBatch(jax.tree.map(pad, batch), np.arange(rows) < count)
 
 
 def drop_padding(batch: Batch) -> Batch:
     """A batch on the host without its padding."""
-    if not isinstance(batch, Masked):
+    if not isinstance(batch, MaskedBatch):
         return batch
     return jax.tree.map(lambda leaf: leaf[batch.mask], batch.batch)

@@ -54,9 +54,7 @@ class Feed:
                 # A user's own iterator must not lose batches that nobody will ask for.
                 yield from itertools.islice(items, max_batches)
 
-        self._ready = PrefetchIterator(
-            make, ahead=1, keep_waiting=keep_waiting, name="eqxtrain-data"
-        )
+        self._ready = PrefetchIterator(make, keep_waiting=keep_waiting)
         self._keep_waiting = keep_waiting
         # The thread may have finished long before: this is about what `stacks` has yielded.
         self.ended = False
@@ -74,7 +72,7 @@ class Feed:
         return self._peeked[0]
 
     def stacks(
-        self, capacity: Callable[[Batch], int], max_batches: int | None
+        self, plan_stack: Callable[[Batch], int], max_batches: int | None
     ) -> Generator[Stack, None, None]:
         """The next batches, stacked, as many as are ready when the stack is asked for.
 
@@ -88,7 +86,7 @@ class Feed:
                 # Either the pass is over, or we were told to stop waiting.
                 self.ended = self._keep_waiting()
                 return
-            room = capacity(first.batch)
+            room = plan_stack(first.batch)
             wanted = min(room, _MAX_AHEAD)
             if max_batches is not None:
                 wanted = min(wanted, max_batches - count)

@@ -16,7 +16,7 @@ from .cursor import Cursor, StreamPosition, is_indexed, is_persistent, open_at, 
 from .feed import Feed, Item
 from .iterator_state import IteratorState, state_of
 from .order import Order
-from .source import Batching, Position, Reader, Source, check_position
+from .source import Batching, Position, Reader, ReadOptions, Source, check_position
 from .stack import Stack
 
 _REMEDY = (
@@ -48,7 +48,7 @@ class IterableSource(Source):
         self.is_one_shot = not self._is_factory and _is_once(batches)
         self.passes = 0
 
-    def steps(self, batching: Batching) -> int | float | None:
+    def num_batches(self, batching: Batching) -> int | float | None:
         """How many batches a pass has: `math.inf` if it never ends, None if that is unknown."""
         return None if self._is_factory else _length(self._batches)
 
@@ -75,15 +75,8 @@ class IterableSource(Source):
                 "single position, but both are read at once: make a second one for validation."
             )
 
-    def read(
-        self,
-        batching: Batching,
-        *,
-        keep_waiting: Callable[[], bool] = lambda: True,
-        max_batches: int | None = None,
-    ) -> "IterableReader":
-        """A reader of these batches."""
-        return IterableReader(self, batching, keep_waiting, max_batches)
+    def _open_reader(self, options: ReadOptions) -> "IterableReader":
+        return IterableReader(self, options)
 
     def items(self, position: StreamPosition, *, sought: bool) -> Generator[Item, None, None]:
         """The batches of a pass, checked and copied, from `position` on.
@@ -167,20 +160,13 @@ class IterableSource(Source):
 class IterableReader(Reader):
     """Reads an iterable in a thread, a bounded number of batches ahead."""
 
-    def __init__(
-        self,
-        source: IterableSource,
-        batching: Batching,
-        keep_waiting: Callable[[], bool],
-        max_batches: int | None,
-    ) -> None:
+    def __init__(self, source: IterableSource, options: ReadOptions) -> None:
         self._source = source
-        self._batching = batching
-        self._keep_waiting = keep_waiting
+        self._batching, self._keep_waiting, limit = options
         # One at least, since `peek` may ask for it.
-        self._max_batches = None if max_batches is None else max(max_batches, 1)
+        self._max_batches = None if limit is None else max(limit, 1)
         self._feed: Feed | None = None
-        self._at, self._rows = source.start
+        self._reached, self._rows = source.start
         self._sought = False
         self._is_mid_pass = False  # whether some batches of this pass were consumed
 
@@ -189,7 +175,7 @@ class IterableReader(Reader):
         item = self._open_feed().peek()
         if item is None and self._keep_waiting() and self._is_mid_pass:
             # The last epoch ended exactly where the pass did, but nobody could know that then.
-            self._begin()
+            self._begin_pass()
             item = self._open_feed().peek()
         if item is None and self._keep_waiting():
             raise ValueError(_EMPTY)
@@ -203,20 +189,21 @@ class IterableReader(Reader):
     @property
     def remaining(self) -> int | None:
         """How many batches the current pass still has, if that is known."""
-        steps = self._source.steps(self._batching)
-        if not isinstance(steps, int) or self._batching.remainder == "drop":
+        length = self._source.num_batches(self._batching)
+        if not isinstance(length, int) or self._batching.remainder == "drop":
             return None  # how many are too short is only known once they are read
-        return max(steps - self._at.batches, 0) or steps
+        # At the end of a pass, the next batch begins another one.
+        return max(length - self._reached.batches, 0) or length
 
     def stacks(
         self,
-        capacity: Callable[[Batch], int],
+        plan_stack: Callable[[Batch], int],
         max_batches: int | None = None,
         order: Order | None = None,
     ) -> Generator[Stack, None, None]:
         """The next batches of the current pass, or of a new one."""
         feed, was_mid_pass, is_empty = self._open_feed(), self._is_mid_pass, True
-        for stack in feed.stacks(capacity, max_batches):
+        for stack in feed.stacks(plan_stack, max_batches):
             is_empty = False
             yield stack
         # At the limit, the feed ends although the iterator may not have.
@@ -224,16 +211,16 @@ class IterableReader(Reader):
             return
         if is_empty and not was_mid_pass:
             raise ValueError(_EMPTY)
-        self._begin()
+        self._begin_pass()
         if is_empty:  # the last epoch ended exactly where the pass did
-            yield from self.stacks(capacity, max_batches)
+            yield from self.stacks(plan_stack, max_batches)
 
     def _is_at_limit(self) -> bool:
         return self._max_batches is not None and self._max_batches <= 0
 
     def _open_feed(self) -> Feed:
         if self._feed is None:
-            position = self._at
+            position = self._reached
             self._feed = Feed(lambda: self._items(position), self._keep_waiting, self._max_batches)
         return self._feed
 
@@ -246,7 +233,7 @@ class IterableReader(Reader):
             for item in items:
                 rows = num_rows(item.batch)
                 self._rows = self._rows or rows
-                if self._batching.remainder == "pad":
+                if self._batching.pads:
                     yield item._replace(batch=pad_batch(item.batch, max(rows, self._rows)))
                 elif self._batching.remainder == "keep" or rows >= self._rows:
                     yield item
@@ -254,36 +241,36 @@ class IterableReader(Reader):
     def consume(self, steps: int) -> None:
         """Count `steps` batches as consumed."""
         assert self._feed is not None
-        self._at, self._is_mid_pass = self._feed.consume(steps).position_after, True
+        self._reached, self._is_mid_pass = self._feed.consume(steps).position_after, True
         if self._max_batches is not None:
             self._max_batches -= steps
 
     @property
     def position(self) -> Position:
         """Where the current pass stands, and how many rows its first batch had."""
-        return {**self._at._asdict(), "rows": self._rows}
+        return {**self._reached._asdict(), "rows": self._rows}
 
     def seek(self, position: Position) -> None:
         """Go to a position of another reader."""
         where = dict(check_position(position, batches=0, state=None, state_at=0, rows=0))
         self._rows, self._sought = where.pop("rows"), True
-        self._at = StreamPosition(**where)
-        self._is_mid_pass = self._at.batches > 0
+        self._reached = StreamPosition(**where)
+        self._is_mid_pass = self._reached.batches > 0
 
     def restart(self) -> None:
         """Make the next batch the first of a new pass."""
         # At the start of a pass there is nothing to do, and a batch that was peeked at is kept.
         if self._is_mid_pass:
-            self._begin()
+            self._begin_pass()
 
-    def _begin(self) -> None:
+    def _begin_pass(self) -> None:
         self.close()
-        self._at, self._is_mid_pass, self._sought = StreamPosition(), False, False
+        self._reached, self._is_mid_pass, self._sought = StreamPosition(), False, False
 
     def close(self) -> None:
         """Stop reading ahead, and hand back what was read but not consumed."""
         if self._feed is not None:
-            self._source.hand_back(self._at, self._rows, self._feed)
+            self._source.hand_back(self._reached, self._rows, self._feed)
             self._feed = None
 
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from .._types import PyTree
-from .batch import Batch, pad_batch
+from .batch import Batch
 from .coerce import as_columns
 from .cursor import StreamPosition
 from .feed import Feed, Item
 from .order import Order
 from .random_access import RowReader, RowSource
-from .source import Batching
+from .source import ReadOptions
 from .stack import Stack
 
 
@@ -51,14 +51,8 @@ class ExampleSource(RowSource):
         start = self._within.start
         return ExampleSource(self._dataset, slice(start + rows.start, start + rows.stop))
 
-    def read(
-        self,
-        batching: Batching,
-        *,
-        keep_waiting: Callable[[], bool] = lambda: True,
-        max_batches: int | None = None,
-    ) -> "ExampleReader":
-        return ExampleReader(self, batching, keep_waiting)
+    def _open_reader(self, options: ReadOptions) -> "ExampleReader":
+        return ExampleReader(self, options)
 
 
 class ExampleReader(RowReader[ExampleSource]):
@@ -68,39 +62,32 @@ class ExampleReader(RowReader[ExampleSource]):
 
     def peek(self) -> Batch:
         """The first examples, unshuffled: a batch like those to come."""
-        return self._padded(self.source.take(slice(0, self.batching.batch_size)))
-
-    def _padded(self, batch: Batch) -> Batch:
-        return (
-            pad_batch(batch, self.batching.batch_size)
-            if self.batching.remainder == "pad"
-            else batch
-        )
+        return self.pad(self.source.take(slice(0, self.batching.batch_size)))
 
     def stacks(
         self,
-        capacity: Callable[[Batch], int],
+        plan_stack: Callable[[Batch], int],
         max_batches: int | None = None,
         order: Order | None = None,
     ) -> Generator[Stack, None, None]:
-        self.begin(order)
-        start = self.at
+        self.begin_pass(order)
+        start = self.next_batch
         if self._feed is None:
             self._feed = Feed(lambda: self._items(start), self.keep_waiting, None)
-        yield from self._feed.stacks(capacity, max_batches)
+        yield from self._feed.stacks(plan_stack, max_batches)
 
     def _items(self, start: int) -> Generator[Item, None, None]:
         rows, size = self.rows(), self.batching.batch_size
-        for i in range(start, self.batches):
+        for i in range(start, self.num_batches):
             span = slice(i * size, min((i + 1) * size, self.source.length))
             batch = self.source.take(span if rows is None else rows[span])
-            yield Item(self._padded(batch), StreamPosition(i + 1))
+            yield Item(self.pad(batch), StreamPosition(i + 1))
 
     def consume(self, steps: int) -> None:
         assert self._feed is not None
         self._feed.consume(steps)
         super().consume(steps)
-        if self.at == 0:
+        if self.next_batch == 0:
             self.close()
 
     def restart(self) -> None:

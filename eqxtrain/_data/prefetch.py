@@ -36,9 +36,9 @@ class PrefetchIterator(Generic[T]):
         self,
         make: Callable[[], Iterator[T]],
         *,
-        ahead: int,
+        ahead: int = 1,
         keep_waiting: Callable[[], bool],
-        name: str,
+        name: str = "eqxtrain-data",
     ) -> None:
         self.ahead = ahead
         self._keep_waiting = keep_waiting

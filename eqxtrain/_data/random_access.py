@@ -2,7 +2,6 @@
 
 import abc
 import math
-from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -10,9 +9,9 @@ import numpy as np
 
 from .._check import is_whole
 from .._types import Self
-from .batch import Batch
+from .batch import Batch, pad_batch
 from .order import Order
-from .source import Batching, Position, Reader, Source, check_position
+from .source import Batching, Position, Reader, ReadOptions, Source, check_position
 
 
 class RowSource(Source):
@@ -37,7 +36,7 @@ class RowSource(Source):
     def part(self, rows: slice) -> Self:
         """The examples at `rows` as another source."""
 
-    def steps(self, batching: Batching) -> int:
+    def num_batches(self, batching: Batching) -> int:
         """How many batches a pass has."""
         if batching.remainder != "drop":
             return math.ceil(self.length / batching.batch_size)
@@ -72,26 +71,21 @@ S = TypeVar("S", bound=RowSource)
 
 
 class RowReader(Reader, Generic[S]):
-    """Reads rows in an order that we choose, and can go to any batch of a pass directly.
+    """Reads rows in an order that we choose, and can go to any batch of a pass directly."""
 
-    **Arguments:**
-
-    - `keep_waiting`: whether to go on waiting for the next batch.
-    """
-
-    def __init__(self, source: S, batching: Batching, keep_waiting: Callable[[], bool]) -> None:
+    def __init__(self, source: S, options: ReadOptions) -> None:
         self.source = source
-        self.batching = batching.of_rows(source.length)
-        self.keep_waiting = keep_waiting
-        self.batches = source.steps(batching)
-        self.at = 0
+        self.batching = options.batching.capped_at(source.length)
+        self.keep_waiting = options.keep_waiting
+        self.num_batches = source.num_batches(options.batching)
+        self.next_batch = 0
         self.order: Order | None = None
         self._rows: np.ndarray | None = None
 
     def upcoming(self, max_batches: int | None = None) -> list[Batch]:
         """One batch (or its shapes) of each shape that the pass will have."""
         first, rest = self.peek(), self.source.length % self.batching.batch_size
-        ends = max_batches is None or self.at + max_batches >= self.batches
+        ends = max_batches is None or self.next_batch + max_batches >= self.num_batches
         if self.batching.remainder != "keep" or not ends or rest in (0, self.source.length):
             return [first]
         # The short last batch.
@@ -102,21 +96,23 @@ class RowReader(Reader, Generic[S]):
             ),
         ]
 
+    def pad(self, batch: Batch) -> Batch:
+        """The batch, padded if that is what happens to remainders."""
+        return pad_batch(batch, self.batching.batch_size) if self.batching.pads else batch
+
     @property
     def will_pad(self) -> bool:
         """Whether some rows of a pass will be padding."""
-        return (
-            self.batching.remainder == "pad" and self.source.length % self.batching.batch_size != 0
-        )
+        return self.batching.pads and self.source.length % self.batching.batch_size != 0
 
     @property
     def remaining(self) -> int:
         """How many batches the current pass still has."""
-        return self.batches - self.at
+        return self.num_batches - self.next_batch
 
-    def begin(self, order: Order | None) -> None:
+    def begin_pass(self, order: Order | None) -> None:
         """Begin a pass in this order, unless the current one is unfinished."""
-        if self.at == 0:
+        if self.next_batch == 0:
             self.order, self._rows = order, None
 
     def rows(self) -> np.ndarray | None:
@@ -127,31 +123,35 @@ class RowReader(Reader, Generic[S]):
 
     def consume(self, steps: int) -> None:
         """Count `steps` batches as consumed."""
-        self.at = (self.at + steps) % self.batches
+        self.next_batch = (self.next_batch + steps) % self.num_batches
 
     @property
     def position(self) -> Position:
         """How many examples of the pass are consumed, of how many, and its order."""
-        order = None if self.order is None or self.at == 0 else [*self.order.key, self.order.step]
-        examples = self.at * self.batching.batch_size
+        order = (
+            None
+            if self.order is None or self.next_batch == 0
+            else [*self.order.key, self.order.step]
+        )
+        examples = self.next_batch * self.batching.batch_size
         return {"examples": examples, "of": self.source.length, "order": order}
 
     def seek(self, position: Position) -> None:
         """Go to a position of another reader."""
         where = check_position(position, examples=0, of=0, order=None)
         at, rest = divmod(where["examples"], self.batching.batch_size)
-        if rest or at >= self.batches or where["of"] != self.source.length:
+        if rest or at >= self.num_batches or where["of"] != self.source.length:
             raise ValueError(
                 f"`position` is after {where['examples']} of {where['of']} examples, where no "
                 f"batch begins: there are {self.source.length} examples, and `batch_size` is "
                 f"{self.batching.batch_size}. Resume with the data and the `batch_size` that it "
                 "came from."
             )
-        self.at, self.order, self._rows = at, _order(where["order"]), None
+        self.next_batch, self.order, self._rows = at, _order(where["order"]), None
 
     def restart(self) -> None:
         """Make the next batch the first of a new pass."""
-        self.at = 0
+        self.next_batch = 0
 
 
 def _order(words: Any) -> Order | None:

@@ -29,7 +29,7 @@ class Batching(NamedTuple):
     batch_size: int
     remainder: Remainder = "keep"
 
-    def of_rows(self, rows: int) -> "Batching":
+    def capped_at(self, rows: int) -> "Batching":
         """The same for data of `rows` rows: a batch is never padded to more than all of them."""
         return self._replace(batch_size=min(self.batch_size, rows)) if self.pads else self
 
@@ -41,6 +41,14 @@ class Batching(NamedTuple):
     def for_validation(self) -> "Batching":
         """The same, except that `"drop"` becomes `"keep"`: validation measures every example."""
         return self._replace(remainder="keep") if self.remainder == "drop" else self
+
+
+class ReadOptions(NamedTuple):
+    """The arguments of `Source.open_reader`, of the same names."""
+
+    batching: Batching
+    keep_waiting: Callable[[], bool]
+    max_batches: int | None
 
 
 class Reader(abc.ABC):
@@ -75,7 +83,7 @@ class Reader(abc.ABC):
     @abc.abstractmethod
     def stacks(
         self,
-        capacity: Callable[[Batch], int],
+        plan_stack: Callable[[Batch], int],
         max_batches: int | None = None,
         order: Order | None = None,
     ) -> Generator[Stack, None, None]:
@@ -83,14 +91,15 @@ class Reader(abc.ABC):
 
         **Arguments:**
 
-        - `capacity`: how many batches like this one a stack should hold.
-        - `max_batches`: how many batches to give, if the pass does not end before.
+        - `plan_stack`: called with a batch of each shape before any is stacked; returns how many
+            of them a stack holds. It may trace the step.
+        - `max_batches`: how many batches to yield, if the pass does not end before.
         - `order`: the order of the examples, if this begins a pass and it is ours to choose.
         """
 
     @abc.abstractmethod
     def consume(self, steps: int) -> None:
-        """Count `steps` of the batches that `stacks` gave as consumed."""
+        """Count `steps` of the batches that `stacks` yielded as consumed."""
 
     @property
     @abc.abstractmethod
@@ -120,28 +129,32 @@ class Source(abc.ABC):
     """Data as the user gave them, checked."""
 
     @abc.abstractmethod
-    def steps(self, batching: Batching) -> int | float | None:
+    def num_batches(self, batching: Batching) -> int | float | None:
         """How many batches a pass has: `math.inf` if it never ends, None if that is unknown."""
 
     @abc.abstractmethod
     def check_passes(self, passes: int, name: str) -> None:
         """Refuse more passes than the source can give; the user knows it as `name`."""
 
-    @abc.abstractmethod
-    def read(
+    def open_reader(
         self,
         batching: Batching,
         *,
         keep_waiting: Callable[[], bool] = lambda: True,
         max_batches: int | None = None,
     ) -> Reader:
-        """A reader of this source.
+        """Open a reader of this source.
 
         **Arguments:**
 
         - `keep_waiting`: whether to go on waiting for the next batch.
-        - `max_batches`: reads no more than this many batches, over all passes.
+        - `max_batches`: reads no more than this many batches, over all passes. Only iterables care:
+            what is read from arrays or a dataset is not lost to others.
         """
+        return self._open_reader(ReadOptions(batching, keep_waiting, max_batches))
+
+    @abc.abstractmethod
+    def _open_reader(self, options: ReadOptions) -> Reader: ...
 
 
 def check_position(position: Any, **like: Any) -> Position:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._placement import aligned_empty
-from .batch import Batch, num_rows
+from .batch import Batch
 
 
 class Stack(NamedTuple):
@@ -15,19 +15,17 @@ class Stack(NamedTuple):
 
     **Arguments:**
 
-    - `batch`: its leaves have shape `(capacity, rows, ...)`.
-    - `steps`: how many batches are real. They come first; what follows them is never read.
-    - `rows`: how many examples each of them has.
+    - `batches`: leaves of shape `(capacity, rows, ...)`.
+    - `num_batches`: how many are real. They come first; what follows them is never read.
     """
 
-    batch: Batch
-    steps: int
-    rows: int
+    batches: Batch
+    num_batches: int
 
 
 def stack_of_one(batch: Batch) -> Stack:
     """A stack of one batch."""
-    return Stack(jax.tree.map(lambda leaf: np.asarray(leaf)[None], batch), 1, num_rows(batch))
+    return Stack(jax.tree.map(lambda leaf: np.asarray(leaf)[None], batch), 1)
 
 
 def stack_batches(batches: Sequence[Batch], capacity: int) -> Stack:
@@ -41,4 +39,4 @@ def stack_batches(batches: Sequence[Batch], capacity: int) -> Stack:
             buffer[i] = leaf
         return buffer
 
-    return Stack(jax.tree.map(fill, *batches), len(batches), num_rows(batches[0]))
+    return Stack(jax.tree.map(fill, *batches), len(batches))

@@ -31,7 +31,7 @@ class Accumulators:
         self._calls.clear()
         self.leaves, self._static = _tree.partition_leaves({})
 
-    def begin(self, traced: TracedStep) -> None:
+    def prepare_for(self, traced: TracedStep) -> None:
         """Begin with the empty accumulators of a step, or go on if there are some.
 
         **Raises:** `ValueError` if the step logs something else than those before.
@@ -45,8 +45,8 @@ class Accumulators:
         self._traced = traced
 
     def merge(self, logs: Mapping[str, Any]) -> None:
-        """Merge what a step logged that was run as plain Python."""
-        metrics = _logs.merge(self._metrics() or _logs.begin(logs), logs)
+        """Merge the logs of a step that ran eagerly."""
+        metrics = _logs.merge(self._metrics() or _logs.empty_accumulators(logs), logs)
         metrics = _placement.as_jax_arrays(metrics)
         self.leaves, self._static = _tree.partition_leaves(metrics)
 
@@ -55,7 +55,7 @@ class Accumulators:
         """What is logged, once a batch was traced."""
         return tuple(self._metrics())
 
-    def logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]:
+    def compute_logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]:
         """Compute and fetch what was measured so far; waits for the device.
 
         **Arguments:**
@@ -77,7 +77,7 @@ class Accumulators:
             _logs.emit_warnings(metrics)
         return result
 
-    def outputs(self) -> PyTree:
+    def compute_outputs(self) -> PyTree:
         """Of a predict pass: what the step returned, one row an example, as NumPy arrays."""
         return _placement.fetch(self.with_emitted()[Y_PRED].compute())
 

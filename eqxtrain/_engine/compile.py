@@ -26,7 +26,7 @@ _warnings_lock = threading.RLock()
 so two threads that left it in the wrong order would restore each other's filters."""
 
 
-class Traced:
+class TracedFunction:
     """A function of trees that returns a tuple of trees, traced once.
 
     User code runs once, however many programs include it and however often its shapes are needed.
@@ -65,14 +65,14 @@ class Traced:
         """For each input array, whether the results or effects depend on it."""
         return _jaxpr.inputs_used(self.jaxpr)
 
-    def form(self, used: Sequence[bool] | None = None) -> _jaxpr.Form:
+    def form(self, used: Sequence[bool] | None = None) -> _jaxpr.JaxprForm:
         """What the function does to arrays, however it was written.
 
         **Arguments:**
 
         - `used`: for each input array, whether it counts; None for all of them.
         """
-        return _jaxpr.Form(self.jaxpr, used)
+        return _jaxpr.JaxprForm(self.jaxpr, used)
 
     def __call__(self, *leaves: Leaves) -> tuple[Leaves, ...]:
         """Run it, inside another program, on the arrays of its arguments."""
@@ -144,9 +144,8 @@ class Program:
         finally:
             self._compiling = None
 
-    @property
-    def executable(self) -> jax.stages.Compiled | None:
-        """What JAX compiled; None where a `jit_step` returned something else."""
+    def wait_for_executable(self) -> jax.stages.Compiled | None:
+        """Wait for what JAX compiles; None where a `jit_step` returned something else."""
         self.wait()
         inner = getattr(self._call, "compiled", self._call)  # `filter_jit` wraps one of JAX's
         return inner if isinstance(inner, jax.stages.Compiled) else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from .._check import whole_number
-from .recompile_reason import Account, reasons
+from .recompile_reason import Dependencies, reasons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Limit:
 SAME = "no longer cached"
 """The reason if nothing differs from an earlier compile, whose program was dropped since."""
 
-_recent_accounts: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Account]]]
+_recent_accounts: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Dependencies]]]
 _recent_accounts = weakref.WeakKeyDictionary()
 _limits: list[_Limit] = []
 
@@ -69,7 +69,7 @@ def max_compiles(most: int) -> Iterator[list[Compilation]]:
         _limits.remove(limit)
 
 
-def record_start(step: str, owner: type, account: Account) -> str:
+def record_start(step: str, owner: type, account: Dependencies) -> str:
     """Record that `step` of a learner of class `owner` is about to be compiled; returns the reason.
 
     The reason is how `account` differs from that of the most similar of the last few compiles.

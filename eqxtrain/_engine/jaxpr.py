@@ -27,7 +27,7 @@ _DERIVATIVE_RULES = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_th
 two jaxprs that contain them would be equal, and a final jaxpr is not differentiated any more."""
 
 
-class Form(Hashable):
+class JaxprForm(Hashable):
     """The form of a jaxpr.
 
     **Arguments:**
@@ -48,7 +48,7 @@ class Form(Hashable):
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Form):
+        if not isinstance(other, JaxprForm):
             return False
         return self._hash == other._hash and self._tokens == other._tokens
 

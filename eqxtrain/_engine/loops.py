@@ -49,10 +49,11 @@ def one_step_program(step: StepOnArrays, merge: Merge, batch_leaves: int) -> Pro
     """
 
     def program(consts: list[Any], carry: list[Any], metrics: list[Any]) -> Any:
-        *read, step_range = consts
-        carry, logs, emitted = step(_select_batch(read, batch_leaves, step_range[0]), carry)
+        *const_leaves, step_range = consts
+        batch = _select_batch(const_leaves, batch_leaves, step_range[0])
+        carry, logs, emitted = step(batch, carry)
         (metrics,) = merge(metrics, logs)
-        output = CallOutput(jnp.zeros((), jnp.int32), [leaf[None] for leaf in emitted])
+        output = CallOutput(_done(), [leaf[None] for leaf in emitted])
         return carry, metrics, jax.tree.leaves(output)
 
     return program
@@ -76,7 +77,7 @@ def fused_program(
         return jnp.zeros((capacity, *leaf.shape), leaf.dtype)
 
     def program(consts: list[Any], carry: list[Any], metrics: list[Any]) -> Any:
-        *read, step_range = consts
+        *const_leaves, step_range = consts
         # A loop can't return arrays of unknown length, so each step writes into its row of buffers
         # for the whole stack. The host ignores the rows outside of the range.
         per_step = jax.tree.map(rows_for_steps, _tree.pack(metrics))
@@ -84,46 +85,51 @@ def fused_program(
 
         def body(i: jax.Array, loop_state: Any) -> Any:
             carry, metrics, emitted, per_step = loop_state
-            carry, logs, new = step(_select_batch(read, batch_leaves, i), carry)
+            carry, logs, new = step(_select_batch(const_leaves, batch_leaves, i), carry)
             (metrics,) = merge(metrics, logs)
             per_step = _write_row(per_step, _tree.pack(metrics), i)
             return carry, metrics, _write_row(emitted, new, i), per_step
 
         final = jax.lax.fori_loop(step_range[0], step_range[1], body, init)
         carry, metrics, emitted, per_step = final
-        output = CallOutput(jnp.zeros((), jnp.int32), emitted, per_step)
+        output = CallOutput(_done(), emitted, per_step)
         return carry, metrics, jax.tree.leaves(output)
 
     return program
 
 
 def call_output(
-    leaves: list[Any], emitted: int, dtypes: Sequence[str], has_metrics_per_step: bool
+    leaves: list[Any], num_emitted: int, dtypes: Sequence[str], has_metrics_per_step: bool
 ) -> CallOutput:
     """Put the leaves of a `CallOutput` together again.
 
     **Arguments:**
 
-    - `emitted`: how many arrays a step emits.
+    - `num_emitted`: how many arrays a step emits.
     - `dtypes`: those of the accumulators. Packing joins the arrays of each dtype.
     """
     done, rest = leaves[0], leaves[1:]
     per_step = None
     if has_metrics_per_step:
-        per_step = dict(zip(sorted(set(dtypes)), rest[emitted:], strict=True))
-    return CallOutput(done, rest[:emitted], per_step)
+        per_step = dict(zip(sorted(set(dtypes)), rest[num_emitted:], strict=True))
+    return CallOutput(done, rest[:num_emitted], per_step)
 
 
-def _select_batch(read: list[Any], batch_leaves: int, index: Any) -> list[Any]:
+def _done() -> jax.Array:
+    """Any new array will do: all results of a program arrive together."""
+    return jnp.zeros((), jnp.int32)
+
+
+def _select_batch(const_leaves: list[Any], batch_leaves: int, index: Any) -> list[Any]:
     """Replace the stack of batches, which comes last, with one of its batches."""
-    first = len(read) - batch_leaves
+    first = len(const_leaves) - batch_leaves
 
     def take(leaf: Any) -> Any:
-        if leaf.shape[0] == 1:
+        if leaf.shape[0] == 1:  # a slice at an unknown index would copy it
             return leaf[0]
         return jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
 
-    return [*read[:first], *map(take, read[first:])]
+    return [*const_leaves[:first], *map(take, const_leaves[first:])]
 
 
 def _write_row(rows: PyTree, new: PyTree, index: Any) -> PyTree:

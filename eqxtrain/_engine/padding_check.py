@@ -24,8 +24,8 @@ def pad_two_ways(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
 
     None if the batch has a single row.
     """
-    assert isinstance(stack.batch, data.Masked)
-    mask = np.array(stack.batch.mask)
+    assert isinstance(stack.batches, data.MaskedBatch)
+    mask = np.array(stack.batches.mask)
     last = int(mask[0].sum()) - (1 if mask[0].all() else 0)  # the first row of padding
     if last < 1:
         return None
@@ -39,7 +39,7 @@ def pad_two_ways(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
             filled_leaf[0, last:] = perturb([rows])[0] if noisy else rows
             return filled_leaf
 
-        return data.Masked(jax.tree.map(fill, stack.batch.batch), mask)
+        return data.MaskedBatch(jax.tree.map(fill, stack.batches.batch), mask)
 
     return filled(0, noisy=False), filled(last - 1, noisy=True)
 

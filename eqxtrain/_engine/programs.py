@@ -41,7 +41,7 @@ class Jit(NamedTuple):
 class OutputLayout(NamedTuple):
     """Which leaves make up a `CallOutput`; see `call_output`."""
 
-    emitted: int
+    num_emitted: int
     dtypes: tuple[str, ...]
     has_metrics_per_step: bool
 
@@ -83,18 +83,16 @@ class StepProgram:
         """Start to compile it in a thread, unless that has been done."""
         self._program.start_compiling()
 
-    @property
-    def executable(self) -> jax.stages.Compiled | None:
-        """What JAX compiled, waited for."""
-        return self._program.executable
+    def wait_for_executable(self) -> jax.stages.Compiled | None:
+        """Wait for what JAX compiles; None where a `jit_step` returned something else."""
+        return self._program.wait_for_executable()
 
-    @property
-    def seconds(self) -> float:
-        """How long it took to be made, whichever step it was made for."""
+    def wait_for_seconds(self) -> float:
+        """Wait until it is compiled; returns how long making it took, for whichever step."""
         self._program.wait()
         return self._trace_seconds + self._program.lower_seconds + self._program.compile_seconds
 
-    def compilation(self) -> compile_log.Compilation | None:
+    def take_compilation(self) -> compile_log.Compilation | None:
         """Wait for its compile, and return the record of that once; None the next time.
 
         Also None where there was nothing to compile.
@@ -161,12 +159,12 @@ class TracedStep:
         def merge(metrics: PyTree, logs: PyTree) -> tuple[PyTree, ...]:
             return (_logs.merge(metrics, logs),)
 
-        self._traced = aot.Traced(as_tuple, consts, carry)
+        self._traced = aot.TracedFunction(as_tuple, consts, carry)
         shapes = StepOutput(*self._traced.shapes)
         self.cost = cost.cost(self._traced.jaxpr.jaxpr)
         self.empty = self._empty_accumulators(shapes.logs, consts, carry)
         self.metrics, self.metrics_static = _tree.partition_leaves(self.empty)
-        self._merge = aot.Traced(merge, self.empty, shapes.logs)
+        self._merge = aot.TracedFunction(merge, self.empty, shapes.logs)
         self.carry_static, _, self.emitted_static = self._traced.out
         self._emits = _tree.partition_leaves(shapes.emitted)[0]
         # The trace is shared by all programs, and counted for the first one alone.
@@ -182,15 +180,15 @@ class TracedStep:
 
     def _empty_accumulators(self, logs: Any, consts: Consts, carry: Carry) -> dict[str, Any]:
         """Make empty accumulators for what the step logs, on the host."""
-        empty = _logs.begin(logs)
-        if not _tree.same_bits(empty, _logs.begin(logs, fill=1)):
+        empty = _logs.empty_accumulators(logs)
+        if not _tree.same_bits(empty, _logs.empty_accumulators(logs, fill=1)):
             # `reset` kept arrays that configure a metric, and shapes don't tell their values: run
             # the step once to get them.
             leaves = [
                 _tree.partition_leaves(tree)[0] for tree in (_tree.zeros_for_structs(consts), carry)
             ]
             _, found, _ = self._traced(*leaves)
-            empty = _logs.begin(self._traced.out[1].merge(found))
+            empty = _logs.empty_accumulators(self._traced.out[1].merge(found))
         return _placement.owned_by_host(empty)
 
     def _used_consts(self, consts: Consts) -> list[bool]:
@@ -218,7 +216,7 @@ class TracedStep:
             call_plan.steps_per_call(requested, self.cost, capacity, platform), capacity
         )
 
-    def compiled(self, plan: CallPlan) -> CompiledStep | None:
+    def lookup(self, plan: CallPlan) -> CompiledStep | None:
         """Look up the program for such a plan; None if there is none yet."""
         program = self._programs.get(plan.key)
         return None if program is None else CompiledStep(program, plan, self)
@@ -229,20 +227,20 @@ class TracedStep:
 
     def compile(self, plan: CallPlan, consts: Consts, carry: Carry) -> CompiledStep:
         """Make the program for such a plan, unless another step has one that does the same."""
-        read = _tree.partition_leaves(consts._replace(batch=None))[0]
+        const_leaves = _tree.partition_leaves(consts._replace(batch=None))[0]
         carried = _tree.partition_leaves(carry)[0]
         batch = _tree.partition_leaves(consts.batch)[0]
         stack = [jax.ShapeDtypeStruct((plan.capacity, *x.shape), x.dtype) for x in batch]
         step_range = jax.ShapeDtypeStruct((2,), jnp.uint32)
-        args = ([*self.select(read), *stack, step_range], carried, self.metrics)
+        args = ([*self.select(const_leaves), *stack, step_range], carried, self.metrics)
         shardings = tuple(_placement.sharding(leaf) for leaves in args[:2] for leaf in leaves)
         key = (self.form, tuple(program_settings().values()), shardings, plan.key)
         pending: PendingCompile | None = None
 
         def build() -> aot.Program:
             nonlocal pending
-            pending = self._pending_compile(_described(self._step, consts, carry))
-            step = self._with_zeros_for_unused([*read, *batch])
+            pending = self._pending_compile(_describe(self._step, consts, carry))
+            step = self._with_zeros_for_unused([*const_leaves, *batch])
             fn = (
                 fused_program(step, self._merge, self._batch_leaves, self._emits, plan.capacity)
                 if plan.steps > 1
@@ -254,12 +252,12 @@ class TracedStep:
         program = cache.shared_program(key, build)
         dtypes = tuple(jnp.dtype(leaf.dtype).name for leaf in self.metrics)
         layout = OutputLayout(len(self._emits), dtypes, plan.steps > 1)
-        made = StepProgram(program, layout, pending, self._trace_seconds)
-        self._programs[plan.key] = made
-        return CompiledStep(made, plan, self)
+        compiled = StepProgram(program, layout, pending, self._trace_seconds)
+        self._programs[plan.key] = compiled
+        return CompiledStep(compiled, plan, self)
 
     def _pending_compile(self, trees: Mapping[str, PyTree]) -> PendingCompile:
-        account = recompile_reason.account(trees, self._survey, program_settings())
+        account = recompile_reason.dependencies(trees, self._survey, program_settings())
         reason = compile_log.record_start(self._step.name, self._owner, account)
         if self._programs and reason == compile_log.SAME:
             reason = "same step, but a different stack size or number of steps per call"
@@ -267,12 +265,12 @@ class TracedStep:
         signature = recompile_reason.array_signature(trees)
         return PendingCompile(self._step.name, reason, signature, seconds)
 
-    def _with_zeros_for_unused(self, read: list[Any]) -> Callable[..., Any]:
+    def _with_zeros_for_unused(self, const_leaves: list[Any]) -> Callable[..., Any]:
         """Make the step a function of the arrays that it uses; zeros stand in for the others."""
         traced = self._traced
         unused = [
             None if used else (leaf.shape, leaf.dtype)
-            for leaf, used in zip(read, self._used, strict=True)
+            for leaf, used in zip(const_leaves, self._used, strict=True)
         ]
 
         def step(leaves: list[Any], carry: list[Any]) -> tuple[list[Any], ...]:
@@ -289,7 +287,7 @@ class TracedStep:
         """
         if self._compute is None:
             computed = _logs.without_gathers(self.empty)
-            traced = aot.Traced(lambda metrics: (_logs.compute(metrics),), computed)
+            traced = aot.TracedFunction(lambda metrics: (_logs.compute(metrics),), computed)
             leaves = _tree.partition_leaves(computed)[0]
 
             def build() -> aot.Program:
@@ -307,7 +305,7 @@ class TracedStep:
         return static.merge(program(_tree.partition_leaves(dict(metrics))[0])[0])
 
 
-def _described(step: Step, consts: Consts, carry: Carry) -> dict[str, PyTree]:
+def _describe(step: Step, consts: Consts, carry: Carry) -> dict[str, PyTree]:
     """Everything that a program depends on, under the names that users know."""
     return {
         "learner": consts.learner,
@@ -316,5 +314,5 @@ def _described(step: Step, consts: Consts, carry: Carry) -> dict[str, PyTree]:
         "opt_state": consts.opt_state,
         "class_weight": consts.class_weight,
         "batch": data.strip_mask(consts.batch),
-        "mask": consts.batch.mask if isinstance(consts.batch, data.Masked) else None,
+        "mask": consts.batch.mask if isinstance(consts.batch, data.MaskedBatch) else None,
     }

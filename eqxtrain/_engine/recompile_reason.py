@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from .. import _tree
 from .._identity.survey import Survey
-from .._identity.tokens import PLAIN, Unseen
+from .._identity.tokens import PLAIN, Unreadable
 
 
 class Entry(NamedTuple):
@@ -31,11 +31,13 @@ class Entry(NamedTuple):
     change: str = "was replaced"
 
 
-Account = Mapping[str, Entry]
+Dependencies = Mapping[str, Entry]
 """What a program depends on, under the names that users know."""
 
 
-def account(trees: Mapping[str, PyTree], survey: Survey, settings: Mapping[str, Any]) -> Account:
+def dependencies(
+    trees: Mapping[str, PyTree], survey: Survey, settings: Mapping[str, Any]
+) -> Dependencies:
     """What a program depends on: arrays, everything else that was surveyed, and settings."""
     texts = array_signature(trees) | {
         f"jax.config.{name}": str(settings[name]) for name in settings
@@ -54,7 +56,7 @@ def array_signature(trees: Mapping[str, PyTree]) -> dict[str, str]:
     }
 
 
-def reasons(old: Account, new: Account) -> Iterator[str]:
+def reasons(old: Dependencies, new: Dependencies) -> Iterator[str]:
     """Describe each difference between two accounts in a few words."""
     for name in old.keys() - new.keys():
         yield f"`{_last(name)}` is gone{_place(name)}{_was(old[name])}"
@@ -74,7 +76,7 @@ def _change(name: str, old: Entry, new: Entry) -> str:
 
 
 def _entry(token: Hashable) -> Entry:
-    if isinstance(token, Unseen):  # nothing to compare, so it counts as changed
+    if isinstance(token, Unreadable):  # nothing to compare, so it counts as changed
         return Entry(None, id(token), "may have changed")
     if _has_code(token):
         return Entry(None, hash(token), "was redefined")

@@ -18,9 +18,9 @@ from .cache import trace_key
 from .call_plan import CallPlan
 from .call_queue import CallQueue
 from .loops import CallOutput
-from .program_table import ProgramTable
 from .programs import CompiledStep, Jit, Options, StepProgram, TracedStep
 from .step import Carry, Consts, Step, StepOutput, run_step
+from .trace_table import TraceTable
 
 _IN_FLIGHT = 2
 """How many calls may be in flight before the next one waits. With `donate=True`, where memory is
@@ -29,7 +29,7 @@ short, one: each call has temporaries of its own."""
 _DEFAULT = Options()
 
 
-class _Compiled(NamedTuple):
+class _CallInputs(NamedTuple):
     """What a call on the loaded stack takes, all from one trace: a later `prepare` changes none."""
 
     program: StepProgram
@@ -70,7 +70,7 @@ class StepRunner:
         self._class_weight = _placement.as_jax_arrays(class_weight)
         disabled: bool = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
         self._has_own_jit = type(learner).jit_step is not AbstractLearner.jit_step
-        traits = aot.JitTraits(True, True)
+        traits = aot.JitTraits(compiles=True, lowers=True)
         if self._has_own_jit:
             traits = aot.jit_traits(learner.jit_step)
         self._eager = options.eager or disabled or not traits.compiles
@@ -81,12 +81,20 @@ class StepRunner:
         self._calls = CallQueue(1 if donate else _IN_FLIGHT)
         self.accumulators = Accumulators(self._calls)
         self._traced: TracedStep | None = None
-        self._compiled: _Compiled | None = None
+        self._compiled: _CallInputs | None = None
         self._step_ranges: dict[tuple[int, int], jax.Array] = {}
         self._keep_alive: list[Any] = []
         self._will_pad = False
         self._stack: data.Stack | None = None
         self._stack_on_device: list[Any] = []
+        # What `adopt` sets.
+        self._learner: Any  # without model and state
+        self._consts: Consts
+        self._const_leaves: list[Any]
+        self._carry: list[Any]
+        self._carry_static: _tree.Static
+        self._traces: TraceTable
+        self._platform: str
         self.adopt(learner, donate=donate)
 
     def adopt(self, learner: Any, *, donate: bool = False) -> None:
@@ -118,6 +126,7 @@ class StepRunner:
         self._const_leaves, consts_static = _tree.partition_leaves(self._consts)
         self._carry, self._carry_static = _tree.partition_leaves(carry)
         if not self._eager:
+            # The shapes of the optimizer's state are in `arrays`; this is what is not an array.
             seen = _tree.with_fields(carry.state, opt_state=_tree.not_arrays(state.opt_state))
             step = self.step.call
             survey = Survey(learner=config, model=model, state=seen, step=step)
@@ -125,18 +134,18 @@ class StepRunner:
             arrays = trace_key([*self._const_leaves, *self._carry], *structures)
             own_jit: Any = config.jit_step if self._has_own_jit else None
             jit = Jit(own_jit, survey.key if self._has_own_jit else None)
-            self._table = ProgramTable(self.step, survey, jit, arrays)
+            self._traces = TraceTable(self.step, survey, jit, arrays)
         self._platform = _placement.platform(self._carry)
         self._compiled = self._stack = None
 
     @property
-    def loaded(self) -> bool:
+    def is_loaded(self) -> bool:
         """Whether there is a stack to run over: not after another learner was adopted."""
         return self._stack is not None
 
     @property
     def learner(self) -> Any:
-        """The learner of now, without accumulators, in buffers that the next call donates."""
+        """The current learner, without accumulators. The next call donates its buffers."""
         carry: Carry = self._carry_static.merge(self._carry)
         model, state = carry.model, carry.state
         if not self.step.trains:
@@ -155,12 +164,12 @@ class StepRunner:
         """Take a stack of batches, for `run` to run over."""
         self._stack, self._stack_on_device = stack, []
         if not self._eager:
-            capacity = len(jax.tree.leaves(stack.batch)[0])
-            program, plan, traced = self._compile(_shapes_of_one(stack.batch), capacity)
-            self._compiled = _Compiled(program, traced, traced.select(self._const_leaves))
+            capacity = len(jax.tree.leaves(stack.batches)[0])
+            program, plan, traced = self._compile(_shapes_of_one(stack.batches), capacity)
+            self._compiled = _CallInputs(program, traced, traced.select(self._const_leaves))
             self.steps_per_call = plan.steps
-        if isinstance(stack.batch, data.Masked):
-            self._check_padding(stack, np.asarray(stack.batch.mask))
+        if isinstance(stack.batches, data.MaskedBatch):
+            self._check_padding(stack, np.asarray(stack.batches.mask))
 
     def run(self, start: int, stop: int) -> None:
         """Run the steps on the batches from `start` to `stop` of the loaded stack, in one call.
@@ -178,11 +187,11 @@ class StepRunner:
         if step_range is None:
             step_range = _placement.put(np.asarray((start, stop), np.uint32))
             self._step_ranges[start, stop] = step_range
-        batches = jax.tree.leaves(stack.batch)
-        if stop - start < stack.steps:  # the stack takes several calls, but one transfer
+        batches = jax.tree.leaves(stack.batches)
+        if stop - start < stack.num_batches:  # the stack takes several calls, but one transfer
             self._stack_on_device = self._stack_on_device or _placement.put(batches)
             batches = self._stack_on_device
-        if (compilation := program.compilation()) is not None:
+        if (compilation := program.take_compilation()) is not None:
             self.compilations.append(compilation)
         leaves = self.accumulators.leaves
         out = program(consts, batches, step_range, self._carry, leaves)
@@ -194,7 +203,7 @@ class StepRunner:
     def _run_eagerly(self, index: int) -> None:
         """Run one step as plain Python."""
         assert self._stack is not None
-        out = run_step(self.step, *self._arguments(_batch_of(self._stack.batch, index)))
+        out = run_step(self.step, *self._arguments(_batch_of(self._stack.batches, index)))
         self.accumulators.merge(out.logs)
         carry = _placement.as_jax_arrays(out.carry)
         self._carry, self._carry_static = _tree.partition_leaves(carry)
@@ -208,7 +217,7 @@ class StepRunner:
         _placement.wait(self._carry)
 
     def is_intact(self) -> bool:
-        """Whether model and state can still be read: not after the device failed in a call."""
+        """Wait for the device, and say whether model and state can be read: not if it failed."""
         try:
             self.wait()
         except Exception:
@@ -257,8 +266,8 @@ class StepRunner:
 
     def _trace(self, shapes: data.Batch) -> TracedStep:
         """Find the traced step for batches of these shapes, and begin to measure with it."""
-        traced = self._traced = self._table.find(shapes, self._arguments, self._keep_alive)
-        self.accumulators.begin(traced)
+        traced = self._traced = self._traces.find(shapes, self._arguments, self._keep_alive)
+        self.accumulators.prepare_for(traced)
         return traced
 
     def _plan(self, traced: TracedStep) -> CallPlan:
@@ -268,13 +277,13 @@ class StepRunner:
         """Find or make the program for stacks of so many batches of these shapes."""
         traced = self._trace(shapes)
         plan = CallPlan(min(self._plan(traced).steps, capacity), capacity)
-        return traced.compiled(plan) or traced.compile(plan, *self._arguments(shapes))
+        return traced.lookup(plan) or traced.compile(plan, *self._arguments(shapes))
 
     def _arguments(self, batch: data.Batch) -> tuple[Consts, Carry]:
         """What the step is called with on a batch, or on the shapes of one."""
         return self._consts._replace(batch=batch), self._carry_static.merge(self._carry)
 
-    # Padding.
+    # Padding: the first padded batch is run with two fillings, beside the pass.
 
     def _check_padding(self, stack: data.Stack, mask: np.ndarray) -> None:
         """Refuse a step whose numbers depend on padding, before it has measured anything."""
@@ -284,13 +293,13 @@ class StepRunner:
             return
         if self.step.trains and state.model_state is not None:
             return  # batch statistics take padding in, of which people were warned
-        is_padded = self._will_pad or not mask[: stack.steps].all()
+        is_padded = self._will_pad or not mask[: stack.num_batches].all()
         fillings = padding_check.pad_two_ways(stack) if is_padded else None
         if fillings is not None:
             # Noise on the weights tells more: a model of zeros gives every row the same value.
             for noisy in (False, True):
                 values = (self._values_of_first(batch, noisy=noisy) for batch in fillings)
-                padding_check.check(*values, who=self.step.of(self._learner))
+                padding_check.check(*values, who=self.step.qualified_name(self._learner))
             if traced is not None:
                 traced.is_padding_checked = True
 
@@ -301,7 +310,7 @@ class StepRunner:
         if self._eager:
             out = self._try_eagerly(_batch_of(batches, 0), consts, carry)
             values = _logs.compute(
-                _logs.without_gathers(_logs.merge(_logs.begin(out.logs), out.logs))
+                _logs.without_gathers(_logs.merge(_logs.empty_accumulators(out.logs), out.logs))
             )
             emitted = jax.tree.leaves(out.emitted)
         else:

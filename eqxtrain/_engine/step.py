@@ -40,7 +40,7 @@ class Step(NamedTuple):
     trains: bool = False
     predicts: bool = False
 
-    def of(self, learner: Any) -> str:
+    def qualified_name(self, learner: Any) -> str:
         """The step in an error: `MyLearner.train_step`."""
         return f"{type(learner).__name__}.{self.name}"
 
@@ -127,7 +127,7 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
     _check_gathered(contributed, rows)
     accumulated, emitted = _logs.extract_gathers(_logs.drop_masked_rows(contributed, mask))
     new = Carry(model, new_state, carry.batch_index if step.trains else carry.batch_index + 1)
-    _check_carry(carry, new, who=step.of(consts.learner))
+    _check_carry(carry, new, who=step.qualified_name(consts.learner))
     return StepOutput(new, accumulated, emitted)
 
 

@@ -1,4 +1,4 @@
-"""Finding the traced step for a learner and a batch, in the caches if tracing would repeat it."""
+"""Finds the traced step for a learner and a batch: in the cache, if tracing would repeat it."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -15,7 +15,7 @@ Arguments = Callable[[data.Batch], tuple[Consts, Carry]]
 """Returns what a step is called with on a batch, or on the shapes of one."""
 
 
-class ProgramTable:
+class TraceTable:
     """The traced steps of one learner, by the shapes of their batches.
 
     **Arguments:**
@@ -41,10 +41,12 @@ class ProgramTable:
         leaves, structure = jax.tree.flatten(shapes)
         signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if signature not in self._by_shapes:
-            self._by_shapes[signature] = self._traced(shapes, signature, arguments, keep_alive)
+            self._by_shapes[signature] = self._find_or_trace(
+                shapes, signature, arguments, keep_alive
+            )
         return self._by_shapes[signature]
 
-    def _traced(
+    def _find_or_trace(
         self,
         shapes: data.Batch,
         signature: Hashable,

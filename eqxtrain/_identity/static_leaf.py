@@ -4,10 +4,10 @@ from collections.abc import Hashable
 from typing import Any
 
 from .survey import Survey
-from .tokens import Wrapper
+from .tokens import TransparentWrapper
 
 
-class StaticLeaf(Wrapper, Hashable):
+class StaticLeaf(TransparentWrapper, Hashable):
     """A hashable wrapper of a value that is not an array, equal to others that trace the same.
 
     In Python, `1 == 1.0 == True`, and `nan != nan`. A compiled program must tell the first three

@@ -34,7 +34,7 @@ from .bytecode import (
     reads,
 )
 from .members import CALLED_BY_US, attributes, is_readable, members, module_fields
-from .tokens import PLAIN, ByIdentity, Unseen, Wrapper, constant, hashable
+from .tokens import PLAIN, ByIdentity, TransparentWrapper, Unreadable, constant, hashable
 
 _REFLECTION = frozenset({"__dict__", "attrgetter", "getattr", "methodcaller", "vars"})
 """Names by which code may reach a method without spelling its name."""
@@ -86,13 +86,13 @@ class Survey:
             try:
                 self._visit(value, label, inputs)
             except Exception:  # some objects raise when they are inspected
-                self._record(Unseen(), label)
+                self._record(Unreadable(), label)
             if len(self._tokens) > _MAX_ENTRIES:
-                self._record(Unseen(), (None, "a learner that holds too much to compare"))
+                self._record(Unreadable(), (None, "a learner that holds too much to compare"))
                 break
         self.key: Hashable = tuple(self._tokens)
         self._alive.clear()
-        self.is_whole = not any(isinstance(token, Unseen) for token in self._tokens)
+        self.is_whole = not any(isinstance(token, Unreadable) for token in self._tokens)
 
     def by_name(self) -> dict[str, Hashable]:
         """What was recorded, by where it was read, without inputs."""
@@ -136,7 +136,7 @@ class Survey:
         self, token: Hashable, label: Label, parts: Mapping[str, Any], *, inputs: bool = False
     ) -> None:
         """Record something that has parts, with their names, and queue the parts."""
-        self._record(token if isinstance(token, Unseen) else (token, tuple(parts)), label)
+        self._record(token if isinstance(token, Unreadable) else (token, tuple(parts)), label)
         for name, part in parts.items():
             self._queue.append((part, (label, name), inputs))
 
@@ -156,19 +156,19 @@ class Survey:
             parts = dict(zip(shown, value, strict=False)) | attributes(value)
             complete = isinstance(value, tuple) or cls is list or is_readable(cls, list)
             self._record_parts(
-                ByIdentity(cls) if complete else Unseen(), label, parts, inputs=inputs
+                ByIdentity(cls) if complete else Unreadable(), label, parts, inputs=inputs
             )
         elif isinstance(value, dict | types.MappingProxyType):
             self._mapping(value, label, inputs)
         elif cls in (set, frozenset):
             plain = all(type(part) in PLAIN for part in value)
-            token = (cls, frozenset((type(p), p) for p in value)) if plain else Unseen()
+            token = (cls, frozenset((type(p), p) for p in value)) if plain else Unreadable()
             self._record(token, label)
         elif isinstance(value, enum.Enum):
             self._members(cls, label)
             own = {".value": value.value} if is_library(cls.__module__) else attributes(value)
             self._record_parts((ByIdentity(cls), value.name), label, own)
-        elif isinstance(value, Wrapper):
+        elif isinstance(value, TransparentWrapper):
             self._record_parts(cls, label, {"": value.value})
         elif isinstance(value, functools.partial):
             parts = {".func": value.func, **{f"({i})": arg for i, arg in enumerate(value.args)}}
@@ -185,7 +185,7 @@ class Survey:
         elif isinstance(value, types.ModuleType):
             name = value.__name__
             seen = is_library(name) and not is_impure(name)
-            self._record(ByIdentity(value) if seen else Unseen(), label)
+            self._record(ByIdentity(value) if seen else Unreadable(), label)
         elif inputs and not jax.tree_util.all_leaves([value]):
             self._members(cls, label)
             children, structure = jax.tree_util.default_registry.flatten_one_level(value) or ((), 0)
@@ -204,7 +204,7 @@ class Survey:
         own = attributes(value)
         if isinstance(value, collections.defaultdict):
             own[".default_factory"] = value.default_factory
-        self._record_parts(ByIdentity(cls) if complete else Unseen(), label, own)
+        self._record_parts(ByIdentity(cls) if complete else Unreadable(), label, own)
         keys = [
             f"[{key!r}]" if isinstance(key, str) else f"[key {i}]" for i, key in enumerate(value)
         ]
@@ -237,7 +237,7 @@ class Survey:
             self._record_parts(("checked", fn.__code__), label, {"": vars(fn)["__wrapped__"]})
             return
         if is_impure(fn.__module__):
-            self._record(Unseen(), label)
+            self._record(Unreadable(), label)
             return
         defaults = {f"({i})": default for i, default in enumerate(fn.__defaults__ or ())}
         defaults |= {f"({name})": part for name, part in (fn.__kwdefaults__ or {}).items()}
@@ -248,7 +248,7 @@ class Survey:
             try:
                 held = cell.cell_contents
             except ValueError:  # the cell is empty so far
-                self._record(Unseen(), (label, f" › {name}"))
+                self._record(Unreadable(), (label, f" › {name}"))
                 continue
             self._read(held, read.cells.get(name, ((),)), label, name)
         if is_library_code(fn):
@@ -258,7 +258,7 @@ class Survey:
             if name in fn.__globals__:
                 self._read(fn.__globals__[name], chains, label, name)
             elif name in IMPURE_BUILTINS or not hasattr(builtins, name):
-                self._record(Unseen(), (label, f" › {name}"))
+                self._record(Unreadable(), (label, f" › {name}"))
         for imported in read.imports:
             self._import(imported, fn.__globals__.get("__package__") or "", label)
 
@@ -274,7 +274,7 @@ class Survey:
         elif module in sys.modules and imported.name is not None and not is_impure(module):
             self._read(sys.modules[module], ((imported.name,),), label, module)
         else:
-            self._record(Unseen(), (label, f" › {imported.module}"))
+            self._record(Unreadable(), (label, f" › {imported.module}"))
 
     def _read(self, value: Any, chains: Chains, within: Label, name: str) -> None:
         """Record something that code reads by name.
@@ -297,13 +297,15 @@ class Survey:
             if is_library(value.__name__) and attribute not in vars(value):
                 break  # a module's `__getattr__` makes it
             if attribute not in vars(value):
-                self._record(Unseen(), (within, f" › {name}.{attribute}"))
+                self._record(Unreadable(), (within, f" › {name}.{attribute}"))
                 return
             value, name = vars(value)[attribute], f"{name}.{attribute}"
         self._enqueue(value, within, f" › {name}")
 
     def _class(self, cls: type, label: Label) -> None:
-        self._record(Unseen() if is_impure(cls.__module__) else ("class", ByIdentity(cls)), label)
+        self._record(
+            Unreadable() if is_impure(cls.__module__) else ("class", ByIdentity(cls)), label
+        )
         self._members(cls, label)
 
     def _members(self, cls: type, label: Label) -> None:
@@ -338,7 +340,7 @@ class Survey:
         owner = getattr(fn, "__self__", None)
         if owner is None or isinstance(owner, types.ModuleType | type):
             impure = is_impure(getattr(fn, "__module__", None) or getattr(owner, "__name__", None))
-            self._record(Unseen() if impure else ByIdentity(fn), label)
+            self._record(Unreadable() if impure else ByIdentity(fn), label)
         else:
             self._record_parts((type(fn), fn.__name__), label, {".__self__": owner})
 
@@ -348,7 +350,7 @@ class Survey:
         library = is_library(cls.__module__)
         by_library = library and is_library(attributes(value).get(".__module__"))
         if is_impure(cls.__module__) or isinstance(value, ContextVar | weakref.ref):
-            self._record(Unseen(), label)
+            self._record(Unreadable(), label)
         elif cls is object or (by_library and hasattr(value, "__wrapped__")):
             # A library's own function, wrapped by JAX.
             self._record(ByIdentity(value), label)
@@ -361,4 +363,4 @@ class Survey:
             self._members(cls, label)
             self._record_parts(("object", ByIdentity(cls)), label, attributes(value))
         else:
-            self._record(Unseen(), label)
+            self._record(Unreadable(), label)

@@ -30,7 +30,7 @@ class ByIdentity(Hashable):
         return f"a `{type(self.value).__name__}`"
 
 
-class Unseen(Hashable):
+class Unreadable(Hashable):
     """Stands for what the walk can't read. It is equal to nothing, not even to itself."""
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class Unseen(Hashable):
         return "something that can't be compared"
 
 
-class Wrapper:
+class TransparentWrapper:
     """Holds a value and adds nothing to what it means: a survey looks through it."""
 
     __slots__ = ("value",)
@@ -55,10 +55,10 @@ class Wrapper:
 def constant(array: Any) -> Hashable:
     """An array that code reads, and so a constant of the program."""
     if isinstance(array, Tracer):
-        return Unseen()
+        return Unreadable()
     if isinstance(array, np.ndarray | np.generic):
         small = array.nbytes <= _MAX_BYTES and array.dtype != object
-        return (array.dtype, array.shape, array.tobytes()) if small else Unseen()
+        return (array.dtype, array.shape, array.tobytes()) if small else Unreadable()
     return ByIdentity(array)
 
 
@@ -67,5 +67,5 @@ def hashable(value: Any) -> Hashable:
     try:
         hash(value)
     except Exception:
-        return Unseen()
+        return Unreadable()
     return (ByIdentity(type(value)), value)

@@ -41,7 +41,7 @@ class Driver:
     **Attributes:**
 
     - `steps_run`: how many steps were run.
-    - `stopped`: whether to run no further calls.
+    - `is_stopped`: whether to run no further calls.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Driver:
         self._periodic = periodic
         self._has_batch_hooks = control.callbacks.has_batch_hooks(runner.step.kind)
         self.steps_run = 0
-        self.stopped = False
+        self.is_stopped = False
 
     def load(self, stack: data.Stack) -> None:
         """Take the next stack."""
@@ -71,7 +71,7 @@ class Driver:
 
     def has_steps_left(self) -> bool:
         """Whether there is a call to run on this stack."""
-        return self._next < self._stack.steps and not self.stopped
+        return self._next < self._stack.num_batches and not self.is_stopped
 
     def run_call(self) -> None:
         """Run the next call: some steps of the stack, with the hooks that they are due."""
@@ -87,30 +87,32 @@ class Driver:
             # step and at the end of the last. Only then do those that read the logs hear of each
             # step in turn, for which the call has kept the accumulators.
             control.set_logs({})
-            control.tell(f"on_{kind}_batch_begin", reads="state")
+            control.call_hook(f"on_{kind}_batch_begin", reads="state")
             self._apply_replacement()
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
             self._count(start, stop)
             for step in range(start, stop):
                 control.set_logs({})
-                control.tell(f"on_{kind}_batch_begin", reads="logs")
+                control.call_hook(f"on_{kind}_batch_begin", reads="logs")
                 control.state.step += self._runner.step.trains
                 control.set_logs(None if kind != "predict" else {}, after=step)
-                control.tell(f"on_{kind}_batch_end", reads=None if step == stop - 1 else "logs")
+                control.call_hook(
+                    f"on_{kind}_batch_end", reads=None if step == stop - 1 else "logs"
+                )
             self._apply_replacement()
         if self._periodic is not None and control.step % self._periodic.every == 0:
             self._periodic.do()
-        self.stopped = self._should_stop()
+        self.is_stopped = self._should_stop()
 
     def _steps_of_call(self, start: int) -> int:
         """How many steps of the stack the next call runs."""
-        if not self._runner.loaded:  # a callback put another learner in place
+        if not self._runner.is_loaded:  # a callback put another learner in place
             self._runner.load(self._stack)
         if self._should_stop():  # by a hook, or before: this step is the last
             return 1
         step, kind = self._control.step, self._runner.step.kind
-        max_steps = min(self._stack.steps - start, self._runner.steps_per_call)
+        max_steps = min(self._stack.num_batches - start, self._runner.steps_per_call)
         if self._periodic is not None:
             max_steps = min(max_steps, self._periodic.every - step % self._periodic.every)
         return self._control.callbacks.steps_until_hook(kind, step, max_steps)

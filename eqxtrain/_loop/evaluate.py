@@ -11,7 +11,7 @@ from .._engine.programs import Options
 from .._engine.runner import StepRunner
 from .._engine.step import STEPS
 from .._losses.class_weight import class_weight_table
-from .._steps.frozen_leaves import may_change_yet
+from .._steps.frozen_leaves import warn_of_frozen_changes
 from .._steps.ladder import AbstractLearner
 from .._types import PyTree, StepKind
 from .._warn import warn
@@ -40,21 +40,21 @@ def _whole_pass(
     learner: AbstractLearner[Any], inputs: PassInputs, kind: StepKind, max_batches: int | None
 ) -> Any:
     """Run a pass outside of `fit`: returns what it measured, or what it predicted."""
-    batches = inputs.source.steps(inputs.batching)
+    batches = inputs.source.num_batches(inputs.batching)
     known = [n for n in (max_batches, batches) if isinstance(n, int)]
     params = {"steps": min(known, default=None), **inputs.params}
     control = RunControl(learner, inputs.callbacks, params)
     with (
         handle_exceptions(control, lambda: learner),
-        inputs.source.read(inputs.batching, max_batches=max_batches) as reader,
+        inputs.source.open_reader(inputs.batching, max_batches=max_batches) as reader,
     ):
         learner = inputs.ready(learner, reader.peek(), kind)
-        control.begin(learner)
+        control.set_initial_learner(learner)
         options, class_weight = inputs.options, inputs.class_weight
         runner = StepRunner(learner, STEPS[kind], class_weight=class_weight, options=options)
-        control.enter(training=None, measuring=runner if kind == "test" else None)
+        control.set_runners(training=None, measuring=runner if kind == "test" else None)
         measured = run_pass(control, runner, reader, max_batches)
-        return measured if kind == "test" else runner.accumulators.outputs()
+        return measured if kind == "test" else runner.accumulators.compute_outputs()
 
 
 def run_pass(
@@ -66,7 +66,7 @@ def run_pass(
 ) -> dict[str, Any]:
     """Run a pass that changes no learner, and tell callbacks of it; returns what it measured."""
     kind = runner.step.kind
-    control.tell(f"on_{kind}_begin")
+    control.call_hook(f"on_{kind}_begin")
     for program in runner.prepare_for(reader, max_batches):
         program.start_compiling()
     driver = Driver(control, runner, on_steps=reader.consume, should_stop=should_stop)
@@ -75,7 +75,7 @@ def run_pass(
             driver.load(stack)
             while driver.has_steps_left():
                 driver.run_call()
-            if driver.stopped:
+            if driver.is_stopped:
                 break
     if should_stop():
         return {}
@@ -84,9 +84,9 @@ def run_pass(
             f"The data ran out after {driver.steps_run} of the {max_batches} steps that were "
             "asked for."
         )
-    result = runner.accumulators.logs() if kind == "test" else {}
+    result = runner.accumulators.compute_logs() if kind == "test" else {}
     control.set_logs(result)
-    control.tell(f"on_{kind}_end")
+    control.call_hook(f"on_{kind}_end")
     return dict(result)
 
 
@@ -107,7 +107,7 @@ def on_batch(
         runner = StepRunner(learner, STEPS[kind], class_weight=table, options=Options(eager, 1))
         runner(batch)
         if kind == "train":
-            may_change_yet(learner, lambda: runner.learner)
+            warn_of_frozen_changes(learner, lambda: runner.learner)
         measured = runner.accumulators
-        result = measured.outputs() if kind == "predict" else measured.logs()
+        result = measured.compute_outputs() if kind == "predict" else measured.compute_logs()
     return runner.learner, result

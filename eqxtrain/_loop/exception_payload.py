@@ -16,10 +16,10 @@ import equinox as eqx
 
 _NAMES = ("learner", "history")
 
-Reduced = str | tuple[Any, ...]
+PickleRecipe = str | tuple[Any, ...]
 
 
-def carry(error: BaseException, **values: Any) -> None:
+def attach(error: BaseException, **values: Any) -> None:
     """Set attributes of an exception. One without a `__dict__` can carry nothing."""
     try:
         vars(error).update(values)
@@ -32,7 +32,7 @@ def carry(error: BaseException, **values: Any) -> None:
         copyreg.pickle(kind, functools.partial(_reduced, earlier))
 
 
-def _reduced(earlier: Callable[[Any], Reduced] | None, error: BaseException) -> Reduced:
+def _reduced(earlier: Callable[[Any], PickleRecipe] | None, error: BaseException) -> PickleRecipe:
     """Pickle or copy an exception as usual, apart from what it carries.
 
     **Arguments:**

@@ -50,7 +50,7 @@ def fit(
     if checked is None:
         return end_interrupted_run(options.on_interrupt, learner, History(), where)
     inputs, validation_sources = checked
-    batches = inputs.source.steps(inputs.batching)
+    batches = inputs.source.num_batches(inputs.batching)
     shape = {"epochs": schedule.epochs_of(batches), "steps": schedule.steps_of(batches)}
     control = RunControl(learner, inputs.callbacks, {**shape, **inputs.params})
     training: Training | None = None
@@ -70,7 +70,7 @@ def fit(
         def is_interrupted() -> bool:
             return interrupt.requested
 
-        reader = inputs.source.read(
+        reader = inputs.source.open_reader(
             inputs.batching, keep_waiting=keep_waiting, max_batches=schedule.max_steps
         )
         closed.enter_context(reader)
@@ -82,7 +82,7 @@ def fit(
             control.history.position = reader.position
         else:
             learner = inputs.ready(learner, first, "train")
-            control.begin(learner)
+            control.set_initial_learner(learner)
             runner = StepRunner(
                 learner,
                 TRAIN,
@@ -121,16 +121,16 @@ def _run_epochs(training: Training) -> None:
             training.end_empty_epoch()
             break
         with training.recording_failures():
-            driver = training.driver()
+            driver = training.make_driver()
             with training.stacks() as stacks:
                 for stack in stacks:
                     driver.load(stack)
                     while driver.has_steps_left():
                         driver.run_call()
-                    if driver.stopped:
+                    if driver.is_stopped:
                         break
             if not training.end_steps():  # Ctrl-C came before the last one
                 break
-            logs = training.logs()
+            logs = training.compute_logs()
         training.end_epoch(logs)
     training.end()

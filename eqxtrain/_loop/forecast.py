@@ -137,11 +137,11 @@ def forecast(
         _forecast_for_size(ready, source, size, class_weight=table, options=options, donate=donate)
         for size in checked
     ]
-    return forecasts[0] if len(forecasts) == 1 else _compared(forecasts[0], forecasts[1], memory)
+    return forecasts[0] if len(forecasts) == 1 else _extrapolate(forecasts[0], forecasts[1], memory)
 
 
 def _first(source: data.Source, batch_size: int) -> data.Batch:
-    with source.read(data.Batching(batch_size)) as reader:
+    with source.open_reader(data.Batching(batch_size)) as reader:
         return reader.peek()
 
 
@@ -169,12 +169,12 @@ def _forecast_for_size(
     first = _first(source, batch_size)
     training = StepRunner(learner, TRAIN, class_weight=class_weight, options=options)
     compiled = training.prepare(first)
-    if compiled is None or (executable := compiled.program.executable) is None:
+    if compiled is None or (executable := compiled.program.wait_for_executable()) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "
             "program to inspect: return what `eqx.filter_jit` or `jax.jit` returns."
         )
-    compiled.program.compilation()  # record it here, not in the `fit` that will use the program
+    compiled.program.take_compilation()  # recorded here, not in the `fit` that will use it
     analysis: Any = executable.memory_analysis()
     moved: Any = executable.cost_analysis()
     parameters, parameter_bytes = _tree.count_and_bytes(learner.model)
@@ -195,11 +195,11 @@ def _forecast_for_size(
         parameter_bytes=parameter_bytes,
         optimizer_bytes=_tree.count_and_bytes(learner.state.opt_state)[1],
         checkpoint_bytes=_tree.count_and_bytes(learner)[1],
-        compile_seconds=compiled.program.seconds,
+        compile_seconds=compiled.program.wait_for_seconds(),
     )
 
 
-def _compared(first: Forecast, second: Forecast, memory: int | None) -> Forecast:
+def _extrapolate(first: Forecast, second: Forecast, memory: int | None) -> Forecast:
     """Two forecasts as one, with the largest batch that fits."""
     if first.batch_size == second.batch_size:
         raise ValueError(

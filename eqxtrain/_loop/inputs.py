@@ -50,7 +50,7 @@ class PassInputs(NamedTuple):
         if not isinstance(self.source, data.RowSource):
             return "some"
         rows = self.source.length
-        divides = rows % self.batching.of_rows(rows).batch_size == 0
+        divides = rows % self.batching.capped_at(rows).batch_size == 0
         return "possible" if divides else "some"
 
 
@@ -114,7 +114,7 @@ def training_data(
             )
         source, held_out = source.split(validation_split)
         return inputs._replace(source=source), {"val_": held_out}
-    batches = source.steps(inputs.batching)
+    batches = source.num_batches(inputs.batching)
     validation = {} if validation_data is None else data.named_sets(validation_data)
     for held_out in validation.values():
         if isinstance(source, data.IterableSource):

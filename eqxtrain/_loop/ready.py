@@ -12,7 +12,7 @@ from .._identity.tokens import ByIdentity
 from .._request import request
 from .._steps import optimize as _optimize
 from .._steps.contract import without_state
-from .._steps.init import check_model_state, initialised, overrides
+from .._steps.init import check_model_state, initialise, overrides
 from .._steps.ladder import AbstractLearner
 from .._types import PyTree, StepKind
 from .._warn import warn
@@ -60,7 +60,7 @@ def ensure_ready(
     ready = learner
     if learner.state is None:
         names = {} if batch is None else data.step_arguments(batch)
-        ready = initialised(learner, names, starts=kind == "train")
+        ready = initialise(learner, names, starts=kind == "train")
     assert ready.state is not None
     if padding != "none":
         _check_padded(ready, kind, padding)

@@ -11,7 +11,7 @@ import jax
 
 from .._history import Fitted, History
 from .._steps.locate_error import is_ours
-from .exception_payload import carry
+from .exception_payload import attach
 from .interrupt import in_ipython
 from .run_control import RunControl
 
@@ -28,7 +28,7 @@ def end_interrupted_run(
         print(f"{text}; returning the learner as of that step.")
         return Fitted(learner, history)
     error = KeyboardInterrupt(f"{text}; this exception carries `.learner` and `.history`.")
-    carry(error, learner=learner, history=history)
+    attach(error, learner=learner, history=history)
     raise error
 
 
@@ -45,7 +45,7 @@ def handle_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Iterato
             carried["learner"] = rescue()
         except Exception as second:  # the first error is the one to raise
             error.add_note(f"The learner could not be rescued: {second!r}")
-        carry(error, **carried)
+        attach(error, **carried)
         for callback in control.callbacks:
             try:
                 callback.on_exception(control.run)

@@ -41,7 +41,7 @@ class RunControl:
         self._logs: dict[str, Any] | None = {}
         self._logs_after: int | None = None
         if learner.state is not None:
-            self.begin(learner)
+            self.set_initial_learner(learner)
 
     @property
     def run(self) -> Run:
@@ -101,7 +101,7 @@ class RunControl:
         """What was measured so far, computed when somebody asks."""
         if self._logs is None:
             assert self._measuring is not None
-            self._logs = self._measuring.logs(whole=False, after=self._logs_after)
+            self._logs = self._measuring.compute_logs(whole=False, after=self._logs_after)
         return self._logs
 
     def stop(self, reason: str) -> None:
@@ -128,15 +128,15 @@ class RunControl:
 
     # What the loop does.
 
-    def tell(self, hook: str, *, reads: Any = None) -> None:
+    def call_hook(self, hook: str, *, reads: Any = None) -> None:
         """Call a hook of the callbacks."""
-        self.callbacks.tell(hook, self, reads=reads)
+        self.callbacks.call_hook(hook, self, reads=reads)
 
-    def begin(self, learner: Any) -> None:
+    def set_initial_learner(self, learner: Any) -> None:
         """Take the initialised learner that the run begins with."""
         self.state.learner, self.state.step = learner, int(learner.state.step)
 
-    def enter(self, *, training: StepRunner | None, measuring: StepRunner | None) -> None:
+    def set_runners(self, *, training: StepRunner | None, measuring: StepRunner | None) -> None:
         """Say which runner trains the learner, and which one measures the logs, from here on."""
         self._runner = training
         self._measuring = None if measuring is None else measuring.accumulators
@@ -169,7 +169,7 @@ class RunControl:
         state = self.current()
         arrays = {"model": state.learner.model, "state": state.learner.state}
         state.learner = _tree.with_fields(state.learner, **_placement.owned_by_host(arrays))
-        state.validated = dict(state.validated)
+        state.validation_logs = dict(state.validation_logs)
         if within_pass:
             assert self._runner is not None
             state.history = copy.deepcopy(state.history)

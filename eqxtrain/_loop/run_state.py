@@ -26,7 +26,7 @@ class RunState:
     - `steps_of_epoch`: how many of these belong to the epoch under way.
     - `steps_due`: how many the epoch has, if that is known.
     - `stop_reason`: why a callback stopped the run; None if none did.
-    - `validated`: what was validated last and is not in the history yet.
+    - `validation_logs`: what was validated last and is not in the history yet.
     - `position`: where the next batch comes from.
     - `metrics`: the accumulators of the pass under way, with what was gathered.
     - `callbacks`: what each callback remembers, from its `state_dict`.
@@ -40,7 +40,7 @@ class RunState:
     steps_of_epoch: int = 0
     steps_due: int | None = None
     stop_reason: str | None = None
-    validated: dict[str, Any] = dataclasses.field(default_factory=dict)
+    validation_logs: dict[str, Any] = dataclasses.field(default_factory=dict)
     position: Position | None = None
     metrics: Mapping[str, Any] | None = None
     callbacks: tuple[dict[str, Any], ...] = ()

@@ -156,5 +156,5 @@ def check_ends(
     source: data.Source, batching: data.Batching, bounded: bool, name: str, remedy: str
 ) -> None:
     """Refuse endless data unless something else bounds the pass."""
-    if source.steps(batching) == math.inf and not bounded:
+    if source.num_batches(batching) == math.inf and not bounded:
         raise ValueError(f"`{name}` never ends, so neither would a pass over it: {remedy}.")

@@ -15,7 +15,7 @@ import jax
 from .. import _data as data, _placement
 from .._engine.runner import StepRunner
 from .._naming import unique
-from .._steps.frozen_leaves import may_change_yet
+from .._steps.frozen_leaves import warn_of_frozen_changes
 from .._warn import warn
 from ..metrics import _logs
 from .driver import Driver, PeriodicAction
@@ -68,10 +68,10 @@ class Training:
 
     def begin(self) -> None:
         """Trace what the first epoch needs, and tell the callbacks."""
-        self._control.enter(training=self._runner, measuring=self._runner)
+        self._control.set_runners(training=self._runner, measuring=self._runner)
         if self.has_next_epoch():
             self._prepare()
-        self._tell("on_train_begin")
+        self._call_hook("on_train_begin")
 
     def _prepare(self) -> None:
         """Trace everything, but wait only for the program of the first step to be compiled.
@@ -104,7 +104,7 @@ class Training:
         interrupted = self._is_interrupted()
         control.history.stopped = "interrupted" if interrupted else control.stop_reason
         control.history.position = control.current().position
-        self._tell("on_train_end")
+        self._call_hook("on_train_end")
 
     # An epoch.
 
@@ -115,9 +115,9 @@ class Training:
         if state.epochs_begun > 0:
             self._take_snapshot()
         state.epochs_begun += 1
-        state.steps_of_epoch, state.steps_due, state.validated = 0, None, {}
-        control.enter(training=self._runner, measuring=self._runner)
-        self._tell("on_epoch_begin")
+        state.steps_of_epoch, state.steps_due, state.validation_logs = 0, None, {}
+        control.set_runners(training=self._runner, measuring=self._runner)
+        self._call_hook("on_epoch_begin")
 
     def is_stopped(self) -> bool:
         """Whether a callback has stopped the run. (After Ctrl-C, one more step is taken.)"""
@@ -126,7 +126,7 @@ class Training:
     def end_empty_epoch(self) -> None:
         """End an epoch without steps, which has nothing to measure or to record."""
         self._control.set_logs(dict.fromkeys(self._control.history, math.nan))
-        self._tell("on_epoch_end")
+        self._call_hook("on_epoch_end")
 
     @contextmanager
     def stacks(self) -> Iterator[Iterator[data.Stack]]:
@@ -149,7 +149,7 @@ class Training:
         key = _placement.fetch(self._runner.learner.state.key)
         return data.Order(tuple(map(int, key)), self._control.step)
 
-    def driver(self) -> Driver:
+    def make_driver(self) -> Driver:
         """Make the driver of an epoch. One stored here would be a reference cycle with the data."""
         every = self._schedule.validates_every if self._validation else None
         return Driver(
@@ -191,9 +191,9 @@ class Training:
         state.steps_due = ran  # so that the epoch is recorded, whatever becomes of its numbers
         return True
 
-    def logs(self) -> dict[str, Any]:
+    def compute_logs(self) -> dict[str, Any]:
         """Compute what the steps of the epoch measured."""
-        return self._runner.accumulators.logs()
+        return self._runner.accumulators.compute_logs()
 
     @contextmanager
     def recording_failures(self) -> Iterator[None]:
@@ -230,9 +230,9 @@ class Training:
                 self._validate()
             self._add_validated(result)
             if not self._is_interrupted():
-                control.enter(training=self._runner, measuring=None)
+                control.set_runners(training=self._runner, measuring=None)
                 control.set_logs(result)
-                self._tell("on_epoch_end")
+                self._call_hook("on_epoch_end")
         finally:  # record the epoch even if validation or a callback failed
             self._record(result)
 
@@ -241,13 +241,13 @@ class Training:
         if self._is_interrupted():
             return
         self._validation.run()
-        self._control.enter(training=self._runner, measuring=self._runner)
+        self._control.set_runners(training=self._runner, measuring=self._runner)
         self._apply_replacement()
 
     def _add_validated(self, result: dict[str, Any]) -> None:
         """Add what was validated last, once."""
         state = self._control.state
-        measured, state.validated = state.validated, {}
+        measured, state.validation_logs = state.validation_logs, {}
         for name, value in measured.items():
             result[unique(name, result)] = value
 
@@ -271,7 +271,7 @@ class Training:
     def _check_frozen(self) -> None:
         """Warn of frozen leaves that the steps so far have changed."""
         first = self._unchecked
-        if first is not None and not may_change_yet(first, lambda: self._runner.learner):
+        if first is not None and not warn_of_frozen_changes(first, lambda: self._runner.learner):
             self._unchecked = None
 
     # The learner.
@@ -281,9 +281,9 @@ class Training:
         """The learner of now."""
         return self._control.current().learner
 
-    def _tell(self, hook: str) -> None:
+    def _call_hook(self, hook: str) -> None:
         """Call a hook, and take over the learner that a callback may have put in place."""
-        self._control.tell(hook)
+        self._control.call_hook(hook)
         self._apply_replacement()
 
     def _apply_replacement(self) -> None:

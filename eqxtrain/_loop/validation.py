@@ -49,7 +49,9 @@ class Validation:
             return not is_interrupted()
 
         self._readers = {
-            prefix: self._closed.enter_context(source.read(batching, keep_waiting=keep_waiting))
+            prefix: self._closed.enter_context(
+                source.open_reader(batching, keep_waiting=keep_waiting)
+            )
             for prefix, source in sources.items()
         }
 
@@ -86,25 +88,25 @@ class Validation:
                 yield from testing.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
 
     def run(self) -> None:
-        """Evaluate each set, adding to `state.validated` under its prefix.
+        """Evaluate each set, adding to `state.validation_logs` under its prefix.
 
         That stays incomplete if this is interrupted, or fails.
         """
         state = self._control.state
-        state.validated = {}
+        state.validation_logs = {}
         for prefix, reader in self._readers.items():
             testing = self._runner()
-            self._control.enter(training=self._training, measuring=testing)
+            self._control.set_runners(training=self._training, measuring=testing)
             reader.restart()
             with note_on_error(_where(prefix)):
                 measured = run_pass(
                     self._control, testing, reader, self._max_batches, self._is_interrupted
                 )
             for name, value in measured.items():
-                state.validated[unique(prefix + name, state.validated)] = value
+                state.validation_logs[unique(prefix + name, state.validation_logs)] = value
             if self._is_interrupted():
                 return
-        record = {"epoch": state.epoch, "step": state.step, **state.validated}
+        record = {"epoch": state.epoch, "step": state.step, **state.validation_logs}
         state.history.validations.append(record)
 
     def _runner(self) -> StepRunner:

@@ -37,7 +37,7 @@ _maybe_changed: weakref.WeakKeyDictionary[type, dict[Hashable, list[str]]] = (
 """For each class and `trainable`, the paths of the frozen leaves that its step may change."""
 
 
-def heed() -> None:
+def note_trainable_used() -> None:
     """Report that the current step has asked what is trainable."""
     watch = _watch.get()
     if watch is not None:
@@ -79,7 +79,7 @@ def _frozen(spec: Hashable, model: PyTree) -> list[tuple[str, Any]]:
     return [pair for pair, want in pairs if _tree.is_inexact(pair[1]) and not want]
 
 
-def may_change_yet(before: Any, current: Callable[[], Any]) -> bool:
+def warn_of_frozen_changes(before: Any, current: Callable[[], Any]) -> bool:
     """Warn if a step that ignored `trainable` has changed a frozen leaf.
 
     A first step may change nothing, if its learning rate is 0. So without a warning, it is worth

@@ -9,17 +9,17 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from .. import _placement, _tree
-from .._check import known_fields
+from .._check import check_fields
 from .._keys import key_data
 from .._types import PyTree
 from .ladder import AbstractLearner
-from .partial_load import tell_what_is_missing
+from .partial_load import report_partial_load
 from .state import LearnerState, at_rest
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
 
-def initialised(
+def initialise(
     learner: L, names: Mapping[str, Any], *, key: PRNGKeyArray | None = None, starts: bool = True
 ) -> L:
     """Give a learner its state, and whatever else its `init_step` makes.
@@ -30,7 +30,7 @@ def initialised(
     - `key`: `jax.random.key(0)` by default.
     - `starts`: whether it is to be trained.
     """
-    tell_what_is_missing(learner, starts=starts)
+    report_partial_load(learner, starts=starts)
     state, model_state = learner.state, learner.model_state
     if state is not None and state.model_state is not None and model_state is None:
         raise ValueError(
@@ -106,10 +106,10 @@ def overrides(learner: AbstractLearner[Any], step: str) -> bool:
     return getattr(type(learner), step) is not getattr(AbstractLearner, step)
 
 
-def replaced(learner: L, changes: dict[str, Any]) -> L:
+def replace_fields(learner: L, changes: dict[str, Any]) -> L:
     """The learner with some fields changed, its state kept in step with them."""
     names = [field.name for field in dataclasses.fields(learner) if field.init]
-    known_fields(type(learner), changes, names)
+    check_fields(type(learner), changes, names)
     new = dataclasses.replace(learner, **changes)
     if "state" in changes:
         return new

@@ -258,7 +258,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
                 return loss, {}, state, grads
             ```
         """
-        frozen_leaves.heed()
+        frozen_leaves.note_trainable_used()
         return _optimize.partition(self.trainable, model)
 
     @final

@@ -25,7 +25,7 @@ def trace(
     def record(path: str, part: Any, call: Any, args: Any, kwargs: Any) -> Any:
         out = call(*args, **kwargs)
         seen = recorded.setdefault(path, [])
-        shape = _describe_tree(_without_state(out))
+        shape = _describe_tree(_drop_model_state(out))
         if shape not in seen:
             seen.append(shape)
         return out
@@ -48,7 +48,7 @@ def _describe_tree(tree: PyTree) -> str:
     return ", ".join(describe(leaf) for leaf in jax.tree.leaves(tree) if is_array(leaf))
 
 
-def _without_state(out: PyTree) -> PyTree:
+def _drop_model_state(out: PyTree) -> PyTree:
     if isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], eqx.nn.State):
         return out[0]
     return out

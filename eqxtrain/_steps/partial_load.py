@@ -15,7 +15,7 @@ import jax
 from .._warn import warn
 
 
-def tell_what_is_missing(learner: Any, *, starts: bool) -> None:
+def report_partial_load(learner: Any, *, starts: bool) -> None:
     """Say what loading without a state has left behind, or read wrongly.
 
     **Arguments:**

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32
 
-from .._check import known_fields
+from .._check import check_fields
 from .._keys import key_data
 from .._tree import is_typed_key, with_fields
 from .._types import PyTree, Self, updates_fields
@@ -73,14 +73,14 @@ class LearnerState(eqx.Module):
             "; for more, subclass `LearnerState` and make one with "
             "`MyState.from_state(state, ...)` in `states_step`"
         )
-        known_fields(type(self), changes, names, remedy=remedy)
+        check_fields(type(self), changes, names, remedy=remedy)
         return dataclasses.replace(self, **changes)
 
     @classmethod
     def from_state(cls, state: "LearnerState", **fields: Any) -> Self:
         """A state of this class with the fields of `state`, and `fields` for the new ones."""
         names = [field.name for field in dataclasses.fields(cls)]
-        known_fields(cls, fields, names, remedy=": declare it in the class")
+        check_fields(cls, fields, names, remedy=": declare it in the class")
         kept = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
         return cls(**{name: kept[name] for name in kept if name in names} | fields)
 
@@ -89,7 +89,7 @@ class LearnerState(eqx.Module):
 
         Use it for a `lax.scan` of your own, whose carry must have its structure from the start.
         """
-        return self.update(metrics=_logs.begin(logs))
+        return self.update(metrics=_logs.empty_accumulators(logs))
 
     def advance(self, logs: Mapping[str, Any], *, weight: Any = 1) -> Self:
         """A state with the logs of one training step merged into `metrics`, and `step` one higher.
@@ -100,7 +100,7 @@ class LearnerState(eqx.Module):
         - `weight`: how many examples the plain scalars among them are means of.
         """
         new = _logs.contributions(_logs.check_logs(dict(logs), who="advance"), weight)
-        metrics = self.metrics or _logs.begin(new)
+        metrics = self.metrics or _logs.empty_accumulators(new)
         return self.update(metrics=_logs.merge(metrics, new), step=self.step + 1)
 
 

@@ -29,7 +29,7 @@ class Callbacks:
     def __iter__(self) -> Iterator[Callback]:
         return iter(self._callbacks)
 
-    def tell(
+    def call_hook(
         self, hook: str, control: Control, *, reads: Literal["state", "logs"] | None = None
     ) -> None:
         """Call one hook of every callback that has it and is due.

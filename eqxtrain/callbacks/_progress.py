@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Literal, final
 
-from .._format import logged
+from .._format import format_value
 from ._base import Callback
 from ._run import Run
 
@@ -104,7 +104,7 @@ class Progress(Callback):
         bar = "" if done or not self._sink.live else _bar(self._batch, steps)
         count = f"{self._batch}" if steps is None else f"{self._batch}/{steps}"
         pieces = [f"{head}  {bar}{count}  {_clock(elapsed)}{'' if done else self._left(steps)}"]
-        pieces += [f"{name}: {logged(value)}" for name, value in run.logs.items()]
+        pieces += [f"{name}: {format_value(value)}" for name, value in run.logs.items()]
         return "  ".join(pieces)
 
     def _left(self, steps: int | None) -> str:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from .._check import known_fields
+from .._check import check_fields
 from .._tree import with_fields
 from .._types import Self, replaces_fields
 from ._monoid import Monoid
@@ -64,7 +64,7 @@ class Metric(Monoid):
     @replaces_fields
     def replace(self, **parts: Any) -> Self:
         """The same metric with other parts. Its constructor is not called."""
-        known_fields(type(self), parts, [field.name for field in dataclasses.fields(self)])
+        check_fields(type(self), parts, [field.name for field in dataclasses.fields(self)])
         return with_fields(self, **parts)
 
     def warning(self) -> str | None:

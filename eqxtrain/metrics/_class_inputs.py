@@ -12,7 +12,7 @@ from ._masks import mask_weights
 
 Average = Literal["micro", "macro", "weighted", "none"]
 
-Form = Literal["labels", "scores", "indices", "one-hot", "one class"]
+InputForm = Literal["labels", "scores", "indices", "one-hot", "one class"]
 
 
 class Decisions(NamedTuple):
@@ -134,7 +134,7 @@ def _check_num_classes(who: str, num_classes: int | None, p: Array, classes: int
     )
 
 
-def _form(who: str, p: Array, t: Array, multilabel: bool) -> Form:
+def _form(who: str, p: Array, t: Array, multilabel: bool) -> InputForm:
     """Which of the forms of `decide` the inputs have."""
     if multilabel:
         check_same_shape(who, p, t)

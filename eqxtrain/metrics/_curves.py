@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._check import real_number, whole_number
+from .._check import check_real_number, whole_number
 from .._types import Self
 from ._class_inputs import probabilities, ranking_scores, tally, warning_about_labels
 from ._compensated import CompensatedSum
@@ -235,7 +235,7 @@ class PrecisionAtRecall(_CurveMetric):
     recall: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        real_number("PrecisionAtRecall(recall)", self.recall, at_least=0, at_most=1)
+        check_real_number("PrecisionAtRecall(recall)", self.recall, at_least=0, at_most=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)
@@ -261,7 +261,7 @@ class RecallAtPrecision(_CurveMetric):
     precision: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        real_number("RecallAtPrecision(precision)", self.precision, at_least=0, at_most=1)
+        check_real_number("RecallAtPrecision(precision)", self.precision, at_least=0, at_most=1)
 
     def score(self, positives: Curves, negatives: Curves) -> Any:
         recall = _recall(positives)

@@ -66,7 +66,7 @@ def contributions(logs: Mapping[str, Any], weight: Any) -> dict[str, Metric]:
     }
 
 
-def begin(logs: Mapping[str, Any], *, fill: int = 0) -> dict[str, Metric]:
+def empty_accumulators(logs: Mapping[str, Any], *, fill: int = 0) -> dict[str, Metric]:
     """Empty accumulators for logs of this structure. Shapes may stand for arrays.
 
     **Arguments:**

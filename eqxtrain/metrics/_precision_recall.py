@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._check import real_number, whole_number
+from .._check import check_real_number, whole_number
 from .._types import Self
 from ._base import Metric
 from ._class_inputs import (
@@ -58,7 +58,7 @@ def check_class_options(
     who: str, num_classes: int | None, threshold: float, ignore_index: int | None
 ) -> None:
     """Refuse options that are not numbers."""
-    real_number(f"{who}(threshold)", threshold)
+    check_real_number(f"{who}(threshold)", threshold)
     if num_classes is not None:
         whole_number(f"{who}(num_classes)", num_classes, at_least=2)
     if ignore_index is not None:
@@ -242,7 +242,7 @@ class FBeta(_CountMetric):
     beta: float = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        real_number("FBeta(beta)", self.beta, at_least=0)
+        check_real_number("FBeta(beta)", self.beta, at_least=0)
 
     def score(self, tp: Rates, fp: Rates, fn: Rates, tn: Rates) -> Rates:
         squared = float(self.beta) ** 2

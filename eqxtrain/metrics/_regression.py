@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from .._check import real_number
+from .._check import check_real_number
 from .._types import Self
 from ._base import Metric, check_same_shape
 from ._modes import Mean
@@ -105,7 +105,7 @@ class HuberLoss(_ErrorMetric):
     delta: float = eqx.field(default=1.0, static=True)
 
     def __check_init__(self) -> None:
-        real_number("HuberLoss(delta)", self.delta, at_least=0)
+        check_real_number("HuberLoss(delta)", self.delta, at_least=0)
 
     def error(self, y_pred: Values, y_true: Values) -> Values:
         return optax.huber_loss(y_pred, y_true, delta=float(self.delta))
@@ -125,7 +125,7 @@ class PinballLoss(_ErrorMetric):
     alpha: float = eqx.field(default=0.5, static=True)
 
     def __check_init__(self) -> None:
-        real_number("PinballLoss(alpha)", self.alpha, at_least=0, at_most=1)
+        check_real_number("PinballLoss(alpha)", self.alpha, at_least=0, at_most=1)
 
     def error(self, y_pred: Values, y_true: Values) -> Values:
         error, alpha = y_true - y_pred, float(self.alpha)

@@ -22,9 +22,9 @@ from .workloads import WORKLOADS, Workload
 
 def read(batches: list[Any]) -> None:
     """Take all batches as `fit` does, and do nothing with them."""
-    with data.as_source(batches).read(data.Batching(1)) as reader:
+    with data.as_source(batches).open_reader(data.Batching(1)) as reader:
         for stack in reader.stacks(lambda batch: 64):
-            reader.consume(stack.steps)
+            reader.consume(stack.num_batches)
 
 
 def work_for(seconds: float) -> None:

@@ -17,11 +17,11 @@ def batches_of(
     source: data.Source, cut: data.Batching, order: Any = None, capacity: int = 3
 ) -> Any:
     """The batches of one pass, with how many of their rows are real."""
-    with source.read(cut) as reader:
+    with source.open_reader(cut) as reader:
         for stack in reader.stacks(lambda batch: capacity, None, order):
-            for i in range(stack.steps):
-                yield jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), stack.batch)
-            reader.consume(stack.steps)
+            for i in range(stack.num_batches):
+                yield jax.tree.map(lambda leaf, i=i: np.array(leaf[i]), stack.batches)
+            reader.consume(stack.num_batches)
 
 
 @given(
@@ -41,10 +41,10 @@ def test_every_example_comes_once_in_order(
     cut = data.Batching(batch_size, remainder)
     if remainder == "drop" and length < batch_size:
         with pytest.raises(ValueError, match=f"no batch: there are {length} examples, fewer than"):
-            source.steps(cut)
+            source.num_batches(cut)
         return
     batches = list(batches_of(source, cut, order))
-    assert len(batches) == source.steps(cut)
+    assert len(batches) == source.num_batches(cut)
     if remainder == "pad":
         assert all(data.num_rows(batch) == min(batch_size, length) for batch in batches)
         masks = [batch.mask for batch in batches]
@@ -72,14 +72,15 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
     seen: list[np.ndarray] = []
     position: Any = None
     for most in cuts:
-        with source.read(cut) as reader:
+        with source.open_reader(cut) as reader:
             if position is not None:
                 reader.seek(position)
             left = reader.remaining
             before = len(seen)
             for stack in reader.stacks(lambda batch: 2, most, order):
-                seen += [np.array(data.strip_mask(stack.batch)[0][i]) for i in range(stack.steps)]
-                reader.consume(stack.steps)
+                x = data.strip_mask(stack.batches)[0]
+                seen += [np.array(x[i]) for i in range(stack.num_batches)]
+                reader.consume(stack.num_batches)
             assert len(seen) - before == min(most, left or 0)
             position = reader.position
     for i, batch in enumerate(seen):
@@ -87,7 +88,7 @@ def test_a_pass_goes_on_where_it_stopped_also_in_another_reader(
 
 
 def test_a_position_where_no_batch_begins_is_refused() -> None:
-    reader = data.array_source(np.arange(20)).read(data.Batching(6))
+    reader = data.array_source(np.arange(20)).open_reader(data.Batching(6))
     at = lambda examples, of=20, order=None: {"examples": examples, "of": of, "order": order}
     for position in (at(8), at(24), at(6, of=21)):
         with pytest.raises(ValueError, match="where no batch begins: there are 20 examples, and"):

@@ -80,7 +80,7 @@ def test_a_loader_of_torch_gives_batches() -> None:
 )
 def test_what_is_none_of_them_gets_a_sentence(given: Any, match: str) -> None:
     with pytest.raises(TypeError, match=match):
-        data.as_source(given).read(data.Batching(2)).peek()
+        data.as_source(given).open_reader(data.Batching(2)).peek()
 
 
 @pytest.mark.parametrize("given", [[(ONES[0], 1)], iter([(ONES[0], np.float32(1))])])
@@ -88,16 +88,16 @@ def test_examples_where_batches_are_due_get_the_remedy(given: Any) -> None:
     with pytest.raises(
         (TypeError, ValueError), match=r"single examples, batch them: `\.batch\(32\)"
     ):
-        data.as_source(given).read(data.Batching(2)).peek()
+        data.as_source(given).open_reader(data.Batching(2)).peek()
 
 
 def test_lengths_that_others_tell() -> None:
     grain = library("grain")
     cut, mapped = data.Batching(2), grain.MapDataset.source([ONES]).batch(1)
-    assert data.as_source([(ONES,), (ONES,)]).steps(cut) == 2
-    assert data.as_source(mapped).steps(cut) == 1
-    assert data.as_source(mapped.repeat()).steps(cut) == float("inf")
-    assert data.as_source(mapped.to_iter_dataset()).steps(cut) is None
+    assert data.as_source([(ONES,), (ONES,)]).num_batches(cut) == 2
+    assert data.as_source(mapped).num_batches(cut) == 1
+    assert data.as_source(mapped.repeat()).num_batches(cut) == float("inf")
+    assert data.as_source(mapped.to_iter_dataset()).num_batches(cut) is None
 
     class Cardinal:
         """As `tf.data.Dataset` tells: -1 for no end, -2 where it is not known."""
@@ -116,4 +116,8 @@ def test_lengths_that_others_tell() -> None:
         def __iter__(self) -> Iterator[Any]:
             return iter([(ONES, ONES)])
 
-    assert [data.as_source(Cardinal(n)).steps(cut) for n in (5, -1, -2)] == [5, float("inf"), None]
+    assert [data.as_source(Cardinal(n)).num_batches(cut) for n in (5, -1, -2)] == [
+        5,
+        float("inf"),
+        None,
+    ]

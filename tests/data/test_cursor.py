@@ -22,8 +22,8 @@ def some(reader: data.Reader, most: int | None) -> list[list[int]]:
     """The next batches, as the numbers of their examples."""
     seen: list[list[int]] = []
     for stack in reader.stacks(lambda batch: 3, most):
-        for i in range(stack.steps):
-            numbers = jax.tree.leaves(stack.batch)[-1][i]
+        for i in range(stack.num_batches):
+            numbers = jax.tree.leaves(stack.batches)[-1][i]
             seen.append([int(n) for n in numbers.ravel()])
             reader.consume(1)
     return seen
@@ -37,17 +37,17 @@ def at(batches: Any) -> dict[str, Any]:
 def check(make: Callable[[], Any], *, replays: bool = False, ordered: bool = True) -> None:
     """Go on after each number of batches in a new process, so to say: all is made anew."""
     source = lambda: data.as_source(make())
-    with source().read(data.Batching(SIZE)) as reader:
+    with source().open_reader(data.Batching(SIZE)) as reader:
         whole, second = some(reader, None), some(reader, None)
     assert sorted(n for batch in whole for n in batch) == list(range(ROWS)) and len(whole) > 3
     for k in range(len(whole) + 1):
-        with source().read(data.Batching(SIZE)) as reader:
+        with source().open_reader(data.Batching(SIZE)) as reader:
             first = some(reader, k) if k else []
             position = reader.position
         assert first == whole[:k]
         with (
             warnings.catch_warnings(record=True) as told,
-            source().read(data.Batching(SIZE)) as reader,
+            source().open_reader(data.Batching(SIZE)) as reader,
         ):
             warnings.simplefilter("always", UserWarning)
             reader.seek(copy.deepcopy(position))
@@ -62,9 +62,10 @@ def check(make: Callable[[], Any], *, replays: bool = False, ordered: bool = Tru
             assert rest == second or not ordered
     same = make()  # and now with one object, as in one process
     for k in (1, len(whole)):
-        with data.as_source(same).read(data.Batching(SIZE)) as reader:
+        with data.as_source(same).open_reader(data.Batching(SIZE)) as reader:
             first, position = some(reader, k), reader.position
-        with warnings.catch_warnings(), data.as_source(same).read(data.Batching(SIZE)) as reader:
+        again = data.as_source(same)
+        with warnings.catch_warnings(), again.open_reader(data.Batching(SIZE)) as reader:
             warnings.simplefilter("ignore", UserWarning)
             reader.seek(position)
             seen = [*first, *some(reader, None), *some(reader, None)][: 2 * len(whole)]
@@ -135,7 +136,7 @@ def test_a_list_and_what_is_indexed_begin_where_they_should() -> None:
             return list(batches())[i]
 
     check(Indexed)
-    with data.as_source(Indexed()).read(data.Batching(1)) as reader:
+    with data.as_source(Indexed()).open_reader(data.Batching(1)) as reader:
         reader.seek(at(4))
         read.clear()
         assert len(some(reader, None)) == 2 and read == [4, 5]
@@ -150,11 +151,11 @@ def test_a_position_past_the_end_or_of_another_kind_is_refused() -> None:
         ),
         ({"batches": 3}, "`position` must be what"),
     ]:
-        reader = data.as_source(list(batches())).read(data.Batching(1))
+        reader = data.as_source(list(batches())).open_reader(data.Batching(1))
         with pytest.raises(ValueError, match=match), reader:
             reader.seek(position)
             some(reader, None)
-    with data.as_source(batches).read(data.Batching(1)) as reader:
+    with data.as_source(batches).open_reader(data.Batching(1)) as reader:
         reader.seek(at(9))
         with (
             pytest.warns(UserWarning, match="the 9 batches before the position are produced again"),
@@ -168,7 +169,7 @@ def test_grain_map_dataset() -> None:
     grain = library("grain")
     make = lambda: grain.MapDataset.source(EXAMPLES).shuffle(seed=3).batch(SIZE)
     check(make)
-    with data.as_source(make()).read(data.Batching(1)) as reader:
+    with data.as_source(make()).open_reader(data.Batching(1)) as reader:
         some(reader, 2)
         assert json.loads(json.dumps(reader.position)) == {
             "batches": 2,

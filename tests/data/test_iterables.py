@@ -29,10 +29,10 @@ def steps_of(made: et.Learner[Any]) -> int:
 
 
 def stacks_of(batches: Any, capacity: int = 4) -> Iterator[data.Stack]:
-    with data.IterableSource(batches).read(data.Batching(1)) as reader:
+    with data.IterableSource(batches).open_reader(data.Batching(1)) as reader:
         for stack in reader.stacks(lambda batch: capacity):
             yield stack
-            reader.consume(stack.steps)
+            reader.consume(stack.num_batches)
 
 
 def threads() -> list[str]:
@@ -123,7 +123,9 @@ def test_batches_of_any_sizes_come_in_order() -> None:
     x = np.arange(40, dtype=np.float32)[:, None]
     batches = [(b,) for b in np.split(x, [3, 6, 7, 10, 20, 30])]
     seen = [
-        np.asarray(stack.batch[0])[i] for stack in stacks_of(batches) for i in range(stack.steps)
+        np.asarray(stack.batches[0])[i]
+        for stack in stacks_of(batches)
+        for i in range(stack.num_batches)
     ]
     assert np.array_equal(np.concatenate(seen), x)
 
@@ -134,7 +136,7 @@ def test_a_slow_source_is_waited_for_no_longer_than_for_one_batch() -> None:
             time.sleep(0.05)
             yield (np.ones((2, 3), np.float32),)
 
-    assert [stack.steps for stack in stacks_of(slow, capacity=8)] == [1, 1, 1]
+    assert [stack.num_batches for stack in stacks_of(slow, capacity=8)] == [1, 1, 1]
 
 
 def test_a_pass_too_many_over_an_iterator_is_refused_before_the_first() -> None:

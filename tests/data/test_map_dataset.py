@@ -73,7 +73,7 @@ def test_fitting_a_dataset_is_fitting_its_arrays_to_the_bit(make: Any, remainder
 
 def test_a_position_is_found_without_reading_what_is_before_it() -> None:
     dataset = Examples()
-    with data.as_source(dataset).read(data.Batching(4)) as reader:
+    with data.as_source(dataset).open_reader(data.Batching(4)) as reader:
         reader.seek({"examples": 16, "of": 21, "order": None})
         dataset.read.clear()
         stacks = list(reader.stacks(lambda batch: 4))

@@ -23,10 +23,10 @@ class Examples:
 
 @pytest.mark.parametrize("source", [data.array_source(X, Y), data.as_source(Examples())])
 def test_a_batch_is_filled_up_to_no_more_rows_than_there_are(source: Any) -> None:
-    with source.read(data.Batching(10**12, "pad")) as reader:
+    with source.open_reader(data.Batching(10**12, "pad")) as reader:
         assert data.num_rows(reader.peek()) == 5
         (stack,) = reader.stacks(lambda batch: 1)
-        assert stack.batch.mask.shape == (1, 5) and stack.batch.mask.all()
+        assert stack.batches.mask.shape == (1, 5) and stack.batches.mask.all()
         reader.consume(1)
         assert reader.position == {"examples": 0, "of": 5, "order": None}
 

@@ -22,7 +22,7 @@ def test_what_is_traced_once_runs_once_for_shapes_and_for_programs() -> None:
         runs.append(1)
         return ({name: 2 * x, "static": len(name)},)
 
-    traced = _compile.Traced(lambda x: double(x, "a"), jnp.arange(3.0))
+    traced = _compile.TracedFunction(lambda x: double(x, "a"), jnp.arange(3.0))
     assert traced.shapes[0]["a"].shape == (3,) and traced.used() == [True]
     for times in (1, 2):
         (out,) = jax.jit(lambda x, times=times: traced([times * x])[0])(jnp.arange(3.0))
@@ -33,7 +33,7 @@ def test_what_is_traced_once_runs_once_for_shapes_and_for_programs() -> None:
 
 def test_traces_that_do_the_same_have_one_form() -> None:
     def form(fn: Any, used: Any = None, size: int = 3) -> Any:
-        traced = _compile.Traced(lambda *args: (fn(*args),), jnp.ones(size), jnp.ones(2))
+        traced = _compile.TracedFunction(lambda *args: (fn(*args),), jnp.ones(size), jnp.ones(2))
         return traced.form(used)
 
     constant = np.arange(3, dtype=np.float32)
@@ -59,7 +59,7 @@ def test_traces_that_do_the_same_have_one_form() -> None:
 
 def test_only_inputs_that_something_comes_of_are_used() -> None:
     fn = lambda a, b, c: ((jnp.sin(a), jnp.cos(c) * 2)[0], jax.debug.print("{}", b))[0]
-    assert _compile.Traced(lambda *args: (fn(*args),), *[jnp.ones(2)] * 3).used() == [
+    assert _compile.TracedFunction(lambda *args: (fn(*args),), *[jnp.ones(2)] * 3).used() == [
         True,
         True,
         False,
@@ -76,7 +76,7 @@ def test_a_program_takes_and_gives_lists_of_arrays() -> None:
         new, total = program([jnp.ones(3)], [donated])
         assert np.array_equal(np.asarray(new[0]), [2, 2, 2]) and float(total[0]) == 3
         assert donated.is_deleted() == (jit is None)
-        assert (program.executable is None) == (jit is not None and jit(fn) is fn)
+        assert (program.wait_for_executable() is None) == (jit is not None and jit(fn) is fn)
 
 
 def test_what_goes_wrong_in_the_compiler_is_raised_where_it_is_waited_for() -> None:

@@ -137,7 +137,8 @@ def test_what_a_pass_is_given_is_never_deleted(kind: Any) -> None:
     batch = (x,) if kind == "predict" else (x, y)
     for _ in range(3):
         running(batch)
-    running.accumulators.logs() if kind != "predict" else running.accumulators.outputs()
+    measured = running.accumulators
+    measured.compute_outputs() if kind == "predict" else measured.compute_logs()
     leaves = [leaf for leaf in jax.tree.leaves(made) if isinstance(leaf, jax.Array)]
     assert leaves and not any(leaf.is_deleted() for leaf in leaves)
 
@@ -162,13 +163,13 @@ def test_a_step_returns_while_the_device_still_works() -> None:
     x = np.eye(256, dtype=np.float32)
     running = StepRunner(Slow(jnp.ones((256, 256)), None).init(), TRAIN)
     running((x,))
-    running.accumulators.logs()
+    running.accumulators.compute_logs()
     shares: list[float] = []
     for _ in range(5):  # the machine may be busy with something else, but not each time
         began = time.perf_counter()
         running((x,))
         returned = time.perf_counter() - began
-        running.accumulators.logs()
+        running.accumulators.compute_logs()
         shares.append(returned / (time.perf_counter() - began))
     assert min(shares) < 0.5
 
@@ -282,7 +283,7 @@ def test_what_cannot_be_lowered_runs_one_step_a_call() -> None:
     x, y = data(24)
     running = StepRunner(Plain(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).init(), TRAIN)
     running((x[:8], y[:8]))
-    assert running.steps_per_call == 1 and np.isfinite(running.accumulators.logs()["loss"])
+    assert running.steps_per_call == 1 and np.isfinite(running.accumulators.compute_logs()["loss"])
 
 
 def test_a_stack_is_run_in_as_few_calls_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +411,7 @@ def test_metrics_are_computed_when_somebody_looks_and_not_in_steps() -> None:
         running((x, y))
     running.wait()
     assert not computed
-    assert np.isfinite(running.accumulators.logs()["told"]) and len(computed) == 1
+    assert np.isfinite(running.accumulators.compute_logs()["told"]) and len(computed) == 1
 
 
 def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
@@ -427,7 +428,7 @@ def test_what_is_gathered_is_fetched_once_a_batch_and_joined_once(
     counting_fetch = lambda tree: calls["fetch"].append(1) or fetch(tree)
     monkeypatch.setattr(np, "concatenate", counting_join)
     monkeypatch.setattr(_placement, "fetch", counting_fetch)
-    gathered = testing.accumulators.logs()["gather"]
+    gathered = testing.accumulators.compute_logs()["gather"]
     assert calls["concatenate"] == [12]  # all parts at once: linear in their number
     assert len(calls["fetch"]) == 3  # the two calls in flight, and the result
     np.testing.assert_allclose(gathered, jax.vmap(linear())(jnp.asarray(x)), atol=1e-6)
@@ -460,7 +461,7 @@ def test_a_step_of_ones_own_runs_on_the_runner() -> None:
     runner = StepRunner(made, Step("margins", margins, Stream.TEST, "test"))
     for start in (0, 8, 16):
         runner((x[start : start + 8], y[start : start + 8]))
-    logs = runner.accumulators.logs()
+    logs = runner.accumulators.compute_logs()
     top = np.sort(made.predict(x), axis=-1)[:, -1]
     np.testing.assert_allclose(logs["rows"], top, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(logs["margin"], top.mean(), rtol=1e-5)

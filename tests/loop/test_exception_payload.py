@@ -13,7 +13,7 @@ import pytest
 from helpers import data, learner, same
 
 import eqxtrain as et
-from eqxtrain._loop.exception_payload import carry
+from eqxtrain._loop.exception_payload import attach
 
 
 class Numbered(Exception):
@@ -56,7 +56,7 @@ def test_an_exception_arrives_with_its_type_its_text_and_its_notes(error: BaseEx
     error.add_note("noted")
     made, history = learner().init(), et.History()
     history.append({"loss": 0.5})
-    carry(error, learner=made, history=history)
+    attach(error, learner=made, history=history)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         arrived = sent(error, protocol)
         assert (type(arrived), str(arrived)) == (type(error), str(error))
@@ -74,13 +74,13 @@ def test_an_exception_arrives_with_its_type_its_text_and_its_notes(error: BaseEx
 def test_a_learner_that_can_be_sent_is_sent() -> None:
     made = et.Learner(eqx.nn.Linear(4, 3, key=jax.random.key(0)), None, loss=optax.l2_loss).init()
     error = ValueError("mine")
-    carry(error, learner=made, history=et.History())
+    attach(error, learner=made, history=et.History())
     arrived = sent(error)
     assert same(arrived.learner, made) and not hasattr(arrived, "__notes__")
 
 
 def test_exceptions_that_carry_nothing_are_pickled_as_ever() -> None:
-    carry(LookupError("other"), learner=learner())
+    attach(LookupError("other"), learner=learner())
     plain = LookupError("mine", 2)
     plain.add_note("noted")
     arrived = sent(plain)

@@ -121,7 +121,7 @@ def test_no_split_of_the_data_changes_what_a_loss_comes_to(
         contribution(name, {n: v[i : i + size] for n, v in (data | {"mask": mask}).items()})
         for i in range(0, ROWS, size)
     ]
-    merged = _logs.begin(batches[0])
+    merged = _logs.empty_accumulators(batches[0])
     for index in rng.permutation(len(batches)):
         merged = _logs.merge(merged, batches[index])
     split = _logs.compute(merged)

@@ -95,26 +95,27 @@ def test_a_metric_contributes_as_it_is() -> None:
 @pytest.mark.parametrize("from_shapes", [False, True])
 def test_merging_into_fresh_accumulators_gives_the_contribution(from_shapes: bool) -> None:
     new = _logs.contributions(logs(), 2)
-    begun = _logs.begin(eqx.filter_eval_shape(logs) if from_shapes else logs())
+    begun = _logs.empty_accumulators(eqx.filter_eval_shape(logs) if from_shapes else logs())
     assert eqx.tree_equal(_logs.compute(_logs.merge(begun, new)), _logs.compute(new))
     kinds = lambda tree: jax.tree.map(jax.typeof, eqx.filter(tree, eqx.is_array))
     assert eqx.tree_equal(kinds(begun), kinds(_logs.merge(begun, new)))
 
 
 def test_fresh_accumulators_have_no_weak_types() -> None:
-    begun = _logs.begin({"a": Last.of(1.0), "b": jnp.asarray(1.0), "c": 1.0})
+    begun = _logs.empty_accumulators({"a": Last.of(1.0), "b": jnp.asarray(1.0), "c": 1.0})
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(begun))
 
 
 @pytest.mark.parametrize("from_shapes", [False, True])
 def test_arrays_that_configure_a_metric_outlive_a_fresh_start(from_shapes: bool) -> None:
     made = lambda: {"a": Scaled(jnp.float32(2)).update(jnp.array([1.0, 3.0]))}
-    begun = _logs.begin(eqx.filter_eval_shape(made) if from_shapes else made())
+    begun = _logs.empty_accumulators(eqx.filter_eval_shape(made) if from_shapes else made())
     assert _logs.compute(_logs.merge(begun, made())) == {"a": 4.0}
 
 
 def test_logs_with_other_names_from_step_to_step_are_refused() -> None:
-    before, after = _logs.begin({"a": 0, "b": 0}), _logs.begin({"b": 0, "c": 0})
+    before = _logs.empty_accumulators({"a": 0, "b": 0})
+    after = _logs.empty_accumulators({"b": 0, "c": 0})
     with pytest.raises(ValueError, match=r"`a` is gone.*`c` is new.*log nan at steps"):
         _logs.merge(before, after)
 
