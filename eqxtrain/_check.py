@@ -23,7 +23,7 @@ def whole_number(name: str, value: Any, *, at_least: int | None = None) -> int:
     """
     if not is_whole(value) or (at_least is not None and value < at_least):
         span = "" if at_least is None else f", {at_least} or more"
-        raise ValueError(f"`{name}` is a whole number{span}; got {value!r}.")
+        raise ValueError(f"`{name}` must be a whole number{span}; got {value!r}.")
     return int(value)
 
 
@@ -46,7 +46,7 @@ def check_real_number(
     if not is_number or not at_least <= value <= at_most:
         span = f", {at_least} or more" if at_least > -math.inf else ""
         span = f" from {at_least} to {at_most}" if at_most < math.inf else span
-        raise ValueError(f"`{name}` is a number{span}; got {value!r}.")
+        raise ValueError(f"`{name}` must be a number{span}; got {value!r}.")
 
 
 def check_fields(

@@ -94,7 +94,7 @@ class Learner(AbstractLearner[M]):
 
         **Raises:** `ValueError` if it would throw a `model_state` away, or if one is missing.
         """
-        names = {} if x is None else data.step_arguments(data.array_source(x, y).tree)
+        names = {} if x is None else data.step_arguments(data.array_source(x, y).take(slice(None)))
         return initialise(self, names, key=key)
 
     @replaces_fields
@@ -174,8 +174,12 @@ class Learner(AbstractLearner[M]):
         **Raises:** whatever goes wrong; the exception's `.learner` is that of the last step.
         """
         schedule = make_schedule(epochs, steps, steps_per_epoch, validation_freq, validation_steps)
-        options = fitting.FitOptions(
-            shuffle, position, inputs.check_on_interrupt(on_interrupt), donate, snapshots
+        options = inputs.FitOptions(
+            shuffle=shuffle,
+            position=position,
+            on_interrupt=inputs.check_on_interrupt(on_interrupt),
+            donate=donate,
+            snapshots=snapshots,
         )
 
         def check_data() -> tuple[inputs.PassInputs, dict[str, data.Source]]:

@@ -89,11 +89,11 @@ def strip_weak_type(x: Any) -> jax.Array:
 def as_jax_arrays(tree: PyTree) -> PyTree:
     """Convert every array to a JAX array without a weak type."""
     leaves, structure = jax.tree.flatten(tree)
-    of_host = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic)]
+    on_host = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic)]
     weak = [i for i, leaf in enumerate(leaves) if eqx.is_array(leaf) and is_weak(leaf)]
-    if not of_host and not weak:
+    if not on_host and not weak:
         return tree
-    for i, leaf in zip(of_host, put([leaves[i] for i in of_host]), strict=True):
+    for i, leaf in zip(on_host, put([leaves[i] for i in on_host]), strict=True):
         leaves[i] = leaf
     for i in weak:
         leaves[i] = strip_weak_type(leaves[i])

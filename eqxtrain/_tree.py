@@ -159,28 +159,10 @@ def inference_mode(model: PyTree) -> PyTree:
     return eqx.nn.inference_mode(model) if flagged else model
 
 
-def module_types(tree: PyTree) -> list[type]:
-    """The classes of the modules in a tree, each once, in the order of the tree."""
-    types_met: dict[type, None] = {}
-
-    def visit(node: PyTree) -> None:
-        def is_leaf(child: Any) -> bool:
-            return child is not node and isinstance(child, eqx.Module)
-
-        if isinstance(node, eqx.Module):
-            types_met[type(node)] = None
-        for child in jax.tree.leaves(node, is_leaf=is_leaf):
-            if child is not node and isinstance(child, eqx.Module):
-                visit(child)
-
-    visit(tree)
-    return list(types_met)
-
-
 def same_bits(a: PyTree, b: PyTree) -> bool:
-    """Whether two trees of one structure hold the same arrays, bit for bit."""
+    """Whether two trees of one structure hold the same NumPy arrays, bit for bit."""
     pairs = zip(partition_leaves(a)[0], partition_leaves(b)[0], strict=True)
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+    return all(x.tobytes() == y.tobytes() for x, y in pairs)
 
 
 def find_path(predicate: Callable[[Any], bool], tree: PyTree, root: str) -> str | None:

@@ -173,3 +173,16 @@ class Tape(et.Callback):
 
 for _hook in HOOKS:
     setattr(Tape, _hook, lambda self, run, hook=_hook: self.hooks.append(hook))
+
+
+def counting(**fields: Any) -> tuple[et.Learner[Any], list[tuple[bool, int]]]:
+    """A learner that notes each trace of its `test_step`: training or not, and the batch's rows."""
+    traces: list[tuple[bool, int]] = []
+
+    class Counts(et.Learner[Any]):
+        def test_step(self, x: Array, training: bool, **rest: Any) -> Any:
+            traces.append((training, len(x)))
+            return super().test_step(x=x, training=training, **rest)
+
+    fields = {"loss": CROSS_ENTROPY, "metrics": et.metrics.Accuracy()} | fields
+    return Counts(Dropped(jr.key(0)), optax.adam(1e-2), **fields), traces

@@ -19,15 +19,17 @@ def test_whole_numbers_are_those_of_python_and_numpy(value: Any) -> None:
 @pytest.mark.parametrize("value", [True, np.True_, 3.0, np.float32(3), "3", None, np.array([3])])
 def test_nothing_else_is_a_whole_number(value: Any) -> None:
     assert not is_whole(value)
-    with pytest.raises(ValueError, match=r"^`n` is a whole number, 0 or more; got .*(3|True|None)"):
+    with pytest.raises(
+        ValueError, match=r"^`n` must be a whole number, 0 or more; got .*(3|True|None)"
+    ):
         whole_number("n", value, at_least=0)
 
 
 def test_a_bound_of_a_whole_number_is_told() -> None:
     assert whole_number("n", -5) == -5
-    with pytest.raises(ValueError, match=r"^`n` is a whole number, 1 or more; got 0\.$"):
+    with pytest.raises(ValueError, match=r"^`n` must be a whole number, 1 or more; got 0\.$"):
         whole_number("n", 0, at_least=1)
-    with pytest.raises(ValueError, match=r"^`n` is a whole number; got 0\.5\.$"):
+    with pytest.raises(ValueError, match=r"^`n` must be a whole number; got 0\.5\.$"):
         whole_number("n", 0.5)
 
 
@@ -51,7 +53,7 @@ def test_numbers_in_their_range_pass(value: Any) -> None:
 def test_other_numbers_are_told_their_range(value: Any, bounds: dict[str, int], span: str) -> None:
     with pytest.raises(ValueError) as told:
         check_real_number("Loss(delta)", value, **bounds)
-    assert str(told.value) == f"`Loss(delta)` is a number{span}; got {value!r}."
+    assert str(told.value) == f"`Loss(delta)` must be a number{span}; got {value!r}."
 
 
 class Point: ...

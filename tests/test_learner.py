@@ -152,7 +152,7 @@ def test_the_file_of_another_optimizer_is_refused_by_a_sentence(
         for name in (written, like)
     )
     said = root_cause(caught.value)
-    assert f"an optimizer state of {saved} leaves" in said and f"one of {expected}" in said
+    assert f"state of {saved} leaves" in said and f"this learner has {expected}" in said
     assert "replace(optimizer=...)" in said
 
 
@@ -299,7 +299,7 @@ def test_the_result_of_fit_says_what_it_holds() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_batch_size_that_is_no_positive_number_gets_a_sentence(batch_size: Any) -> None:
     for call in (learner().fit, learner().evaluate):
-        with pytest.raises(ValueError, match="`batch_size` is a whole number, 1 or more"):
+        with pytest.raises(ValueError, match="`batch_size` must be a whole number, 1 or more"):
             call(*data(), batch_size=batch_size)
 
 

@@ -140,6 +140,16 @@ def test_only_one_module_decides_where_arrays_live(path: Path) -> None:
         assert not re.search(moves, path.read_text())
 
 
+def test_tests_are_named_after_what_they_test() -> None:
+    tests = Path(__file__).parent
+    for path in tests.glob("*/test_*.py"):
+        name = path.stem.removeprefix("test_")
+        if (path.parent.name, name) in {("metrics", "law"), ("metrics", "foreign_clu")}:
+            continue  # of all metrics, and of one of the libraries
+        folders = (ROOT / f"{prefix}{path.parent.name}" for prefix in ("", "_"))
+        assert any((f / f"{p}{name}.py").exists() for f in folders for p in ("", "_")), path
+
+
 def test_what_is_public_has_a_docstring() -> None:
     for name in dir(et):
         thing = getattr(et, name)

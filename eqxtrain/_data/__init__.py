@@ -13,7 +13,6 @@ from .batch import (
     step_arguments as step_arguments,
     strip_mask as strip_mask,
 )
-from .coerce import take as take
 from .iterables import IterableSource as IterableSource
 from .map_dataset import ExampleSource as ExampleSource
 from .order import Order as Order

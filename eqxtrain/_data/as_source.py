@@ -32,19 +32,19 @@ def as_source(x: PyTree, y: PyTree = None, sample_weight: PyTree = None) -> Sour
         raise TypeError(f"`x` is the class `{x.__name__}`: pass an instance.")
     if _is_array_like(x):
         return array_source(x, y, sample_weight)
-    of_examples = has_examples(x)
-    if not of_examples and not _gives_batches(x):
+    is_examples = has_examples(x)
+    if not is_examples and not _gives_batches(x):
         return array_source(x, y, sample_weight)  # it says what is wrong
     for name, value in {"y": y, "sample_weight": sample_weight}.items():
         if value is not None:
-            what = "a dataset of examples" if of_examples else "an iterable of batches"
-            one = "examples" if of_examples else "batches"
+            what = "a dataset of examples" if is_examples else "an iterable of batches"
+            one = "examples" if is_examples else "batches"
             raise TypeError(
                 f"`x` is {what}, so `{name}` can't be passed beside it: make it yield {one} "
                 "`(x, y)` or `(x, y, sample_weight)`, or collect its arrays, "
                 "`np.stack(list(...))`."
             )
-    return ExampleSource(x) if of_examples else IterableSource(x)
+    return ExampleSource(x) if is_examples else IterableSource(x)
 
 
 def _is_array_like(x: Any) -> bool:

@@ -56,7 +56,7 @@ def open_at(iterable: Any, position: StreamPosition) -> Cursor:
         return Cursor(_indexed(iterable, position.batches))
     pair = state_methods(iterable)
     if pair is not None and not isinstance(iterable, Iterator):
-        if position.state is not None and _is_of_huggingface(iterable):
+        if position.state is not None and _is_huggingface(iterable):
             # It keeps the state that it is given, and would start there in all later passes too.
             iterable = with_fields(iterable)
         return _cursor(iterable, pair, position, lambda: iter(iterable))
@@ -95,7 +95,7 @@ def _indexed(batches: Any, start: int) -> Generator[Any, None, None]:
         yield batches[i]
 
 
-def _is_of_huggingface(x: Any) -> bool:
+def _is_huggingface(x: Any) -> bool:
     return type(x).__module__.split(".")[0] == "datasets"
 
 

@@ -121,10 +121,10 @@ def has_examples(x: Any) -> bool:
             f"`x` is a `{type(x).__name__}`, with `__getitem__` but without `__len__`: add "
             "`__len__`, or an `__iter__` that yields batches."
         )
-    return is_table(x) or _is_of_torch(x) or (len(x) > 0 and _is_example(x[0]))
+    return is_table(x) or _is_torch_dataset(x) or (len(x) > 0 and _is_example(x[0]))
 
 
-def _is_of_torch(x: Any) -> bool:
+def _is_torch_dataset(x: Any) -> bool:
     torch: Any = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.utils.data.Dataset)
 

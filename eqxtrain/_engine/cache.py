@@ -52,8 +52,11 @@ class LRUCache:
 
 
 step_cache = LRUCache(128)
-"""The traced steps that were used last, which hold their programs, and the learners whose state was
-found to match. It alone keeps programs alive between runs."""
+"""The traced steps that were used last, which hold their programs. It alone keeps programs alive
+between runs."""
+
+matching_states = LRUCache(128)
+"""The learners whose state was found to belong to them."""
 
 _shared_programs: weakref.WeakValueDictionary[Hashable, Program] = weakref.WeakValueDictionary()
 """Programs by what they do. The references are weak, so that a program lives as long as some traced
@@ -74,6 +77,7 @@ def clear_caches() -> None:
     For long notebook sessions that make many learners.
     """
     step_cache.clear()
+    matching_states.clear()
     _shared_programs.clear()
     compile_log.clear()
     _frozen.forget()

@@ -180,8 +180,8 @@ class TracedStep:
 
     def _empty_accumulators(self, logs: Any, consts: Consts, carry: Carry) -> dict[str, Any]:
         """Make empty accumulators for what the step logs, on the host."""
-        empty = _logs.empty_accumulators(logs)
-        if not _tree.same_bits(empty, _logs.empty_accumulators(logs, fill=1)):
+        empty, filled = (_logs.empty_accumulators(logs, fill=fill) for fill in (0, 1))
+        if not _tree.same_bits(_placement.fetch(empty), _placement.fetch(filled)):
             # `reset` kept arrays that configure a metric, and shapes don't tell their values: run
             # the step once to get them.
             leaves = [

@@ -169,7 +169,7 @@ class StepRunner:
             self._compiled = _CallInputs(program, traced, traced.select(self._const_leaves))
             self.steps_per_call = plan.steps
         if isinstance(stack.batches, data.MaskedBatch):
-            self._check_padding(stack, np.asarray(stack.batches.mask))
+            self._check_padding(stack, stack.batches.mask)
 
     def run(self, start: int, stop: int) -> None:
         """Run the steps on the batches from `start` to `stop` of the loaded stack, in one call.
@@ -324,7 +324,7 @@ class StepRunner:
             values = traced.compute(traced.metrics_static.merge(metrics))
             emitted = [leaf[0] for leaf in output.emitted]
         if not self.step.predicts:
-            return values
+            return _placement.fetch(values)
         real = np.asarray(batches.mask[0])
         rows = [leaf[real].ravel() for leaf in _placement.fetch(emitted)]
         return {"y_pred": np.concatenate(rows)}

@@ -63,6 +63,8 @@ class Driver:
         self._has_batch_hooks = control.callbacks.has_batch_hooks(runner.step.kind)
         self.steps_run = 0
         self.is_stopped = False
+        self._stack: data.Stack
+        self._next: int  # batch of the stack; the reader's position counts it as well
 
     def load(self, stack: data.Stack) -> None:
         """Take the next stack."""
@@ -74,13 +76,14 @@ class Driver:
         return self._next < self._stack.num_batches and not self.is_stopped
 
     def run_call(self) -> None:
-        """Run the next call: some steps of the stack, with the hooks that they are due."""
+        """Run the next call: some steps of the stack, and the hooks that are due."""
         start, control, kind = self._next, self._control, self._runner.step.kind
-        if not self._has_batch_hooks:
+        if not self._has_batch_hooks:  # the same, without asking anybody
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
             self._count(start, stop)
-            control.state.step += (stop - start) * self._runner.step.trains
+            if self._runner.step.trains:
+                control.state.step += stop - start
             control.set_logs(None)
         else:
             # Hooks that read the state are called when it is there: at the beginning of the first
@@ -95,8 +98,9 @@ class Driver:
             for step in range(start, stop):
                 control.set_logs({})
                 control.call_hook(f"on_{kind}_batch_begin", reads="logs")
-                control.state.step += self._runner.step.trains
-                control.set_logs(None if kind != "predict" else {}, after=step)
+                if self._runner.step.trains:
+                    control.state.step += 1
+                control.set_logs({} if self._runner.step.predicts else None, after=step)
                 control.call_hook(
                     f"on_{kind}_batch_end", reads=None if step == stop - 1 else "logs"
                 )

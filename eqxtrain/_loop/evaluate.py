@@ -4,8 +4,6 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any, TypeVar
 
-import jax
-
 from .. import _data as data
 from .._engine.programs import Options
 from .._engine.runner import StepRunner
@@ -45,16 +43,16 @@ def _whole_pass(
     params = {"steps": min(known, default=None), **inputs.params}
     control = RunControl(learner, inputs.callbacks, params)
     with (
-        handle_exceptions(control, lambda: learner),
+        handle_exceptions(control, lambda: learner),  # assigned below: the latest one
         inputs.source.open_reader(inputs.batching, max_batches=max_batches) as reader,
     ):
         learner = inputs.ready(learner, reader.peek(), kind)
         control.set_initial_learner(learner)
         options, class_weight = inputs.options, inputs.class_weight
         runner = StepRunner(learner, STEPS[kind], class_weight=class_weight, options=options)
-        control.set_runners(training=None, measuring=runner if kind == "test" else None)
+        control.set_runners(training=None, measuring=None if runner.step.predicts else runner)
         measured = run_pass(control, runner, reader, max_batches)
-        return measured if kind == "test" else runner.accumulators.compute_outputs()
+        return runner.accumulators.compute_outputs() if runner.step.predicts else measured
 
 
 def run_pass(
@@ -84,7 +82,7 @@ def run_pass(
             f"The data ran out after {driver.steps_run} of the {max_batches} steps that were "
             "asked for."
         )
-    result = runner.accumulators.compute_logs() if kind == "test" else {}
+    result = {} if runner.step.predicts else runner.accumulators.compute_logs()
     control.set_logs(result)
     control.call_hook(f"on_{kind}_end")
     return dict(result)
@@ -99,15 +97,15 @@ def on_batch(
 
     - `arrays`: `x`, `y` and `sample_weight`.
     """
-    batch = data.array_source(*arrays).tree
-    batch = jax.tree.map(lambda leaf: data.take(leaf, slice(None)), batch)
+    batch = data.array_source(*arrays).take(slice(None))
     table = class_weight_table(class_weight, arrays[1])
     with translate_errors():
         learner = ensure_ready(learner, batch, kind)
         runner = StepRunner(learner, STEPS[kind], class_weight=table, options=Options(eager, 1))
         runner(batch)
-        if kind == "train":
+        if runner.step.trains:
             warn_of_frozen_changes(learner, lambda: runner.learner)
         measured = runner.accumulators
-        result = measured.compute_outputs() if kind == "predict" else measured.compute_logs()
+        predicts = runner.step.predicts
+        result = measured.compute_outputs() if predicts else measured.compute_logs()
     return runner.learner, result

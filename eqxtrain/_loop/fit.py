@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .. import _data as data
 from .._engine.runner import StepRunner
 from .._engine.step import TRAIN
 from .._history import Fitted, History
 from .._steps.ladder import AbstractLearner
-from .inputs import PassInputs
+from .inputs import FitOptions, PassInputs
 from .interrupt import Interrupt
 from .rescue import end_interrupted_run, handle_exceptions
 from .run_control import RunControl
@@ -18,16 +18,6 @@ from .training import Training
 from .validation import Validation
 
 L = TypeVar("L", bound=AbstractLearner[Any])
-
-
-class FitOptions(NamedTuple):
-    """The arguments of `Learner.fit` of the same names, checked."""
-
-    shuffle: bool
-    position: data.Position | None
-    on_interrupt: Literal["return", "raise"] | None
-    donate: bool
-    snapshots: bool
 
 
 def fit(
@@ -55,25 +45,16 @@ def fit(
     control = RunControl(learner, inputs.callbacks, {**shape, **inputs.params})
     training: Training | None = None
 
-    def rescue() -> Any:
+    def rescue() -> Any:  # `learner` is assigned anew below, so this returns the latest
         return learner if training is None else training.rescue()
 
     with (
         Interrupt() as interrupt,
         handle_exceptions(control, rescue),
-        contextlib.ExitStack() as closed,
+        inputs.source.open_reader(
+            inputs.batching, keep_waiting=interrupt.keep_waiting, max_batches=schedule.max_steps
+        ) as reader,
     ):
-
-        def keep_waiting() -> bool:
-            return not interrupt.requested
-
-        def is_interrupted() -> bool:
-            return interrupt.requested
-
-        reader = inputs.source.open_reader(
-            inputs.batching, keep_waiting=keep_waiting, max_batches=schedule.max_steps
-        )
-        closed.enter_context(reader)
         control.reader = reader
         if options.position is not None:
             reader.seek(options.position)
@@ -91,20 +72,14 @@ def fit(
                 donate=options.donate,
             )
             runner.compilations = control.history.timing.compilations
-            sets = (validation_sources, schedule.validation_steps)
-            validation = Validation(control, runner, inputs, *sets, is_interrupted)
-            closed.enter_context(validation)
-            training = Training(
-                control,
-                runner,
-                reader,
-                schedule,
-                validation,
-                is_interrupted=is_interrupted,
-                shuffle=options.shuffle,
-                keep_snapshots=options.snapshots and not options.donate,
-            )
-            _run_epochs(training)
+            max_batches = schedule.validation_steps
+            with Validation(
+                control, runner, inputs, validation_sources, max_batches, interrupt
+            ) as validation:
+                training = Training(
+                    control, runner, reader, schedule, validation, options, interrupt
+                )
+                _run_epochs(training)
             learner = training.learner
             where = f"in epoch {control.epoch + 1}, after step {control.step}"
     if interrupt.requested:  # read after the handler is gone, so that none is missed

@@ -167,8 +167,8 @@ def _forecast_for_size(
 ) -> Forecast:
     """Compile `train_step` for batches of this size, or take it from the cache, and look at it."""
     first = _first(source, batch_size)
-    training = StepRunner(learner, TRAIN, class_weight=class_weight, options=options)
-    compiled = training.prepare(first)
+    runner = StepRunner(learner, TRAIN, class_weight=class_weight, options=options)
+    compiled = runner.prepare(first)
     if compiled is None or (executable := compiled.program.wait_for_executable()) is None:
         raise ValueError(
             f"`{type(learner).__name__}.jit_step` compiles nothing ahead of time, so there is no "

@@ -54,6 +54,16 @@ class PassInputs(NamedTuple):
         return "possible" if divides else "some"
 
 
+class FitOptions(NamedTuple):
+    """The arguments of `Learner.fit` of the same names, checked."""
+
+    shuffle: bool
+    position: data.Position | None
+    on_interrupt: OnInterrupt
+    donate: bool
+    snapshots: bool
+
+
 def check_inputs(
     arrays: tuple[Any, Any, Any],
     class_weight: Any = None,

@@ -23,6 +23,14 @@ class Interrupt:
         self._old: Any = None
         self._pid = os.getpid()
 
+    def keep_waiting(self) -> bool:
+        """Whether to go on waiting for data."""
+        return not self.requested
+
+    def is_requested(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.requested
+
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             old = signal.getsignal(signal.SIGINT)

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 
 from .. import _data as data, _placement, _tree
-from .._engine.cache import step_cache, trace_key
+from .._engine.cache import matching_states, trace_key
 from .._identity.tokens import ByIdentity
-from .._request import request
+from .._request import Request, request
 from .._steps import optimize as _optimize
 from .._steps.contract import without_state
 from .._steps.init import check_model_state, initialise, overrides
@@ -76,12 +76,21 @@ def ensure_ready(
     return ready
 
 
+_LADDER = {"train": ("test_step", "grad_step", "train_step"), "test": ("test_step",), "predict": ()}
+"""The steps of each kind of pass that see weights and padding."""
+
+
+def _request_of(learner: AbstractLearner[Any], step: str) -> Request:
+    """What a step of the learner asks for."""
+    return request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+
+
 def _warn_of_lost_weights(
     learner: AbstractLearner[Any], kind: StepKind, weights: Collection[str]
 ) -> None:
-    for step in ("test_step", *(("grad_step", "train_step") if kind == "train" else ())):
+    for step in _LADDER[kind]:
         if overrides(learner, step):
-            requested = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+            requested = _request_of(learner, step)
             for weight in weights:
                 if not requested.everything and not {weight, "batch"} & set(requested.names):
                     warn(
@@ -90,17 +99,13 @@ def _warn_of_lost_weights(
                     )
 
 
-_LADDER = {"train": ("test_step", "grad_step", "train_step"), "test": ("test_step",), "predict": ()}
-"""The steps of each kind of pass that see padding."""
-
-
 def _check_padded(learner: AbstractLearner[Any], kind: StepKind, padding: Padding) -> None:
     """Refuse steps that would treat padding as data, and warn if BatchNorm does."""
     name = type(learner).__name__
     for step in _LADDER[kind]:
         if not overrides(learner, step):
             continue
-        requested = request(inspect.unwrap(getattr(type(learner), step)), skip=1)
+        requested = _request_of(learner, step)
         if not requested.everything and "mask" not in requested.names:
             raise TypeError(
                 f'With `remainder="pad"` some rows are padding, but `{name}.{step}` does not ask '
@@ -126,11 +131,11 @@ def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
     leaves, static = _tree.partition_leaves((learner.model, learner.state.opt_state))
     parts = (ByIdentity(learner.optimizer), ByIdentity(learner.trainable))
     key = ("state matches", parts, trace_key(leaves, static.treedef))
-    if step_cache.lookup(key):
+    if matching_states.lookup(key):
         return []
     mismatches = state_mismatches(learner)
     if not mismatches:
-        step_cache.store(key, True)
+        matching_states.store(key, True)
     return mismatches
 
 

@@ -55,7 +55,7 @@ def handle_exceptions(control: RunControl, rescue: Callable[[], Any]) -> Iterato
         raise
 
 
-_OF_ERROR_IF = re.compile(
+_ERROR_IF_REPORT = re.compile(
     r"EquinoxRuntimeError: (.*?)\n+-{9,}\nAn error occurred during the runtime", re.DOTALL
 )
 """How the device reports an `eqx.error_if`, in the middle of a traceback."""
@@ -69,7 +69,7 @@ def translate_errors() -> Iterator[None]:
 
     def is_news(record: logging.LogRecord) -> bool:
         # A new function for each context: they nest, and a logger has each filter only once.
-        return not _is_of_error_if(record)
+        return not _reports_error_if(record)
 
     logger = logging.getLogger(jax.pure_callback.__module__)
     logger.addFilter(is_news)
@@ -92,7 +92,7 @@ def _in_plain_words(error: BaseException) -> Exception | None:
 
     `eqx.filter_jit` and `jax.jit` would translate it, but we call programs without them.
     """
-    match = _OF_ERROR_IF.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
+    match = _ERROR_IF_REPORT.search(str(error)) if isinstance(error, _FROM_DEVICE) else None
     if match is not None:
         return eqx.EquinoxRuntimeError(
             "An `eqx.error_if` check failed in a compiled step; `eager=True` shows which line it "
@@ -106,7 +106,7 @@ def _in_plain_words(error: BaseException) -> Exception | None:
     return None
 
 
-def _is_of_error_if(record: logging.LogRecord) -> bool:
+def _reports_error_if(record: logging.LogRecord) -> bool:
     """Whether JAX logs the exception behind an `eqx.error_if`, which is raised as well."""
     kind = record.exc_info[0] if record.exc_info else None
     return kind is not None and kind.__name__.endswith("EquinoxRuntimeError")
@@ -126,6 +126,6 @@ def _end_in_our_sentence(error: BaseException) -> None:
     """Put JAX's note about hidden frames first, or drop it: readers look at the last line."""
     notes: list[str] = getattr(error, "__notes__", [])
     if notes:
-        of_jax = [note for note in notes if "JAX has removed" in note]
-        others = [note for note in notes if note not in of_jax]
-        error.__notes__ = others if is_ours(error) else of_jax + others
+        jax_notes = [note for note in notes if "JAX has removed" in note]
+        others = [note for note in notes if note not in jax_notes]
+        error.__notes__ = others if is_ours(error) else jax_notes + others

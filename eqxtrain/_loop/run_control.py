@@ -15,6 +15,11 @@ from ..callbacks._dispatch import Callbacks
 from .run_state import RunState
 
 
+def step_of(learner: Any) -> int:
+    """How many training steps a learner has taken; waits for the device."""
+    return int(_placement.fetch(learner.state.step))
+
+
 class RunControl:
     """Holds where a run stands, and the `Run` that callbacks see of it.
 
@@ -134,10 +139,10 @@ class RunControl:
 
     def set_initial_learner(self, learner: Any) -> None:
         """Take the initialised learner that the run begins with."""
-        self.state.learner, self.state.step = learner, int(learner.state.step)
+        self.state.learner, self.state.step = learner, step_of(learner)
 
     def set_runners(self, *, training: StepRunner | None, measuring: StepRunner | None) -> None:
-        """Say which runner trains the learner, and which one measures the logs, from here on."""
+        """Set the runner that trains the learner, and the one that measures the logs."""
         self._runner = training
         self._measuring = None if measuring is None else measuring.accumulators
         self.set_logs({})
@@ -163,8 +168,8 @@ class RunControl:
 
         **Arguments:**
 
-        - `within_pass`: whether to include what only a checkpoint in the middle of a pass needs:
-            the accumulators, what callbacks remember, and a copy of the history.
+        - `within_pass`: whether to include what only a checkpoint in the middle of a pass will
+            need: the accumulators, what callbacks remember, and a copy of the history.
         """
         state = self.current()
         arrays = {"model": state.learner.model, "state": state.learner.state}
@@ -182,7 +187,6 @@ class RunControl:
         self._learner_copy = None
 
     def fall_back(self, state: RunState) -> None:
-        """Go back to a captured state: the device failed, and it is the last one that there is."""
+        """Go back to the last captured state, since the device failed."""
         self._runner = self.reader = self._learner_copy = None
-        self.state.learner, self.state.position = state.learner, state.position
-        self.state.step = int(state.learner.state.step)
+        self.state = state

@@ -12,19 +12,21 @@ from .._history import History
 class RunState:
     """Where a run stands: all that it takes to go on from there.
 
-    The loop counts in its own one while it runs. What the loop does not own is only in the copies
-    that `RunControl.capture` makes: the learner, which is with the runner, the position, which is
-    with the reader, the accumulators, and what callbacks remember.
+    While a run goes on, its runner holds the learner and the accumulators, its reader the position,
+    and callbacks what they remember. The fields of those names are filled in the copies that
+    `RunControl.current` and `RunControl.capture` return.
 
     **Arguments:**
 
-    - `learner`: the learner after the last step; in the loop's own state, the one that it began
-        with.
+    - `learner`: the learner after the last step; until something is captured, the one that the
+        run began with.
     - `history`: the complete epochs.
     - `step`: how many training steps the learner has taken in its life.
     - `epochs_begun`, `steps_taken`: how many epochs this run has begun, and how many steps it took.
     - `steps_of_epoch`: how many of these belong to the epoch under way.
     - `steps_due`: how many the epoch has, if that is known.
+    - `epoch_began`: when the epoch began, on the clock of `time.perf_counter`.
+    - `warned_of_nan`: whether the user was told that the loss is nan.
     - `stop_reason`: why a callback stopped the run; None if none did.
     - `validation_logs`: what was validated last and is not in the history yet.
     - `position`: where the next batch comes from.
@@ -39,6 +41,8 @@ class RunState:
     steps_taken: int = 0
     steps_of_epoch: int = 0
     steps_due: int | None = None
+    epoch_began: float = 0.0
+    warned_of_nan: bool = False
     stop_reason: str | None = None
     validation_logs: dict[str, Any] = dataclasses.field(default_factory=dict)
     position: Position | None = None

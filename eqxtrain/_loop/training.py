@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,10 @@ from .._steps.frozen_leaves import warn_of_frozen_changes
 from .._warn import warn
 from ..metrics import _logs
 from .driver import Driver, PeriodicAction
+from .inputs import FitOptions
+from .interrupt import Interrupt
 from .ready import ensure_ready
-from .run_control import RunControl
+from .run_control import RunControl, step_of
 from .run_state import RunState
 from .schedule import Schedule
 from .validation import Validation
@@ -31,9 +33,8 @@ class Training:
 
     **Arguments:**
 
-    - `is_interrupted`: whether Ctrl-C was pressed.
-    - `shuffle`: whether each pass over the data has an order of its own.
-    - `keep_snapshots`: whether to copy the learner to the host at the beginning of each epoch.
+    - `reader`: reads the data.
+    - `interrupt`: knows whether Ctrl-C was pressed.
     """
 
     def __init__(
@@ -43,26 +44,22 @@ class Training:
         reader: data.Reader,
         schedule: Schedule,
         validation: Validation,
-        *,
-        is_interrupted: Callable[[], bool],
-        shuffle: bool,
-        keep_snapshots: bool,
+        options: FitOptions,
+        interrupt: Interrupt,
     ) -> None:
         self._control = control
         self._runner = runner
         self._reader = reader
         self._schedule = schedule
         self._validation = validation
-        self._is_interrupted = is_interrupted
-        self._shuffle = shuffle
-        self._keep_snapshots = keep_snapshots
+        self._interrupt = interrupt
+        self._shuffle = options.shuffle
+        self._keep_snapshots = options.snapshots and not options.donate
         # The learner that `fit` began with, to fall back on before the first snapshot.
         self._snapshot: RunState = dataclasses.replace(control.state, position=reader.position)
-        self._epoch_began = 0.0
-        # The learner that `fit` began with, until its steps were seen to leave frozen leaves alone.
+        # The learner before the steps that may have changed frozen leaves; None once that is known.
         self._unchecked: Any = control.state.learner
         self._programs_to_compile: list[Any] = []
-        self._warned_of_nan = False
 
     # The run.
 
@@ -95,13 +92,13 @@ class Training:
 
     def should_stop(self) -> bool:
         """Whether a callback or Ctrl-C has stopped the run."""
-        return self._control.stop_reason is not None or self._is_interrupted()
+        return self._control.stop_reason is not None or self._interrupt.requested
 
     def end(self) -> None:
         """Wait for the device, and tell the callbacks."""
         control = self._control
         self._runner.wait()
-        interrupted = self._is_interrupted()
+        interrupted = self._interrupt.requested
         control.history.stopped = "interrupted" if interrupted else control.stop_reason
         control.history.position = control.current().position
         self._call_hook("on_train_end")
@@ -111,13 +108,21 @@ class Training:
     def begin_epoch(self) -> None:
         """Begin the next epoch."""
         control, state = self._control, self._control.state
-        self._epoch_began = time.perf_counter()
-        if state.epochs_begun > 0:
-            self._take_snapshot()
+        state.epoch_began = time.perf_counter()
         state.epochs_begun += 1
-        state.steps_of_epoch, state.steps_due, state.validation_logs = 0, None, {}
+        state.steps_of_epoch, state.validation_logs = 0, {}
+        state.steps_due = self._count_steps_due()
+        if state.epochs_begun > 1:
+            self._take_snapshot()
         control.set_runners(training=self._runner, measuring=self._runner)
         self._call_hook("on_epoch_begin")
+
+    def _count_steps_due(self) -> int | None:
+        """How many steps the epoch that begins now has, if that is known."""
+        schedule = self._schedule
+        max_steps = schedule.max_steps_of_epoch(self._control.state.steps_taken)
+        due = max_steps if schedule.steps_per_epoch is not None else self._reader.remaining
+        return due if due is None or max_steps is None else min(due, max_steps)
 
     def is_stopped(self) -> bool:
         """Whether a callback has stopped the run. (After Ctrl-C, one more step is taken.)"""
@@ -131,13 +136,7 @@ class Training:
     @contextmanager
     def stacks(self) -> Iterator[Iterator[data.Stack]]:
         """The stacks of batches of the epoch under way."""
-        state, schedule = self._control.state, self._schedule
-        max_steps = schedule.max_steps_of_epoch(state.steps_taken)
-        remaining = self._reader.remaining
-        due = max_steps if schedule.steps_per_epoch is not None else remaining
-        if due is not None and max_steps is not None:
-            due = min(due, max_steps)
-        state.steps_due = due
+        max_steps = self._schedule.max_steps_of_epoch(self._control.state.steps_taken)
         stacks = self._reader.stacks(self._runner.plan_stack, max_steps, self._order())
         with contextlib.closing(stacks):
             yield stacks
@@ -182,11 +181,11 @@ class Training:
         if due is not None and ran < due and not self.should_stop():
             warn(
                 f"The data ran out after {ran} of the {due} steps of epoch "
-                f"{self._control.epoch + 1}, which ends here; the next one begins a new pass over "
-                "them."
+                f"{self._control.epoch + 1}: the epoch ends early, and the next one begins a new "
+                "pass over the data."
             )
         is_whole = not self.should_stop() if due is None else ran >= due
-        if self._is_interrupted() and not is_whole:
+        if self._interrupt.requested and not is_whole:
             return False
         state.steps_due = ran  # so that the epoch is recorded, whatever becomes of its numbers
         return True
@@ -207,9 +206,8 @@ class Training:
         except BaseException:
             state = self._control.state
             if state.steps_of_epoch == state.steps_due:
-                with contextlib.suppress(
-                    Exception
-                ):  # what went wrong first is what people must see
+                # What went wrong first is what people must see.
+                with contextlib.suppress(Exception):
                     if self._runner.is_intact():
                         metrics = self._runner.accumulators.with_emitted()
                         self._record(_logs.computable(metrics))
@@ -229,7 +227,7 @@ class Training:
             if self._validation and self._schedule.validates(control.epoch):
                 self._validate()
             self._add_validated(result)
-            if not self._is_interrupted():
+            if not self._interrupt.requested:
                 control.set_runners(training=self._runner, measuring=None)
                 control.set_logs(result)
                 self._call_hook("on_epoch_end")
@@ -238,7 +236,7 @@ class Training:
 
     def _validate(self) -> None:
         """Validate, at the end of an epoch or between two of its steps."""
-        if self._is_interrupted():
+        if self._interrupt.requested:
             return
         self._validation.run()
         self._control.set_runners(training=self._runner, measuring=self._runner)
@@ -255,12 +253,12 @@ class Training:
         self._add_validated(result)
         history = self._control.history
         history.append(result)
-        history.timing.epochs.append(time.perf_counter() - self._epoch_began)
+        history.timing.epochs.append(time.perf_counter() - self._control.state.epoch_began)
 
     def _warn_of_nan(self, result: Mapping[str, Any]) -> None:
-        loss = result.get("loss")
-        if not self._warned_of_nan and isinstance(loss, float) and math.isnan(loss):
-            self._warned_of_nan = True
+        state, loss = self._control.state, result.get("loss")
+        if not state.warned_of_nan and isinstance(loss, float) and math.isnan(loss):
+            state.warned_of_nan = True
             warn(
                 f"The loss of epoch {self._control.epoch + 1} is nan. Look for nan in the data, "
                 "for a learning rate that is too high, and for `log(0)`, `0 / 0` or `sqrt(0)` in "
@@ -278,7 +276,7 @@ class Training:
 
     @property
     def learner(self) -> Any:
-        """The learner of now."""
+        """The current learner."""
         return self._control.current().learner
 
     def _call_hook(self, hook: str) -> None:
@@ -293,8 +291,8 @@ class Training:
         learner, control.replacement = ensure_ready(control.replacement, None, "train"), None
         self._unchecked = None if self._unchecked is None else learner
         self._runner.adopt(learner)
+        control.state.step = step_of(learner)
         self._take_snapshot()
-        control.state.step = int(learner.state.step)
         control.forget_learner()
 
     def _take_snapshot(self) -> None:
@@ -307,7 +305,7 @@ class Training:
         control.history.position = control.position
         if self._runner.is_intact():
             learner = control.current().learner
-            control.state.step = int(learner.state.step)  # hooks that read the logs may be behind
+            control.state.step = step_of(learner)  # hooks that read the logs may be behind
             return learner
         learner = self._snapshot.learner
         if any(map(_placement.is_deleted, jax.tree.leaves((learner.model, learner.state)))):
@@ -315,7 +313,7 @@ class Training:
                 "the device failed and lost the model. With `donate=True` there is neither a "
                 "snapshot nor the learner that `fit` was given; only `.history` is left"
             )
-        self._explain_fallback(int(learner.state.step))
+        self._explain_fallback(step_of(learner))
         control.history.position = self._snapshot.position
         control.fall_back(self._snapshot)
         return learner

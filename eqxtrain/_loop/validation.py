@@ -1,7 +1,7 @@
 """The validation of a `fit`, on each of its sets."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import _data as data
@@ -10,6 +10,7 @@ from .._engine.step import TEST
 from .._naming import unique
 from .evaluate import run_pass
 from .inputs import PassInputs
+from .interrupt import Interrupt
 from .rescue import note_on_error
 from .run_control import RunControl
 
@@ -17,37 +18,30 @@ from .run_control import RunControl
 class Validation:
     """Evaluates the learner that is trained, on one or several sets.
 
-    It holds no reference to the run's interrupt handler, but a function that asks it: a reference
-    cycle would keep the data alive.
-
     **Arguments:**
 
-    - `training`: the runner whose learner is evaluated.
+    - `train_runner`: the runner whose learner is evaluated.
     - `sources`: each set, by the prefix of its logs.
     - `max_batches`: how many batches of each set; None for all.
-    - `is_interrupted`: whether Ctrl-C was pressed.
+    - `interrupt`: knows whether Ctrl-C was pressed.
     """
 
     def __init__(
         self,
         control: RunControl,
-        training: StepRunner,
+        train_runner: StepRunner,
         inputs: PassInputs,
         sources: Mapping[str, data.Source],
         max_batches: int | None,
-        is_interrupted: Callable[[], bool],
+        interrupt: Interrupt,
     ) -> None:
         self._control = control
-        self._training = training
+        self._train_runner = train_runner
         self._options = inputs.options
         self._max_batches = max_batches
-        self._is_interrupted = is_interrupted
+        self._interrupt = interrupt
         self._closed = contextlib.ExitStack()
-        batching = inputs.batching.for_validation()
-
-        def keep_waiting() -> bool:
-            return not is_interrupted()
-
+        batching, keep_waiting = inputs.batching.for_validation(), interrupt.keep_waiting
         self._readers = {
             prefix: self._closed.enter_context(
                 source.open_reader(batching, keep_waiting=keep_waiting)
@@ -84,8 +78,8 @@ class Validation:
         """
         for prefix, reader in self._readers.items():
             with note_on_error(_where(prefix)):
-                testing = self._runner()
-                yield from testing.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
+                test_runner = self._make_runner()
+                yield from test_runner.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
 
     def run(self) -> None:
         """Evaluate each set, adding to `state.validation_logs` under its prefix.
@@ -95,22 +89,26 @@ class Validation:
         state = self._control.state
         state.validation_logs = {}
         for prefix, reader in self._readers.items():
-            testing = self._runner()
-            self._control.set_runners(training=self._training, measuring=testing)
+            test_runner = self._make_runner()
+            self._control.set_runners(training=self._train_runner, measuring=test_runner)
             reader.restart()
             with note_on_error(_where(prefix)):
                 measured = run_pass(
-                    self._control, testing, reader, self._max_batches, self._is_interrupted
+                    self._control,
+                    test_runner,
+                    reader,
+                    self._max_batches,
+                    self._interrupt.is_requested,
                 )
             for name, value in measured.items():
                 state.validation_logs[unique(prefix + name, state.validation_logs)] = value
-            if self._is_interrupted():
+            if self._interrupt.requested:
                 return
         record = {"epoch": state.epoch, "step": state.step, **state.validation_logs}
         state.history.validations.append(record)
 
-    def _runner(self) -> StepRunner:
-        runner = StepRunner(self._training.learner, TEST, options=self._options)
+    def _make_runner(self) -> StepRunner:
+        runner = StepRunner(self._train_runner.learner, TEST, options=self._options)
         runner.compilations = self._control.history.timing.compilations
         return runner
 

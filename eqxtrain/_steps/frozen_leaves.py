@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from .. import _placement, _tree
@@ -97,8 +96,11 @@ def warn_of_frozen_changes(before: Any, current: Callable[[], Any]) -> bool:
         return False
     old, new = dict(_tree.paths(before.model, "model")), dict(_tree.paths(current().model, "model"))
     known = [path for path in touched if path in new and not _is_gone(old.get(path))]
+    before_and_after = _placement.fetch([(old[path], new[path]) for path in known])
     changed = [
-        path for path in known if np.asarray(old[path]).tobytes() != np.asarray(new[path]).tobytes()
+        path
+        for path, (a, b) in zip(known, before_and_after, strict=True)
+        if a.tobytes() != b.tobytes()
     ]
     if not changed:
         return bool(known)

@@ -1,9 +1,8 @@
 """A learner without a state into which the file of one with a state was loaded.
 
-Plain Equinox loads leaf by leaf, in the order of the fields, and leaves what is unread unread. In
-the order of a learner's fields, those that it has without a state come first, with `is_initialised`
-among them. So what is loaded is right, up to where `state` stands, and the file of an initialised
-learner has set `is_initialised`, where there is no state.
+Plain Equinox reads leaves in the order of the fields, and ignores what is left in the file. So the
+fields before `state` are loaded correctly, among them `is_initialised`, which is then true although
+there is no state.
 """
 
 import dataclasses
@@ -31,16 +30,16 @@ def report_partial_load(learner: Any, *, starts: bool) -> None:
     if wrong := _behind_state(learner):
         listed = ", ".join(f"`{name}`" for name in wrong)
         raise ValueError(
-            f"A file of an initialised `{who}` was loaded into one without a state, so what stands "
-            f"behind its state was read from the optimizer's: {listed}. Load it into an "
-            f"initialised one, {like}."
+            f"A file of an initialised `{who}` was loaded into one without a state, so the "
+            f"fields after `state` were read from the optimizer's leaves: {listed}. Load it into "
+            f"an initialised one, {like}."
         )
     if starts:
         warn(
             f"A file of an initialised `{who}` was loaded into one without a state: the model is "
-            "that of the file, but the optimizer's state, the key and the step were left behind, "
-            f"and begin anew. To go on where it stopped, load into an initialised one, {like}; to "
-            "begin anew without this warning, `learner.replace(state=None)`."
+            "that of the file, but the optimizer's state, the key and the step were not loaded and "
+            f"start afresh. To go on where it stopped, load into an initialised one, {like}; to "
+            "start afresh without this warning, `learner.replace(state=None)`."
         )
 
 

@@ -114,21 +114,21 @@ def at_rest(state: Any) -> Any:
 
 @functools.cache
 def _leaf_count_type(expected: int) -> type[int]:
-    """The type of one number alone: making it of another one raises.
+    """A type of int with a single valid value; constructing it from any other raises.
 
-    From a number in a file, plain Equinox makes `type(leaf)(number)` as soon as it reads it, while
-    it compares shapes only after it has read everything. So the first thing that is wrong with the
-    file of another optimizer is this, and the error can say so.
+    Plain Equinox turns a number in a file into `type(leaf)(number)` as soon as it reads it, but
+    compares shapes only after it has read everything. So this is the first thing that is wrong with
+    the file of another optimizer, and the error can say so.
     """
 
     class LeafCount(int):
         def __new__(cls, count: int) -> "LeafCount":
             if int(count) != expected:
                 raise ValueError(
-                    f"The file has an optimizer state of {count} leaves, and the learner that it "
-                    f"is loaded into one of {expected}: it was saved with another optimizer or "
-                    "`trainable`. Load it into a learner like the one that was saved, then change "
-                    "that with `learner.replace(optimizer=...)`."
+                    f"The file holds an optimizer state of {count} leaves, but that of this "
+                    f"learner has {expected}: it was saved with another optimizer or `trainable`. "
+                    "Load it into a learner like the one that was saved, then change that with "
+                    "`learner.replace(optimizer=...)`."
                 )
             return super().__new__(cls, count)
 

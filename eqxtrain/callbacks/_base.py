@@ -33,10 +33,10 @@ class Callback:
 
     **Class attributes:**
 
-    - `reads`: `"state"` if the hooks of batches look at `run.state` or `run.learner`, which then
+    - `reads`: `"state"` if the batch hooks look at `run.state` or `run.learner`, which then
         are exactly those after that step; `"logs"` if they look at `run.logs` alone, which is
         faster.
-    - `every`: how often the hooks of batches (or epochs) are called; None for each time.
+    - `every`: how often batch hooks (or epoch hooks) are called; None for each time.
 
     !!! example
 

@@ -217,9 +217,9 @@ def _in_notebook() -> bool:
     shell = None if ipython is None else ipython.get_ipython()
     if shell is None:
         return False
-    of_colab = type(shell).__module__.startswith("google.colab")
+    in_colab = type(shell).__module__.startswith("google.colab")
     on_databricks = "DATABRICKS_RUNTIME_VERSION" in os.environ
-    return type(shell).__name__ == "ZMQInteractiveShell" or of_colab or on_databricks
+    return type(shell).__name__ == "ZMQInteractiveShell" or in_colab or on_databricks
 
 
 def _line_width() -> int:

@@ -24,7 +24,9 @@ def test_every_thins_the_hooks_of_batches_and_epochs() -> None:
 def test_every_counts_in_whole_numbers() -> None:
     number: Any
     for number in (0, True, 1.0):
-        with pytest.raises(ValueError, match=r"`Every\(epochs\)` is a whole number, 1 or more"):
+        with pytest.raises(
+            ValueError, match=r"`Every\(epochs\)` must be a whole number, 1 or more"
+        ):
             et.Every(epochs=number)
     number = np.int64(3)
     assert type(et.Every(steps=number).steps) is int

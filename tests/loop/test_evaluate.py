@@ -152,7 +152,7 @@ def test_so_many_steps_of_data_with_or_without_an_end() -> None:
     assert made.predict(lambda: (x for x, _ in endless()), steps=3).shape == (12, 3)
     with pytest.warns(UserWarning, match="ran out after 6 of the 9 steps that were asked for"):
         assert made.evaluate(batches, steps=9) == made.evaluate(X, Y, batch_size=4)
-    with pytest.raises(ValueError, match="`steps` is a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="`steps` must be a whole number, 1 or more"):
         made.evaluate(X, Y, steps=0)
 
 

@@ -93,7 +93,7 @@ def test_the_largest_batch_fits_and_a_larger_one_does_not() -> None:
     assert 0.6 * memory < there.peak + there.beside <= 1.05 * memory
     assert "The largest batch that fits 60.0 MiB" in str(found)
     assert made.forecast(*shapes, batch_size=(256, 2048), memory=10).largest_batch == 0
-    with pytest.raises(ValueError, match="`memory` is a whole number"):
+    with pytest.raises(ValueError, match="`memory` must be a whole number"):
         made.forecast(*shapes, batch_size=(256, 2048), memory=-5)
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_forecast_gets_a_sentence() -> None:
         plain.forecast(x, y)
     with pytest.raises(ValueError, match="two different sizes"):
         wide().forecast(x, y, batch_size=(32, 64))
-    with pytest.raises(ValueError, match="`batch_size` is a whole number"):
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number"):
         wide().forecast(x, y, batch_size=0)
     with pytest.raises(TypeError, match="no optimizer"):
         et.Learner(wide().model, None, loss=CROSS_ENTROPY).forecast(x, y)

@@ -1,5 +1,7 @@
 """Making the state of a learner, and keeping it in step with the learner."""
 
+import importlib
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -219,3 +221,28 @@ def test_a_model_state_of_another_model_is_refused_by_path() -> None:
             with pytest.raises(ValueError, match=r"no `model_state` for `model\.inner\.norm"):
                 call(x, y, verbose=0)
         foreign.replace(model_state=model_state).fit(x, y, verbose=0)
+
+
+def test_predicting_does_not_warn_of_weights_that_only_a_test_step_would_use() -> None:
+    class Own(et.Learner[eqx.nn.Linear]):
+        def test_step(self, model: eqx.nn.Linear, state: Any, x: Array, y_true: Array) -> Any:
+            return jnp.mean((jax.vmap(model)(x) - y_true) ** 2), {}, state
+
+    x, _ = data()
+    made = Own(linear(), optax.sgd(0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.predict({"x": x, "sample_weight": np.ones(len(x), np.float32)})
+
+
+def test_init_takes_sparse_matrices_as_fit_does() -> None:
+    class Made(et.Learner[Any]):
+        def init_step(self, x: Array, key: Array) -> Any:
+            model = eqx.nn.Linear(x.shape[-1], 1, key=key)
+            return model, self.states_step(model=model, key=key)
+
+    x, _ = data()
+    sparse = importlib.import_module("scipy.sparse").csr_matrix(x)
+    assert same(
+        Made(None, optax.sgd(0.1)).init(sparse).model, Made(None, optax.sgd(0.1)).init(x).model
+    )

@@ -85,11 +85,11 @@ def test_which_epochs_are_validated(frequency: Any, epochs: list[int]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"epochs": -1}, "`epochs` is a whole number, 0 or more; got -1"),
-        ({"epochs": True}, "`epochs` is a whole number"),
-        ({"steps": -1}, "`steps` is a whole number, 0 or more"),
-        ({"steps_per_epoch": 0}, "`steps_per_epoch` is a whole number, 1 or more"),
-        ({"validation_steps": 0}, "`validation_steps` is a whole number, 1 or more"),
+        ({"epochs": -1}, "`epochs` must be a whole number, 0 or more; got -1"),
+        ({"epochs": True}, "`epochs` must be a whole number"),
+        ({"steps": -1}, "`steps` must be a whole number, 0 or more"),
+        ({"steps_per_epoch": 0}, "`steps_per_epoch` must be a whole number, 1 or more"),
+        ({"validation_steps": 0}, "`validation_steps` must be a whole number, 1 or more"),
         ({"validation_freq": 0}, r"`validation_freq` must be a number of epochs, a list .*; got 0"),
         ({"validation_freq": [0]}, "a list of epochs counted from 1"),
         ({"validation_freq": "each"}, r"or `eqxtrain\.Every\(steps=\.\.\.\)`; got 'each'"),

@@ -262,7 +262,9 @@ def test_wrong_labels_decisions_and_bins_get_a_sentence() -> None:
         assert np.isnan(eqx.filter_jit(m.AUROC().update)(p, np.array([0, 2], np.int32)).compute())
     with pytest.raises(ValueError, match="needs scores, but `y_pred` holds decisions"):
         m.AveragePrecision().update(p[:, 0] > 0, np.array([0, 1], np.int32))
-    with pytest.raises(ValueError, match=r"`AUROC\(bins\)` is a whole number, 2 or more; got 1"):
+    with pytest.raises(
+        ValueError, match=r"`AUROC\(bins\)` must be a whole number, 2 or more; got 1"
+    ):
         m.AUROC(bins=1)
 
 

@@ -282,7 +282,7 @@ def test_an_average_of_none_is_each_class_by_itself(rng: np.random.Generator) ->
     ],
 )
 def test_numbers_out_of_range_get_a_sentence(make: Any, option: str) -> None:
-    with pytest.raises(ValueError, match=f"`{re.escape(option)}` is a"):
+    with pytest.raises(ValueError, match=f"`{re.escape(option)}` must be a"):
         make()
 
 
