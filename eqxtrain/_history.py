@@ -135,6 +135,14 @@ class Fitted(_Fields[L]):
                 f"`learner, history = learner.fit(...)`{remedy}."
             )
 
+        def __getitem__(self, index: Any) -> Any:
+            if isinstance(index, str):
+                raise TypeError(
+                    "`fit` returns `(learner, history)`: unpack it, "
+                    f"`learner, history = learner.fit(...)`, then `history[{index!r}]`."
+                )
+            return super().__getitem__(index)
+
     def __repr__(self) -> str:
         return f"Fitted(learner={type(self.learner).__name__}(...), history={self.history!r})"
 

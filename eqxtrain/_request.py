@@ -57,10 +57,22 @@ def request(fn: Callable[..., Any], *, skip: int = 0) -> Request:
     )
 
 
+_NAMES_ELSEWHERE = {
+    "rng": "key", "prng_key": "key", "random_key": "key", "subkey": "key",
+    "y": "y_true", "labels": "y_true", "label": "y_true", "targets": "y_true", "target": "y_true",
+    "preds": "y_pred", "logits": "y_pred", "output": "y_pred", "outputs": "y_pred",
+    "weight": "sample_weight", "weights": "sample_weight", "gradients": "grads", "params": "model",
+}  # fmt: skip
+"""What people call the things that our names stand for."""
+
+
 def missing_message(who: str, missing: Collection[str], available: Mapping[str, Any]) -> str:
     """The error for names that nobody provides."""
     asked = ", ".join(f"`{name}`" for name in sorted(missing))
     text = f"`{who}` asks for {asked}, which nobody provides here."
+    for name in sorted(missing):
+        if ours := _NAMES_ELSEWHERE.get(name):
+            text += f" `{name}` is `{ours}` here."
     if "y_true" in missing and "y_true" not in available:
         text += " There are no labels: pass `y`, or give `y_true` a default."
     if who.endswith("init_step") and "x" in missing:

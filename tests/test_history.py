@@ -56,4 +56,6 @@ def test_what_is_asked_of_both_at_once_is_told_where_it_is() -> None:
         _ = both.epochs
     with pytest.raises(AttributeError, match=r"has no `nothing`: unpack it, `[^`]*`\.$"):
         _ = both.nothing
+    with pytest.raises(TypeError, match=r"then `history\['loss'\]`\."):
+        both["loss"]
     assert not hasattr(both, "predict") and both.learner is both[0]

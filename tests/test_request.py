@@ -78,6 +78,11 @@ def test_missing_labels_and_weights_come_with_a_remedy() -> None:
     assert "pass `y`" not in missing_message("f", ["key"], {"x": 1})
 
 
+def test_names_of_other_libraries_are_translated() -> None:
+    message = missing_message("Mine.train_step", {"rng", "labels"}, {"key": 0, "y_true": 0})
+    assert "`labels` is `y_true` here." in message and "`rng` is `key` here." in message
+
+
 def test_positional_only_parameters_cannot_be_called_by_name() -> None:
     def positional(x: Any, model: Any, /) -> Any:
         return x, model

@@ -45,8 +45,8 @@ class _Limit:
 SAME = "no longer cached"
 """The reason if nothing differs from an earlier compile, whose program was dropped since."""
 
-_recent_accounts: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Dependencies]]]
-_recent_accounts = weakref.WeakKeyDictionary()
+_recent: weakref.WeakKeyDictionary[type, dict[str, collections.deque[Dependencies]]]
+_recent = weakref.WeakKeyDictionary()
 _limits: list[_Limit] = []
 
 
@@ -69,16 +69,15 @@ def max_compiles(most: int) -> Iterator[list[Compilation]]:
         _limits.remove(limit)
 
 
-def record_start(step: str, owner: type, account: Dependencies) -> str:
+def record_start(step: str, owner: type, read: Dependencies) -> str:
     """Record that `step` of a learner of class `owner` is about to be compiled; returns the reason.
 
-    The reason is how `account` differs from that of the most similar of the last few compiles.
+    The reason is how `read` differs from that of the most similar of the last few compiles.
 
     **Raises:** `RuntimeError` if this compile exceeds a limit.
     """
-    # Compared with several, as a run that alternates between two shapes has two "last" ones.
-    earlier = _recent_accounts.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
-    changes = [list(reasons(old, account)) for old in list(earlier)]
+    earlier = _earlier(step, owner)
+    changes = [list(reasons(old, read)) for old in list(earlier)]
     nearest = min(changes, key=len, default=None)
     reason = "first" if nearest is None else "; ".join(nearest[:3]) or SAME
     for limit in _limits:
@@ -92,8 +91,21 @@ def record_start(step: str, owner: type, account: Dependencies) -> str:
             )
     for limit in _limits:
         limit.started.append(f"{step} ({reason})")
-    earlier.append(account)
+    earlier.append(read)
     return reason
+
+
+def record_shared(step: str, owner: type, read: Dependencies) -> None:
+    """Record what a step depends on whose program was there already, for later reasons."""
+    _earlier(step, owner).append(read)
+
+
+def _earlier(step: str, owner: type) -> collections.deque[Dependencies]:
+    """What the last programs of a step depended on.
+
+    Several, since a run that alternates between two shapes has two "last" ones.
+    """
+    return _recent.setdefault(owner, {}).setdefault(step, collections.deque(maxlen=8))
 
 
 def record_end(compilation: Compilation) -> None:
@@ -105,4 +117,4 @@ def record_end(compilation: Compilation) -> None:
 
 def clear() -> None:
     """Forget all earlier compiles."""
-    _recent_accounts.clear()
+    _recent.clear()

@@ -15,6 +15,8 @@ import numpy as np
 
 from .. import _data as data
 
+CHANGE = "the change of model and state"
+
 _TOLERANCE = 1e-4
 """Relative. Rows of weight 0 add exact zeros, so for most correct steps nothing differs at all."""
 
@@ -56,6 +58,20 @@ def perturb(leaves: Sequence[Any]) -> list[Any]:
     return [*map(noisy, leaves)]
 
 
+def changes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """By how much a step changed model and state, as one vector.
+
+    A gradient may depend on padding of which what is measured tells nothing.
+    """
+    pairs = [
+        (a, b)
+        for a, b in zip(before, after, strict=True)
+        if jnp.issubdtype(a.dtype, jnp.inexact) and a.shape == b.shape
+    ]
+    differences = [(b.astype(np.complex64) - a.astype(np.complex64)).ravel() for a, b in pairs]
+    return {CHANGE: np.concatenate(differences)} if differences else {}
+
+
 def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> None:
     """Refuse a step whose results depend on the padding.
 
@@ -73,9 +89,11 @@ def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> N
             shown = (
                 f": {a:.6g} with one row as padding, {b:.6g} with another" if a.ndim == 0 else ""
             )
+            what = name if name == CHANGE else f"`{name}`"
             raise ValueError(
-                f'With `remainder="pad"`, `{name}` depends on the padding{shown}. Something '
+                f'With `remainder="pad"`, {what} depends on the padding{shown}. Something '
                 f"in `{who}` looks across the batch and includes the padding: let the loss or the "
-                "metric ask for `mask` and leave out the rows where it is false, or use "
+                "metric ask for `mask` and leave out the rows where it is false (`mask` is None "
+                "without padding), or use "
                 '`remainder="keep"` or `"drop"`.'
             )

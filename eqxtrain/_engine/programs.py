@@ -239,7 +239,7 @@ class TracedStep:
 
         def build() -> aot.Program:
             nonlocal pending
-            pending = self._pending_compile(_describe(self._step, consts, carry))
+            pending = self._pending_compile(consts, carry)
             step = self._with_zeros_for_unused([*const_leaves, *batch])
             fn = (
                 fused_program(step, self._merge, self._batch_leaves, self._emits, plan.capacity)
@@ -250,19 +250,26 @@ class TracedStep:
             return aot.Program(fn, args, jit=self._jit.compile)
 
         program = cache.shared_program(key, build)
+        if pending is None:
+            read = self._dependencies(consts, carry)
+            compile_log.record_shared(self._step.name, self._owner, read)
         dtypes = tuple(jnp.dtype(leaf.dtype).name for leaf in self.metrics)
         layout = OutputLayout(len(self._emits), dtypes, plan.steps > 1)
         compiled = StepProgram(program, layout, pending, self._trace_seconds)
         self._programs[plan.key] = compiled
         return CompiledStep(compiled, plan, self)
 
-    def _pending_compile(self, trees: Mapping[str, PyTree]) -> PendingCompile:
-        account = recompile_reason.dependencies(trees, self._survey, program_settings())
-        reason = compile_log.record_start(self._step.name, self._owner, account)
+    def _dependencies(self, consts: Consts, carry: Carry) -> recompile_reason.Dependencies:
+        trees = _describe(self._step, consts, carry)
+        return recompile_reason.dependencies(trees, self._survey, program_settings())
+
+    def _pending_compile(self, consts: Consts, carry: Carry) -> PendingCompile:
+        read = self._dependencies(consts, carry)
+        reason = compile_log.record_start(self._step.name, self._owner, read)
         if self._programs and reason == compile_log.SAME:
             reason = "same step, but a different stack size or number of steps per call"
         seconds, self._uncounted_seconds = self._uncounted_seconds, 0.0
-        signature = recompile_reason.array_signature(trees)
+        signature = recompile_reason.array_signature(_describe(self._step, consts, carry))
         return PendingCompile(self._step.name, reason, signature, seconds)
 
     def _with_zeros_for_unused(self, const_leaves: list[Any]) -> Callable[..., Any]:

@@ -107,7 +107,7 @@ class StepRunner:
         self._learner = _tree.with_fields(learner, model=None, state=None)
         config = _placement.as_jax_arrays(without_state(learner))
         model, state = learner.model, learner.state
-        threaded = _tree.with_fields(state, metrics={}, opt_state_leaves=None)
+        threaded = _tree.with_fields(state, metrics={}, opt_state_checksum=None)
         batch_index: Any = np.zeros((), np.int32)
         if self.step.trains:
             self._consts = Consts(config, None, None, self._class_weight, None)
@@ -304,15 +304,20 @@ class StepRunner:
                 traced.is_padding_checked = True
 
     def _values_of_first(self, batches: data.Batch, *, noisy: bool) -> dict[str, Any]:
-        """Measure, or predict, the first batch of a stack, leaving the pass as it is."""
+        """What the step does with the first batch of a stack, leaving the pass as it is.
+
+        That is what it measures, or predicts, and in training how it changes model and state.
+        """
         change = padding_check.perturb if noisy else list
         carry, consts = change(_placement.copy(self._carry)), change(self._const_leaves)
+        before = _placement.fetch(_placement.copy(carry)) if self.step.trains else []
         if self._eager:
             out = self._try_eagerly(_batch_of(batches, 0), consts, carry)
             values = _logs.compute(
                 _logs.without_gathers(_logs.merge(_logs.empty_accumulators(out.logs), out.logs))
             )
             emitted = jax.tree.leaves(out.emitted)
+            after = _tree.partition_leaves(_placement.as_jax_arrays(out.carry))[0]
         else:
             assert self._compiled is not None
             program, traced, _ = self._compiled
@@ -320,9 +325,11 @@ class StepRunner:
             consts = traced.select(consts)
             first = np.asarray((0, 1), np.uint32)
             leaves = jax.tree.leaves(batches)
-            _, metrics, output = program(consts, leaves, first, carry, metrics)
+            after, metrics, output = program(consts, leaves, first, carry, metrics)
             values = traced.compute(traced.metrics_static.merge(metrics))
             emitted = [leaf[0] for leaf in output.emitted]
+        if self.step.trains:
+            return _placement.fetch(values) | padding_check.changes(before, _placement.fetch(after))
         if not self.step.predicts:
             return _placement.fetch(values)
         real = np.asarray(batches.mask[0])

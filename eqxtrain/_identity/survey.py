@@ -7,6 +7,7 @@ completely is recorded as `Unseen`, and never skipped. That costs another trace,
 `_engine.jaxpr` tells whether the trace came out the same.
 """
 
+import abc
 import builtins
 import collections
 import enum
@@ -319,6 +320,9 @@ class Survey:
             return
         self._seen["members", cls] = len(self._seen)
         label = (None, cls.__qualname__.rpartition("<locals>.")[2])
+        self._members(type(cls), label)
+        if type(cls) is abc.ABCMeta:  # what `isinstance` says depends on what was registered
+            self._record(("registered", abc.get_cache_token()), label)
         for name, member, is_read in members(cls):
             self._record(name, label)
             if is_read or name in self._called or self._called & _REFLECTION:

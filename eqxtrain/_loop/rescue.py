@@ -80,8 +80,9 @@ def translate_errors() -> Iterator[None]:
         plain = _in_plain_words(error)
         if plain is None:
             raise
-        for note in getattr(error, "__notes__", ()):  # such as the validation set that it was in
-            plain.add_note(note)
+        # Notes, such as the validation set that it was in, come first: the last line is the user's.
+        notes = "".join(f"{note}\n" for note in getattr(error, "__notes__", ()))
+        plain.args = (f"{notes}{plain}",)
         raise plain.with_traceback(error.__traceback__) from None
     finally:
         logger.removeFilter(is_news)

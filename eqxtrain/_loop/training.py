@@ -15,7 +15,7 @@ import jax
 from .. import _data as data, _placement
 from .._engine.runner import StepRunner
 from .._naming import unique
-from .._steps.frozen_leaves import warn_of_frozen_changes
+from .._steps.frozen_leaves import copy_frozen, warn_of_frozen_changes
 from .._warn import warn
 from ..metrics import _logs
 from .driver import Driver, PeriodicAction
@@ -54,6 +54,7 @@ class Training:
         self._validation = validation
         self._interrupt = interrupt
         self._shuffle = options.shuffle
+        self._donates = options.donate
         self._keep_snapshots = options.snapshots and not options.donate
         # The learner that `fit` began with, to fall back on before the first snapshot.
         self._snapshot: RunState = dataclasses.replace(control.state, position=reader.position)
@@ -83,6 +84,8 @@ class Training:
         self._programs_to_compile = [*programs, *self._programs_to_compile]
         self._validation.check_names(self._runner.accumulators.names)
         self._programs_to_compile += self._validation.prepare()
+        if self._donates:
+            self._unchecked = copy_frozen(self._runner.learner)
 
     def has_next_epoch(self) -> bool:
         """Whether the schedule goes on, and nothing has stopped the run."""
@@ -231,6 +234,7 @@ class Training:
                 control.set_runners(training=self._runner, measuring=None)
                 control.set_logs(result)
                 self._call_hook("on_epoch_end")
+                _check_added(result)
         finally:  # record the epoch even if validation or a callback failed
             self._record(result)
 
@@ -332,3 +336,16 @@ class Training:
             error.args = (f"{text}\n{error}",)
         elif error is not None:
             error.add_note(text)
+
+
+def _check_added(result: dict[str, Any]) -> None:
+    """Refuse what a callback added to the logs and no history can hold, and drop it."""
+    for name, value in list(result.items()):
+        leaves = jax.tree.leaves(value)
+        are_numbers = all(isinstance(n, int | float) or hasattr(n, "dtype") for n in leaves)
+        if not isinstance(name, str) or not name or not are_numbers:
+            del result[name]
+            raise TypeError(
+                f"A callback added {value!r} to `run.logs` as {name!r}: names are strings that are "
+                "not empty, and values are numbers or arrays."
+            )

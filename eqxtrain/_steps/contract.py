@@ -106,6 +106,8 @@ def checked_step(name: str, fn: Callable[..., Any], *, default: bool = False) ->
             try:
                 out = fn(without_state(self), **arguments)
             except Exception as error:
+                if watch is not None and not watch.asked_trainable:
+                    frozen_leaves.hint_at_partition(error, who)
                 if name in _ON_BATCHES:
                     step = functools.partial(fn, without_state(self))
                     locate_error.locate(error, who, step, arguments)

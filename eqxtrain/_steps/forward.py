@@ -99,11 +99,15 @@ def _look_for_other_keys(
                 warn(f"{text}, so the model runs without one: {remedy}")
 
 
+_LACKS_KEY = re.compile(r"requires? a key|argument.*'key'|PRNG key")
+"""How layers say that they lack their random key."""
+
+
 def _hint_at_key(
     model: Callable[..., Any], names: Mapping[str, inspect.Parameter], error: Exception
 ) -> str | None:
     """A hint for a model with a layer that lacks its key."""
-    lacks = isinstance(error, RuntimeError | TypeError) and re.search(r"\bkey\b", str(error))
+    lacks = isinstance(error, RuntimeError | TypeError) and _LACKS_KEY.search(str(error))
     if not lacks or any(name in names for name in _OTHER_KEYS):
         return None
     return (

@@ -7,6 +7,7 @@ the values of the others, after its first call and its first epoch.
 
 import contextlib
 import dataclasses
+import re
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
@@ -22,13 +23,19 @@ from .optimize import trainable_mask
 
 @dataclasses.dataclass
 class _Watch:
-    heeded: bool = False
+    asked_trainable: bool = False
     returned: PyTree = None
 
 
 _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
 
 _MAX_SPECS = 16
+
+_REMEDY = (
+    "In a `train_step` of your own, split the model with `params, rest = self.partition(model)`, "
+    "differentiate with respect to `params`, and rebuild it with `eqx.combine(params, rest)`; or "
+    "call `self.grad_step` and `self.apply_gradients`, which do that for you."
+)
 
 _maybe_changed: weakref.WeakKeyDictionary[type, dict[Hashable, list[str]]] = (
     weakref.WeakKeyDictionary()
@@ -40,7 +47,7 @@ def note_trainable_used() -> None:
     """Report that the current step has asked what is trainable."""
     watch = _watch.get()
     if watch is not None:
-        watch.heeded = True
+        watch.asked_trainable = True
 
 
 @contextlib.contextmanager
@@ -56,8 +63,9 @@ def watching(learner: Any, model: PyTree) -> Iterator[_Watch]:
     finally:
         _watch.reset(token)
         if outer is not None:  # another override called this one
-            outer.heeded = outer.heeded or watch.heeded
-    touched = [] if watch.heeded else _maybe_changed_by(learner.trainable, model, watch.returned)
+            outer.asked_trainable = outer.asked_trainable or watch.asked_trainable
+    spec, asked = learner.trainable, watch.asked_trainable
+    touched = [] if asked else _maybe_changed_by(spec, model, watch.returned)
     by_spec = _maybe_changed.setdefault(type(learner), {})
     by_spec.pop(learner.trainable, None)
     by_spec[learner.trainable] = touched
@@ -108,12 +116,36 @@ def warn_of_frozen_changes(before: Any, current: Callable[[], Any]) -> bool:
     named = ", ".join(f"`{path}`" for path in changed[:3])
     warn(
         f"`{type(before).__name__}.train_step` changes {named}{more}, which `trainable` freezes. "
-        "In a `train_step` of your own, split the model with `params, rest = "
-        "self.partition(model)`, differentiate with respect to `params`, and rebuild it with "
-        "`eqx.combine(params, rest)`; or call `self.grad_step` and `self.apply_gradients`, which "
-        "do that for you.",
+        f"{_REMEDY}"
     )
     return False
+
+
+def hint_at_partition(error: Exception, who: str) -> None:
+    """Explain the error of a step that gave the optimizer leaves that it does not train."""
+    if isinstance(error, TypeError | ValueError) and _MISFIT.search(str(error)):
+        error.add_note(
+            f"`{who}` ignores `trainable`, for which the optimizer's state was made: it has no "
+            f"entries for frozen leaves. {_REMEDY}"
+        )
+
+
+_MISFIT = re.compile(r"NoneType|structure|[Mm]ismatch|Expected None|None")
+"""What JAX says of trees of which one has None where the other has an array."""
+
+
+def copy_frozen(learner: Any) -> Any:
+    """The learner, with frozen leaves that a step may change copied to the host.
+
+    For runs that donate: `warn_of_frozen_changes` can't compare leaves that are gone.
+    """
+    touched = set(_maybe_changed.get(type(learner), {}).get(learner.trainable, ()))
+    if not touched:
+        return learner
+    named = _tree.paths(learner.model, "model")
+    leaves = [_placement.owned_by_host(leaf) if path in touched else leaf for path, leaf in named]
+    model = jax.tree.unflatten(jax.tree.structure(learner.model), leaves)
+    return _tree.with_fields(learner, model=model)
 
 
 def _is_gone(leaf: Any) -> bool:

@@ -136,7 +136,7 @@ def _kept_in_step(old: L, new: L, state: LearnerState) -> LearnerState:
     changed = [
         name
         for name in fields
-        if name not in ("key", "step", "metrics", "model_state", "opt_state_leaves")
+        if name not in ("key", "step", "metrics", "model_state", "opt_state_checksum")
         and _tree.differences(
             _tree.shape_structs(getattr(before, name, None)),
             _tree.shape_structs(getattr(after, name)),

@@ -44,6 +44,9 @@ def refuse_misnamed(
 
 def _mistyped(name: str, steps: Collection[str]) -> str | None:
     """The step that this name nearly spells. A prefix or suffix to a step's name is no typo."""
+    stripped = name.strip("_").removesuffix("s")
+    if name != stripped and stripped in {step.removesuffix("s") for step in steps}:
+        return next(step for step in steps if step.removesuffix("s") == stripped)
     if name.startswith("_") or any(step in name for step in steps):
         return None
     return next(iter(difflib.get_close_matches(name, steps, n=1, cutoff=_CLOSE)), None)

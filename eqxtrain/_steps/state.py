@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int32
 
 from .._check import check_fields
@@ -36,9 +38,9 @@ class LearnerState(eqx.Module):
         that `fit` returns has none, so that its file always loads into a fresh `init`.
     - `opt_state`: the state of the optimizer.
 
-    `opt_state_leaves` is for files, and made by the learner: how many leaves of `opt_state` are
-    saved. Loading a file that has another number there raises, since the file was written with
-    another optimizer or `trainable`. Inside steps it is None.
+    `opt_state_checksum` is for files, and made by the learner: a number for how many leaves
+    `opt_state` has, where, and of which shapes. Loading a file with another number raises, since it
+    was written with another optimizer or `trainable`. Inside steps it is None.
     """
 
     # First, as in a learner without a state, so that the files of both begin alike.
@@ -46,9 +48,8 @@ class LearnerState(eqx.Module):
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
     key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    # Last, after its size, so that a file with another optimizer's state is refused before it is
-    # read into leaves that are not its own.
-    opt_state_leaves: Any = eqx.field(default=None, kw_only=True)
+    # Last, after its checksum, so that the state of another optimizer is refused before it is read.
+    opt_state_checksum: Any = eqx.field(default=None, kw_only=True)
     opt_state: PyTree = None
 
     if not TYPE_CHECKING:
@@ -68,7 +69,7 @@ class LearnerState(eqx.Module):
 
         **Raises:** `TypeError` when the state has no field of that name.
         """
-        names = [f.name for f in dataclasses.fields(self) if f.name != "opt_state_leaves"]
+        names = [f.name for f in dataclasses.fields(self) if f.name != "opt_state_checksum"]
         remedy = (
             "; for more, subclass `LearnerState` and make one with "
             "`MyState.from_state(state, ...)` in `states_step`"
@@ -105,15 +106,36 @@ class LearnerState(eqx.Module):
 
 
 def at_rest(state: Any) -> Any:
-    """The state as files hold it: with the size of its `opt_state`."""
-    count = sum(map(eqx.is_array_like, jax.tree.leaves(state.opt_state)))
-    if type(state.opt_state_leaves) is _leaf_count_type(count):
+    """The state as files hold it: with the checksum of its `opt_state`."""
+    leaves, structure = jax.tree.flatten(state.opt_state)
+    kinds = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+    try:
+        checksum = _checksum(structure, kinds)
+    except TypeError:  # a static field that can't be hashed
+        checksum = _checksum.__wrapped__(structure, kinds)
+    if type(state.opt_state_checksum) is _only(checksum):
         return state
-    return with_fields(state, opt_state_leaves=_leaf_count(count))
+    return with_fields(state, opt_state_checksum=_only(checksum)(checksum))
 
 
-@functools.cache
-def _leaf_count_type(expected: int) -> type[int]:
+@functools.lru_cache(maxsize=128)
+def _checksum(structure: Any, kinds: tuple[Any, ...]) -> int:
+    """A number for a tree's leaves: how many there are, where, and of which shapes and dtypes.
+
+    Names and classes don't count, so that a model may rename its fields. It fits into an int32, to
+    which JAX converts the ints that it is given.
+    """
+    return zlib.crc32(repr((_skeleton(structure), kinds)).encode()) >> 1
+
+
+def _skeleton(structure: Any) -> tuple[Any, ...] | None:
+    """The structure of a tree without its names: a tuple for each node, None for each leaf."""
+    is_leaf = structure.num_nodes == structure.num_leaves == 1
+    return None if is_leaf else tuple(map(_skeleton, structure.children()))
+
+
+@functools.lru_cache(maxsize=128)
+def _only(expected: int) -> type[int]:
     """A type of int with a single valid value; constructing it from any other raises.
 
     Plain Equinox turns a number in a file into `type(leaf)(number)` as soon as it reads it, but
@@ -121,29 +143,33 @@ def _leaf_count_type(expected: int) -> type[int]:
     the file of another optimizer, and the error can say so.
     """
 
-    class LeafCount(int):
-        def __new__(cls, count: int) -> "LeafCount":
-            if int(count) != expected:
+    class Checksum(int):
+        def __new__(cls, number: Any) -> "Checksum":
+            if type(number) is not int or number != expected:
                 raise ValueError(
-                    f"The file holds an optimizer state of {count} leaves, but that of this "
-                    f"learner has {expected}: it was saved with another optimizer or `trainable`. "
-                    "Load it into a learner like the one that was saved, then change that with "
-                    "`learner.replace(optimizer=...)`."
+                    "The optimizer's state in the file does not fit this learner: the file was "
+                    "saved with another optimizer or `trainable`, or with other losses or metrics, "
+                    "which come before it. Load it into a learner like the one that was saved, "
+                    "then change that with `learner.replace(...)`."
                 )
-            return super().__new__(cls, count)
+            return super().__new__(cls, number)
 
         def __reduce__(self) -> tuple[Any, ...]:
-            return _leaf_count, (expected,)
+            return _of_number, (expected,)
 
-    return LeafCount
+    return Checksum
 
 
-def _leaf_count(count: int) -> int:
-    return _leaf_count_type(count)(count)
+def _of_number(number: int) -> int:
+    return _only(number)(number)
 
 
 def check_states(model: Any, model_state: Any, state: Any) -> None:
     """Refuse states of the wrong class, and a model that is still paired with its state."""
+    if isinstance(model, type):
+        raise TypeError(
+            f"`model` is the class `{model.__name__}`: pass an instance, `{model.__name__}(...)`."
+        )
     pair = isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State)
     if pair and type(model) is tuple:
         raise TypeError(

@@ -205,3 +205,16 @@ def test_numbers_that_a_callback_logs_become_floats() -> None:
     _, history = learner().fit(*data(), callbacks=Logs(), verbose=0)
     assert [history[name] for name in "abc"] == [[0.5], [1.0], [2.0]]
     assert all(type(history[name][0]) is float for name in "abc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "value"), [("", 2.0), (3, 2.0), ("said", "fine")])
+def test_what_no_history_can_hold_is_refused_and_the_epoch_kept(name: Any, value: Any) -> None:
+    class Adds(et.Callback):
+        def on_epoch_end(self, run: et.Run) -> None:
+            run.logs[name] = value
+
+    with pytest.raises(TypeError, match=r"A callback added .* names are strings") as raised:
+        learner().fit(*data(), callbacks=Adds(), verbose=0)
+    history: et.History = vars(raised.value)["history"]
+    assert list(history) == ["loss", "accuracy"] and str(history)

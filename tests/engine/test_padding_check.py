@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -140,3 +141,37 @@ def test_predictions_across_a_padded_batch_are_refused(eager: bool) -> None:
     made = learner()
     padded = made.predict(x, batch_size=8, remainder="pad", eager=eager)
     np.testing.assert_allclose(padded, made.predict(x, batch_size=8), rtol=1e-5, atol=1e-6)
+
+
+class Careless(et.Learner[Any]):
+    """Reports a loss that heeds the mask, and differentiates one that doesn't."""
+
+    def train_step(self, model: Any, state: Any, x: Array, y_true: Array, mask: Any = None) -> Any:
+        def mean(model: Any) -> Any:
+            losses = CROSS_ENTROPY(jax.vmap(model)(x), y_true)
+            return losses.mean(), losses
+
+        grads, losses = eqx.filter_grad(mean, has_aux=True)(model)
+        logs, model, state = self.apply_gradients(model=model, state=state, grads=grads)
+        real = jnp.ones(len(x), bool) if mask is None else mask
+        return logs | {"loss": jnp.mean(losses, where=real)}, model, state
+
+
+def only_its_gradient(y_pred: Array, y_true: Array) -> Array:
+    mean = y_pred.mean()
+    return CROSS_ENTROPY(y_pred, y_true) + mean - jax.lax.stop_gradient(mean)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_gradient_across_the_padding_is_refused_though_no_log_shows_it(eager: bool) -> None:
+    x, y = data(21)
+    warmup = optax.adam(optax.linear_schedule(0.0, 0.1, 10))  # its first step changes no weight
+    for made in (
+        Careless(linear(), optax.sgd(0.1)),
+        Careless(linear(), warmup),
+        et.Learner(linear(), optax.sgd(0.1), loss=only_its_gradient),
+    ):
+        with pytest.raises(ValueError, match="the change of model and state depends on the pad"):
+            made.fit(x, y, batch_size=8, remainder="pad", verbose=0, eager=eager)
+        made.fit(x, y, batch_size=8, verbose=0, eager=eager)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import data, linear
+from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear
 from jaxtyping import Array
 
 import eqxtrain as et
@@ -38,3 +38,18 @@ def test_the_reason_names_the_leaf_that_changed() -> None:
     half = eqx.tree_at(lambda m: m.bias, linear(), jnp.zeros(3, jnp.float16))
     changed = Scaled(half, optax.sgd(0.1)).init()
     assert reason(changed) == "`model.bias`: float32[3] → float16[3]"
+
+
+@pytest.mark.slow
+def test_what_shared_a_program_is_what_the_next_reason_compares_with() -> None:
+    x, y = data(8)
+
+    forget_programs()
+    made = learner()
+    made.evaluate(x, y)
+    other = made.replace(optimizer=optax.sgd(0.1), state=None)
+    with et.max_compiles(0):
+        other.evaluate(x, y)
+    with et.max_compiles(1) as compilations:
+        other.replace(loss=lambda y_pred, y_true: 2 * CROSS_ENTROPY(y_pred, y_true)).evaluate(x, y)
+    assert "loss" in compilations[0].reason and "optimizer" not in compilations[0].reason

@@ -1,5 +1,6 @@
 """When functions and other leaves make the same program: never where a change would be missed."""
 
+import abc
 import collections
 import contextvars
 import enum
@@ -539,3 +540,30 @@ def test_what_does_not_like_to_be_looked_at_costs_a_trace() -> None:
     for held in (Hostile(), memoryview(bytearray(4))):
         loss: Any = lambda p, t, held=held: CROSS_ENTROPY(p, t)
         assert np.isfinite(et.Learner(linear(), None, loss=loss).evaluate(x, y)["loss"])
+
+
+SCALES = {"now": 1.0}
+
+
+def test_what_a_metaclass_reads_and_what_is_registered_is_seen() -> None:
+    class Meta(type):
+        @property
+        def scale(cls) -> float:
+            return SCALES["now"]
+
+    class Scaled(metaclass=Meta): ...
+
+    class Marked(abc.ABC):  # noqa: B024
+        """Classes are registered with it."""
+
+    class Held: ...
+
+    held = Held()
+    for read, change in (
+        (lambda p: Scaled.scale * p, lambda: SCALES.update(now=3.0)),
+        (lambda p: (2 if isinstance(held, Marked) else 1) * p, lambda: Marked.register(Held)),
+    ):
+        before = StaticLeaf(read)
+        assert before == StaticLeaf(read)
+        change()
+        assert before != StaticLeaf(read)

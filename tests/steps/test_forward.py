@@ -158,6 +158,16 @@ def test_a_key_under_another_name_is_told_of() -> None:
     Own(May(*parts), optax.sgd(0.1), loss=CROSS_ENTROPY).train_on_batch(x, y, eager=True)
 
 
+def test_an_error_that_speaks_of_another_key_gets_no_hint() -> None:
+    class Table(Keyed):
+        def __call__(self, x: Array) -> Array:
+            raise RuntimeError("the key of the table is wrong")
+
+    with pytest.raises(RuntimeError, match="of the table") as raised:
+        learner(Table(linear(), eqx.nn.Dropout())).test_on_batch(*data())
+    assert "has no parameter" not in "".join(raised.value.__notes__)
+
+
 def test_a_model_that_can_not_hand_its_key_on_is_told_how() -> None:
     class Never(Keyed):
         def __call__(self, x: Array) -> Array:

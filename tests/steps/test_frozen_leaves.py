@@ -120,3 +120,30 @@ def test_partition_gives_the_trainable_leaves_and_the_rest() -> None:
     params, rest = learner.partition(learner.model)
     assert jax.tree.leaves(params.layers[0]) == [] and len(jax.tree.leaves(params)) == 2
     assert same(eqx.combine(params, rest), learner.model)
+
+
+@pytest.mark.slow
+def test_a_run_that_donates_is_told_as_well() -> None:
+    learner = Heedless(mlp(), optax.sgd(0.1), trainable=FREEZE)
+    with pytest.warns(UserWarning, match="which `trainable` freezes"):
+        learner.fit(X, X, donate=True, verbose=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_step_that_updates_frozen_leaves_by_a_state_without_them_is_told_how(eager: bool) -> None:
+    class Ported(et.Learner[eqx.nn.MLP]):
+        def train_step(self, model: Any, state: Any, x: Array, y_true: Array) -> Any:
+            loss, grads = eqx.filter_value_and_grad(error)(model, x, y_true)
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, model)
+            return (
+                {"loss": loss},
+                eqx.apply_updates(model, updates),
+                state.update(opt_state=opt_state),
+            )
+
+    for optimizer in (optax.adam(0.1), optax.sgd(0.1, momentum=0.9)):
+        learner = Ported(mlp(), optimizer, trainable=FREEZE)
+        with pytest.raises((TypeError, ValueError)) as raised:
+            learner.fit(X, X, verbose=0, eager=eager)
+        assert any("ignores `trainable`" in note for note in raised.value.__notes__)

@@ -27,6 +27,10 @@ def define(*bases: type, **body: Any) -> type:
         ("tset_step", "test_step"),
         ("state_step", "states_step"),
         ("jit_setp", "jit_step"),
+        ("test_steps", "test_step"),
+        ("train_step_", "train_step"),
+        ("_train_step", "train_step"),
+        ("states_steps", "states_step"),
     ],
 )
 def test_a_method_that_would_never_be_called_is_told_the_step_that_is_meant(
