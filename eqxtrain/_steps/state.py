@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int32
 
 from .._check import check_fields
@@ -108,7 +107,9 @@ class LearnerState(eqx.Module):
 def at_rest(state: Any) -> Any:
     """The state as files hold it: with the checksum of its `opt_state`."""
     leaves, structure = jax.tree.flatten(state.opt_state)
-    kinds = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+    kinds = tuple(
+        (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else type(leaf) for leaf in leaves
+    )
     try:
         checksum = _checksum(structure, kinds)
     except TypeError:  # a static field that can't be hashed
@@ -125,7 +126,8 @@ def _checksum(structure: Any, kinds: tuple[Any, ...]) -> int:
     Names and classes don't count, so that a model may rename its fields. It fits into an int32, to
     which JAX converts the ints that it is given.
     """
-    return zlib.crc32(repr((_skeleton(structure), kinds)).encode()) >> 1
+    listed = [str(kind) if isinstance(kind, type) else (kind[0], str(kind[1])) for kind in kinds]
+    return zlib.crc32(repr((_skeleton(structure), listed)).encode()) >> 1
 
 
 def _skeleton(structure: Any) -> tuple[Any, ...] | None:
