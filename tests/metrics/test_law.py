@@ -135,12 +135,10 @@ def examples(draw: st.DrawFn, name: str) -> Data:
     return {"y_pred": y_pred, "y_true": y_true, "mask": mask, "sample_weight": weight}
 
 
-@eqx.filter_jit
 def contribution(metric: Metric, batch: Any) -> Metric:
     return call(metric.reset().update, {"mask": None, **batch}, who="test")
 
 
-@eqx.filter_jit
 def merged(a: Metric, b: Metric) -> Metric:
     return a.merge(b)
 
