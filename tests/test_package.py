@@ -15,9 +15,8 @@ ROOT = Path(et.__file__).parent
 
 FLOORS = {
     "": (
-        "_types _request _warn _check _format _identity _promotion _naming _tree _placement _keys "
-        "metrics "
-        "_losses _steps _data _engine _history callbacks _loop _learner"
+        "_types _request _warn _check _extras _json _format _identity _promotion _naming _tree "
+        "_placement _keys metrics _losses _steps _data _engine _history callbacks _loop _learner"
     ),
     "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (
@@ -27,7 +26,7 @@ FLOORS = {
     ),
     "_losses": "labels class_weight reduction loss regularize",
     "_steps": (
-        "state optimize forward module_calls misnamed frozen_leaves locate_error "
+        "state optimize hyperparams forward module_calls misnamed frozen_leaves locate_error "
         "module_outputs contract summary ladder partial_load init"
     ),
     "_data": (
@@ -38,7 +37,7 @@ FLOORS = {
         "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
         "programs trace_table padding_check call_queue accumulators runner"
     ),
-    "callbacks": "_every _run _base _dispatch _progress",
+    "callbacks": "_every _run _base _dispatch _progress _monitor _control _describe _loggers",
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
         "evaluate validation training forecast fit"

@@ -7,6 +7,7 @@ from jaxtyping import PyTree
 
 from .. import _placement, _tree
 from ..metrics import _logs
+from ..metrics._base import Direction, direction_of
 from .call_queue import CallQueue
 from .programs import TracedStep
 from .step import Y_PRED
@@ -25,10 +26,13 @@ class Accumulators:
         self._traced: TracedStep | None = None
         self._agreeing: list[TracedStep] = []  # those that are known to log the same
         self.leaves, self._static = _tree.partition_leaves({})
+        self._cleared: Mapping[str, Any] = {}
+        self._directions: tuple[tuple[str, ...], dict[str, Direction | None]] | None = None
 
     def clear(self) -> None:
         """Empty them, for another pass over data."""
         self._calls.clear()
+        self._cleared = self._metrics() or self._cleared
         self.leaves, self._static = _tree.partition_leaves({})
 
     def prepare_for(self, traced: TracedStep) -> None:
@@ -54,6 +58,20 @@ class Accumulators:
     def names(self) -> tuple[str, ...]:
         """What is logged, once a batch was traced."""
         return tuple(self._metrics())
+
+    def metric_directions(self) -> dict[str, Direction | None]:
+        """For each metric, which of its values are best. Costs less than those of all values."""
+        return {n: direction_of(m) for n, m in (self._metrics() or self._cleared).items()}
+
+    def directions(self) -> dict[str, Direction | None]:
+        """The names that `compute_logs` returns, and which of their values are best.
+
+        Of the pass before, if this one has measured nothing yet; empty if there was none.
+        """
+        metrics = self._metrics() or self._cleared
+        if self._directions is None or self._directions[0] != tuple(metrics):
+            self._directions = tuple(metrics), _logs.directions(metrics)
+        return dict(self._directions[1])
 
     def compute_logs(self, *, whole: bool = True, after: int | None = None) -> dict[str, Any]:
         """Compute and fetch what was measured so far; waits for the device.

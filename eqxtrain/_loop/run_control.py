@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _data as data, _placement, _tree
@@ -12,6 +12,7 @@ from .._engine.runner import StepRunner
 from .._history import History
 from ..callbacks import Run
 from ..callbacks._dispatch import Callbacks
+from ..metrics._base import Directions
 from .run_state import RunState
 
 
@@ -26,6 +27,7 @@ class RunControl:
     **Attributes:**
 
     - `state`: where the run stands.
+    - `find_directions`: a weak reference to a function that finds out what the run measures.
     - `replacement`: the learner that a callback put in place, until the loop takes it over.
     - `reads`: what the callback that is being called declares to read.
     """
@@ -39,6 +41,7 @@ class RunControl:
         self.replacement: Any = None
         self.reads = "state"
         self.reader: data.Reader | None = None
+        self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
         self._runner: StepRunner | None = None
         self._measuring: Accumulators | None = None
         # What was read since the last step: a callback may read it twice, and add to the logs.
@@ -108,6 +111,12 @@ class RunControl:
             assert self._measuring is not None
             self._logs = self._measuring.compute_logs(whole=False, after=self._logs_after)
         return self._logs
+
+    @property
+    def directions(self) -> Directions:
+        """What the run measures, as far as that is known, and which values are best."""
+        find = None if self.find_directions is None else self.find_directions()
+        return {} if find is None else find()
 
     def stop(self, reason: str) -> None:
         """Stop the run after the step under way."""

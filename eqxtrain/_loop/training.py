@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from .._naming import unique
 from .._steps.frozen_leaves import copy_frozen, warn_of_frozen_changes
 from .._warn import warn
 from ..metrics import _logs
+from ..metrics._base import Directions
 from .driver import Driver, PeriodicAction
 from .inputs import FitOptions
 from .interrupt import Interrupt
@@ -69,7 +71,14 @@ class Training:
         self._control.set_runners(training=self._runner, measuring=self._runner)
         if self.has_next_epoch():
             self._prepare()
+        # A weak reference: the control would be in a cycle with this, and so with the data.
+        self._control.find_directions = weakref.WeakMethod(self._find_directions)
+        self._control.callbacks.check_monitors(self._control)
         self._call_hook("on_train_begin")
+
+    def _find_directions(self) -> Directions:
+        trained = self._runner.accumulators.directions()
+        return trained | self._validation.directions(trained)
 
     def _prepare(self) -> None:
         """Trace everything, but wait only for the program of the first step to be compiled.
@@ -104,6 +113,9 @@ class Training:
         interrupted = self._interrupt.requested
         control.history.stopped = "interrupted" if interrupted else control.stop_reason
         control.history.position = control.current().position
+        metrics = self._runner.accumulators.metric_directions()
+        prefixes = ("", *self._validation.prefixes)
+        control.history.directions = {p + n: d for p in prefixes for n, d in metrics.items()}
         self._call_hook("on_train_end")
 
     # An epoch.
@@ -256,7 +268,7 @@ class Training:
     def _record(self, result: dict[str, Any]) -> None:
         self._add_validated(result)
         history = self._control.history
-        history.append(result)
+        history.append(result, step=self._control.step)
         history.timing.epochs.append(time.perf_counter() - self._control.state.epoch_began)
 
     def _warn_of_nan(self, result: Mapping[str, Any]) -> None:

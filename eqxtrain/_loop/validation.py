@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import _data as data
+from .._engine.accumulators import Accumulators
 from .._engine.runner import StepRunner
 from .._engine.step import TEST
 from .._naming import unique
+from ..metrics._base import Direction, Directions
 from .evaluate import run_pass
 from .inputs import PassInputs
 from .interrupt import Interrupt
@@ -41,6 +43,8 @@ class Validation:
         self._max_batches = max_batches
         self._interrupt = interrupt
         self._closed = contextlib.ExitStack()
+        self._accumulators: dict[str, Accumulators] = {}  # of what was prepared
+        self._directions: dict[str, dict[str, Direction | None]] = {}
         batching, keep_waiting = inputs.batching.for_validation(), interrupt.keep_waiting
         self._readers = {
             prefix: self._closed.enter_context(
@@ -57,6 +61,11 @@ class Validation:
 
     def __bool__(self) -> bool:
         return bool(self._readers)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the names of each set begin with."""
+        return tuple(self._readers)
 
     def check_names(self, names: Iterable[str]) -> None:
         """Refuse names that training logs and that begin like those of validation."""
@@ -80,6 +89,22 @@ class Validation:
             with note_on_error(_where(prefix)):
                 test_runner = self._make_runner()
                 yield from test_runner.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
+                self._accumulators[prefix] = test_runner.accumulators
+
+    def directions(self, trained: Directions) -> dict[str, Direction | None]:
+        """What validation measures, and which values are best.
+
+        **Arguments:**
+
+        - `trained`: the same of training, which stands for what is not known of validation yet.
+        """
+        found: dict[str, Direction | None] = {}
+        for prefix in self._readers:
+            if prefix in self._accumulators and not self._directions.get(prefix):
+                self._directions[prefix] = self._accumulators[prefix].directions()
+            for name, direction in (self._directions.get(prefix) or trained).items():
+                found[unique(prefix + name, found)] = direction
+        return found
 
     def run(self) -> None:
         """Evaluate each set, adding to `state.validation_logs` under its prefix.
@@ -90,6 +115,7 @@ class Validation:
         state.validation_logs = {}
         for prefix, reader in self._readers.items():
             test_runner = self._make_runner()
+            self._accumulators[prefix] = test_runner.accumulators
             self._control.set_runners(training=self._train_runner, measuring=test_runner)
             reader.restart()
             with note_on_error(_where(prefix)):

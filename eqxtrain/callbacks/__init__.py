@@ -1,6 +1,15 @@
 """Callbacks: they watch a run, and can change it."""
 
 from ._base import Callback as Callback
+from ._control import (
+    EarlyStopping as EarlyStopping,
+    Lambda as Lambda,
+    LearningRateScheduler as LearningRateScheduler,
+    ReduceLROnPlateau as ReduceLROnPlateau,
+    Timeout as Timeout,
+)
 from ._every import Every as Every
+from ._loggers import CSVLogger as CSVLogger, JSONLinesLogger as JSONLinesLogger
+from ._monitor import Monitor as Monitor
 from ._progress import Progress as Progress
 from ._run import Run as Run

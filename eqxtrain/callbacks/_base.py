@@ -37,6 +37,8 @@ class Callback:
         are exactly those after that step; `"logs"` if they look at `run.logs` alone, which is
         faster.
     - `every`: how often batch hooks (or epoch hooks) are called; None for each time.
+    - `monitor`: the log that the callback follows, which `fit` looks for before it trains.
+    - `adds`: the names that `on_epoch_end` adds to `run.logs`; None if it may add any.
 
     !!! example
 
@@ -50,6 +52,8 @@ class Callback:
 
     reads: Literal["state", "logs"] = "state"
     every: Every | None = None
+    monitor: str | None = None
+    adds: tuple[str, ...] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -1,7 +1,8 @@
 """Which callbacks are called for a hook, and when."""
 
+import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
 from .._types import StepKind
@@ -47,6 +48,16 @@ class Callbacks:
                 finally:
                     control.reads = "state"
 
+    def check_monitors(self, control: Control) -> None:
+        """Refuse a callback that follows what nobody measures, as far as that is known."""
+        monitors = [(i, c) for i, c in enumerate(self._callbacks) if c.monitor is not None]
+        measured = control.directions if monitors else {}
+        for i, callback in monitors if measured else ():
+            before = [c.adds for c in self._callbacks[:i] if _has(c, "on_epoch_end")]
+            added = {name for names in before for name in names or ()}
+            if None not in before and callback.monitor not in {*measured, *added}:
+                raise ValueError(not_measured(callback, measured))
+
     def has_batch_hooks(self, kind: StepKind) -> bool:
         """Whether any callback has batch hooks for this kind of pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
@@ -69,6 +80,20 @@ class Callbacks:
             if ends or begins:
                 return n
         return max_steps
+
+
+def not_measured(callback: Callback, measured: Collection[str]) -> str:
+    """Say that a run does not measure what a callback follows."""
+    name = str(callback.monitor)
+    remedy = ""
+    if name.startswith("val_") and not any(n.startswith("val_") for n in measured):
+        remedy = " For those of validation, pass `validation_data` or `validation_split` to `fit`."
+    elif close := difflib.get_close_matches(name, measured, n=1):
+        remedy = f" Did you mean `{close[0]}`?"
+    return (
+        f"`{type(callback).__name__}(monitor={name!r})` follows what this run does not measure. It "
+        f"measures {', '.join(f'`{n}`' for n in measured)}.{remedy}"
+    )
 
 
 def _not_a_callback(value: Any) -> str:

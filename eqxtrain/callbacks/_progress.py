@@ -37,6 +37,7 @@ class Progress(Callback):
     """
 
     reads: Literal["state", "logs"] = "logs"
+    adds: tuple[str, ...] | None = ()
 
     def __init__(self, verbose: Literal[1, 2, "auto"] = "auto") -> None:
         self._verbose: Literal[1, 2, "auto"] = verbose

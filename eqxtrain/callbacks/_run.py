@@ -1,8 +1,10 @@
 """`Run`: what a callback sees of a run, and what it may do to it."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .._history import History
+from ..metrics._base import Directions
 
 if TYPE_CHECKING:
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
         def learner(self) -> Any: ...
         @property
         def logs(self) -> dict[str, Any]: ...
+        @property
+        def directions(self) -> Directions: ...
         @property
         def position(self) -> dict[str, Any] | None: ...
         def stop(self, reason: str) -> None: ...
@@ -103,6 +107,15 @@ class Run:
         and what a callback adds goes into the history.
         """
         return self._control.logs
+
+    @property
+    def directions(self) -> Mapping[str, Literal["min", "max"] | None]:
+        """What `fit` measures, validation included, and whether low or high values are best.
+
+        None where that is unknown, as for a scalar that a step logs. Empty as long as no step was
+        traced, and outside of `fit`.
+        """
+        return self._control.directions
 
     @property
     def stopped(self) -> str | None:

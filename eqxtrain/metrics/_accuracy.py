@@ -1,6 +1,6 @@
 """Classification: how often the prediction is right."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ class Accuracy(Metric):
     - `multilabel`: whether the last axis holds independent labels rather than classes.
     - `ignore_index`: a label that is not counted.
     """
+
+    higher_is_better: ClassVar[bool | None] = True
 
     threshold: float = eqx.field(default=0.5, static=True)
     multilabel: bool = eqx.field(default=False, static=True, kw_only=True)
@@ -81,6 +83,8 @@ class TopKAccuracy(Metric):
     - `k`: how many guesses are allowed.
     - `ignore_index`: a label that is not counted.
     """
+
+    higher_is_better: ClassVar[bool | None] = True
 
     k: int = eqx.field(default=5, static=True)
     ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -34,6 +34,11 @@ class Metric(Monoid):
     A subclass that accumulates in other metrics (the modes `Mean`, `Sum`, ...) needs only `update`
     and `compute`; `merge` and `reset` work part by part.
 
+    **Class attributes:**
+
+    - `higher_is_better`: whether callbacks such as `EarlyStopping` should take a higher value for
+        an improvement, or a lower one; None if neither is better, or it is unknown.
+
     !!! example
 
         ```python
@@ -50,6 +55,8 @@ class Metric(Monoid):
     """
 
     update: ClassVar[Callable[..., Any]]
+
+    higher_is_better: ClassVar[bool | None] = None
 
     def compute(self) -> Any:
         """The value of everything seen so far."""
@@ -91,6 +98,20 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
         return {name: value}
     parts = [_flat(part, f"{name}/{key}") for key, part in value.items()]
     return {path: part for flat in parts for path, part in flat.items()}
+
+
+Direction = Literal["min", "max"]
+"""Whether the lowest value of something is the best, or the highest."""
+
+Directions = Mapping[str, Direction | None]
+"""The names that are measured, and which of their values are best; None where that is unknown."""
+
+
+def direction_of(metric: Metric) -> Direction | None:
+    """Which values of a metric are best, looking through wrappers; None if that is unknown."""
+    while isinstance(inside := getattr(metric, "metric", None), Metric):
+        metric = inside
+    return {True: "max", False: "min", None: None}[metric.higher_is_better]
 
 
 def num_examples(available: Mapping[str, Any]) -> int:

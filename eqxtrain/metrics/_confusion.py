@@ -1,6 +1,6 @@
 """Classification: the confusion matrix, and what follows from the whole of it."""
 
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -94,6 +94,8 @@ class CohenKappa(_MatrixMetric):
     - `num_classes`, `threshold`, `ignore_index`: as for `ConfusionMatrix`.
     """
 
+    higher_is_better: ClassVar[bool | None] = True
+
     weights: Literal["linear", "quadratic"] | None = eqx.field(
         default=None, static=True, kw_only=True
     )
@@ -128,6 +130,8 @@ class MatthewsCorrCoef(_MatrixMetric):
 
     - `num_classes`, `threshold`, `ignore_index`: as for `ConfusionMatrix`.
     """
+
+    higher_is_better: ClassVar[bool | None] = True
 
     def compute(self) -> Float[Array, ""]:
         # Sums over all other classes, never `1 - p`, which would lose what is rare.

@@ -1,6 +1,6 @@
 """Regression: how much of the labels' variation the predictions share."""
 
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -82,6 +82,8 @@ class R2Score(_MomentMetric):
         variance of the labels), or `"raw_values"`, each by itself.
     """
 
+    higher_is_better: ClassVar[bool | None] = True
+
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         y_pred, y_true = as_pair("R2Score", y_pred, y_true)
         return self._merged(y_true, y_true - y_pred, mask)
@@ -101,6 +103,8 @@ class ExplainedVariance(_MomentMetric):
 
     - `multioutput`: as for [`R2Score`][eqxtrain.metrics.R2Score].
     """
+
+    higher_is_better: ClassVar[bool | None] = True
 
     def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
         y_pred, y_true = as_pair("ExplainedVariance", y_pred, y_true)

@@ -5,7 +5,7 @@ and a row of negatives, from the highest score to the lowest. Those in the same 
 """
 
 import abc
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ _CROWDED = 0.2
 
 class _CurveMetric(ClassMetric):
     """A score of the curve of each class; with several classes, each against the rest."""
+
+    higher_is_better: ClassVar[bool | None] = True
 
     bins: int | None = eqx.field(default=200, static=True, kw_only=True)
     from_logits: bool = eqx.field(default=False, static=True, kw_only=True)

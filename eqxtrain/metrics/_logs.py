@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from .._placement import strip_weak_type
 from .._tree import differences, is_typed_key, shape_structs
 from .._types import PyTree
 from .._warn import warn
-from ._base import Metric
+from ._base import Direction, Metric, direction_of
 from ._compensated import CompensatedSum, merge_sums
 from ._gather import Gather
 from ._modes import Mean
@@ -230,6 +231,30 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, Any]:
         for path, value in results.items():
             values[path if path == name else unique(path, {*values, *metrics})] = value
     return values
+
+
+def directions(metrics: Mapping[str, Metric]) -> dict[str, Direction | None]:
+    """The names of all values, and which of them are best, as far as that is known.
+
+    Names that end in `loss` are of losses.
+    """
+    found: dict[str, Direction | None] = {}
+    for name in sorted(metrics, key=lambda name: (name != "loss", name)):
+        metric = metrics[name]
+        direction = direction_of(metric) or ("min" if name.endswith("loss") else None)
+        found |= dict.fromkeys(_result_names(name, metric), direction)
+    return found
+
+
+def _result_names(name: str, metric: Metric) -> list[str]:
+    """The names of a metric's values, found without computing them if possible."""
+    empty = metric.reset()
+    try:
+        if has_gather(empty):  # which is computed on the host
+            return list(empty.results(name))
+        return list(eqx.filter_eval_shape(empty.results, name))
+    except Exception:  # `compute` will raise it where the value is needed
+        return [name]
 
 
 def computable(metrics: Mapping[str, Metric]) -> dict[str, Any]:

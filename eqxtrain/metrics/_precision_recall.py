@@ -138,6 +138,8 @@ class ClassMetric(Metric):
 class _CountMetric(ClassMetric):
     """A ratio of true and false positives and negatives, for each class."""
 
+    higher_is_better: ClassVar[bool | None] = True
+
     mirrors: ClassVar[bool] = False
     """Whether a single class counts as two, so that their scores are averaged."""
 

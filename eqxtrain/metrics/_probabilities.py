@@ -1,6 +1,6 @@
 """Classification: how good the probabilities are."""
 
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax
@@ -25,6 +25,8 @@ from ._modes import Mean
 
 class _LikelihoodMetric(Metric):
     """The mean of `-log p(true class)`."""
+
+    higher_is_better: ClassVar[bool | None] = False
 
     from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
     ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
@@ -112,6 +114,8 @@ class CalibrationError(Metric):
         [0, 1] they make the error nan.
     - `ignore_index`: a label that is not counted.
     """
+
+    higher_is_better: ClassVar[bool | None] = False
 
     bins: int = eqx.field(default=15, static=True)
     norm: Literal["l1", "l2", "max"] = eqx.field(default="l1", static=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Regression: means of errors."""
 
 import abc
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ def as_pair(who: str, y_pred: Any, y_true: Any) -> tuple[Values, Values]:
 
 class _ErrorMetric(Metric):
     """The mean over examples and outputs of an error."""
+
+    higher_is_better: ClassVar[bool | None] = False
 
     mean: Mean = eqx.field(default_factory=Mean, kw_only=True)
 
@@ -138,6 +140,8 @@ class CosineSimilarity(_ErrorMetric):
 
     As in Keras. With a vector of zeros, the cosine is 0.
     """
+
+    higher_is_better: ClassVar[bool | None] = True
 
     def error(self, y_pred: Values, y_true: Values) -> Float[Array, "batch ..."]:
         if y_pred.ndim < 2:

@@ -15,7 +15,7 @@ from eqxtrain._loop.run_state import RunState
 
 PUBLIC = {
     *("epoch", "step", "history", "params", "exception", "learner", "state", "position", "logs"),
-    *("stop", "stopped", "replace"),
+    *("stop", "stopped", "replace", "directions"),
 }
 
 

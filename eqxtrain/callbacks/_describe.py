@@ -1,0 +1,63 @@
+"""What a run is, as plain data: for the files that loggers write."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+
+from ._run import Run
+
+_LIBRARIES = ("eqxtrain", "equinox", "jax", "jaxlib", "optax", "numpy")
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """The learner's configuration and summary, the arguments of `fit`, and the versions.
+
+    All of it is strings and numbers. What is not a number or a string is told by its `repr`.
+    """
+    learner = run.learner
+    configuration = {
+        field.name: _plain(getattr(learner, field.name))
+        for field in dataclasses.fields(learner)
+        if field.name not in ("model", "model_state", "state", "is_initialised")
+    }
+    devices = jax.devices()
+    return {
+        "learner": type(learner).__qualname__,
+        "model": type(learner.model).__qualname__,
+        "configuration": configuration,
+        "params": dict(run.params),
+        "step": run.step,
+        "summary": str(learner.summary()),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        | {"python": platform.python_version()},
+        "devices": [devices[0].device_kind, len(devices)],
+    }
+
+
+def describe_end(run: Run) -> dict[str, Any]:
+    """How a run ended: why, after which step, and what was compiled meanwhile."""
+    history = run.history
+    return {
+        "epochs": history.epochs,
+        "step": run.step,
+        "stopped": run.stopped if run.exception is None else repr(run.exception),
+        "seconds": sum(history.timing.epochs),
+        "compilations": [
+            {"step": c.step, "reason": c.reason, "seconds": round(c.seconds, 3)}
+            for c in history.timing.compilations
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return [_plain(part) for part in value]
+    name = getattr(value, "__qualname__", None)
+    return name if isinstance(name, str) else repr(value)

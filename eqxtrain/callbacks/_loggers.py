@@ -1,0 +1,216 @@
+"""Callbacks that write what is measured to a file, a line for each epoch."""
+
+import abc
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._base import Callback
+from ._describe import describe_end, describe_run
+from ._run import Run
+
+
+class _FileLogger(Callback, abc.ABC):
+    """Writes a line at the end of each epoch, and at once, so that a crash loses none.
+
+    **Arguments:**
+
+    - `filename`: the file; its folder is made.
+    - `append`: whether to go on with a file that is there, rather than to begin it anew. After
+        `load_state_dict`, it goes on where it was, and cuts off what was written after that.
+    """
+
+    adds: tuple[str, ...] | None = ()
+
+    def __init__(self, filename: str | os.PathLike[str], *, append: bool = False) -> None:
+        self.path = Path(filename)
+        self.append = append
+        self._rows = 0
+        self._resumes = False
+
+    def on_train_begin(self, run: Run) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = self._whole_lines() if (self.append or self._resumes) and self.path.exists() else []
+        if self._resumes:
+            kept = self._cut(kept, self._rows)
+        self._rows, self._resumes = self._count(kept), False
+        _replace(self.path, "".join(kept))
+        self._begin(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self._write_row(run)
+        self._rows += 1
+
+    def on_train_end(self, run: Run) -> None:
+        self._end(run)
+
+    def on_exception(self, run: Run) -> None:
+        if self.path.exists():
+            self._end(run)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs it has written."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned: the next `fit` goes on after that many epochs."""
+        self._rows, self._resumes = state["rows"], True
+
+    def _whole_lines(self) -> list[str]:
+        """The lines of the file, but for a last one that was not written to its end."""
+        with self.path.open(newline="", encoding="utf-8") as file:
+            lines = file.read().splitlines(keepends=True)
+        return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
+
+    def _append(self, line: str) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            file.write(line)
+
+    @abc.abstractmethod
+    def _begin(self, run: Run) -> None: ...
+
+    @abc.abstractmethod
+    def _write_row(self, run: Run) -> None: ...
+
+    @abc.abstractmethod
+    def _end(self, run: Run) -> None: ...
+
+    @abc.abstractmethod
+    def _cut(self, lines: list[str], rows: int) -> list[str]:
+        """The lines up to some number of epochs."""
+
+    @abc.abstractmethod
+    def _count(self, lines: Sequence[str]) -> int:
+        """How many epochs the lines hold."""
+
+
+class CSVLogger(_FileLogger):
+    """Writes the epochs to a CSV file, which `pandas.read_csv` reads.
+
+    The columns are `epoch` (from 0), `step` and the names of the logs, those of validation
+    included; a value that an epoch did not measure is `NA`. Arrays are left out. A name that comes
+    up later gets a column of its own, and earlier rows an `NA` in it. What the run is (the
+    learner's configuration and summary, versions, compiles) is written beside it, to
+    `<filename>.run.json`.
+
+    **Arguments:**
+
+    - `filename`: the file; its folder is made.
+    - `separator`: what stands between the values.
+    - `append`: whether to go on with a file that is there.
+    """
+
+    def __init__(
+        self, filename: str | os.PathLike[str], *, separator: str = ",", append: bool = False
+    ) -> None:
+        super().__init__(filename, append=append)
+        if len(separator) != 1:
+            raise ValueError(f"`CSVLogger(separator)` must be one character; got {separator!r}.")
+        self.separator = separator
+        self._columns: list[str] = []
+        self._description: dict[str, Any] = {}
+
+    def _begin(self, run: Run) -> None:
+        self._columns = self._read()[0] if self._rows else []
+        self._description = describe_run(run)
+        self._write_description({})
+
+    def _write_row(self, run: Run) -> None:
+        numbers = {n: v for n, v in run.logs.items() if isinstance(v, int | float)}
+        row = {"epoch": run.epoch, "step": run.step, **numbers}
+        arrays = tuple(n for n in run.logs if n not in numbers)
+        # What other epochs measure. Whether that is an array, its like in training tells.
+        due = [n for n in run.directions if n not in run.logs and not n.endswith(arrays)]
+        columns = list(dict.fromkeys([*self._columns, *row, *due]))
+        if columns != self._columns:
+            old = self._read()[1] if self._columns else []
+            self._columns = columns
+            header = {name: name for name in columns}
+            _replace(self.path, "".join(map(self._line, [header, *old])))
+        self._append(self._line(row))
+
+    def _line(self, row: dict[str, Any]) -> str:
+        out = io.StringIO()
+        writer = csv.writer(out, delimiter=self.separator, lineterminator="\n")
+        writer.writerow([row.get(name, "NA") for name in self._columns])
+        return out.getvalue()
+
+    def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
+        with self.path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file, delimiter=self.separator)
+        return header, [dict(zip(header, row, strict=True)) for row in rows]
+
+    def _end(self, run: Run) -> None:
+        self._write_description({"end": describe_end(run)})
+
+    def _write_description(self, more: dict[str, Any]) -> None:
+        text = json.dumps({"run": self._description, **more}, indent=2) + "\n"
+        _replace(self.path.with_name(f"{self.path.name}.run.json"), text)
+
+    def _cut(self, lines: list[str], rows: int) -> list[str]:
+        return lines[: rows + 1] if rows else []
+
+    def _count(self, lines: Sequence[str]) -> int:
+        return max(len(lines) - 1, 0)
+
+
+class JSONLinesLogger(_FileLogger):
+    """Writes the epochs to a file of JSON objects, one a line.
+
+    The first line of a run is `{"run": ...}`, what it is; then comes a line for each epoch, with
+    `epoch` (from 0), `step`, and the logs, arrays as lists and nan as null; at last `{"end": ...}`,
+    how it ended.
+
+    **Arguments:**
+
+    - `filename`: the file; its folder is made.
+    - `append`: whether to go on with a file that is there.
+    """
+
+    def _begin(self, run: Run) -> None:
+        self._append(_json({"run": describe_run(run)}))
+
+    def _write_row(self, run: Run) -> None:
+        self._append(_json({"epoch": run.epoch, "step": run.step, **run.logs}))
+
+    def _end(self, run: Run) -> None:
+        self._append(_json({"end": describe_end(run)}))
+
+    def _cut(self, lines: list[str], rows: int) -> list[str]:
+        kept: list[str] = []
+        for line in lines:
+            if self._count(kept) == rows and "epoch" in json.loads(line):
+                break
+            kept.append(line)
+        return kept
+
+    def _count(self, lines: Sequence[str]) -> int:
+        return sum("epoch" in json.loads(line) for line in lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole, or leave the one that is there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    os.replace(temporary, path)
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps({name: _as_json(value) for name, value in record.items()}) + "\n"
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(part) for part in value]
+    return _as_json(np.asarray(value).tolist()) if hasattr(value, "dtype") else value
