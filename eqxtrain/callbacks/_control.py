@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .._check import check_real_number, whole_number
 from .._steps.hyperparams import injected, with_injected
 from ._base import HOOKS, Callback
+from ._every import Every
 from ._monitor import Mode, Monitor
 from ._run import Run
 
@@ -57,19 +58,19 @@ class EarlyStopping(Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode=mode, min_delta=min_delta)
-        self.patience = whole_number("EarlyStopping(patience)", patience, at_least=0)
+        self.patience: int = whole_number("EarlyStopping(patience)", patience, at_least=0)
         if baseline is not None:
             check_real_number("EarlyStopping(baseline)", baseline)
-        self.baseline = baseline
-        self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = whole_number(
+        self.baseline: float | None = baseline
+        self.restore_best_weights: bool = restore_best_weights
+        self.start_from_epoch: int = whole_number(
             "EarlyStopping(start_from_epoch)", start_from_epoch, at_least=0
         )
-        self._resumes = False
+        self._resumes: bool = False
         self._forget()
 
     def _forget(self) -> None:
-        self.wait = 0
+        self.wait: int = 0
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
@@ -177,14 +178,16 @@ class ReduceLROnPlateau(Monitor, _RateCallback):
         if factor == 1:
             raise ValueError("`ReduceLROnPlateau(factor)` must be below 1; got 1.")
         check_real_number("ReduceLROnPlateau(min_lr)", min_lr, at_least=0)
-        self.factor, self.min_lr = float(factor), float(min_lr)
-        self.patience = whole_number("ReduceLROnPlateau(patience)", patience, at_least=0)
-        self.cooldown = whole_number("ReduceLROnPlateau(cooldown)", cooldown, at_least=0)
-        self._resumes = False
+        self.factor: float = float(factor)
+        self.min_lr: float = float(min_lr)
+        self.patience: int = whole_number("ReduceLROnPlateau(patience)", patience, at_least=0)
+        self.cooldown: int = whole_number("ReduceLROnPlateau(cooldown)", cooldown, at_least=0)
+        self._resumes: bool = False
         self._forget()
 
     def _forget(self) -> None:
-        self.wait = self.cooldown_left = 0
+        self.wait: int = 0
+        self.cooldown_left: int = 0
         self.best: float | None = None
 
     def on_train_begin(self, run: Run) -> None:
@@ -239,8 +242,8 @@ class LearningRateScheduler(_RateCallback):
                 f"`LearningRateScheduler(schedule)` must be a function of the epoch; got "
                 f"{schedule!r}."
             )
-        self.schedule = schedule
-        self._takes_rate = len(inspect.signature(schedule).parameters) > 1
+        self.schedule: Callable[..., Any] = schedule
+        self._takes_rate: bool = len(inspect.signature(schedule).parameters) > 1
 
     def on_epoch_begin(self, run: Run) -> None:
         old = self._rate(run)
@@ -280,9 +283,11 @@ class Timeout(Callback):
             )
         if seconds is not None:
             check_real_number("Timeout(seconds)", seconds, at_least=0)
-        self.seconds = seconds
-        self.until = _as_time(until) if isinstance(until, str) else until
-        self._deadline = float("inf")
+        self.seconds: float | None = seconds
+        self.until: datetime.datetime | datetime.time | None = (
+            _as_time(until) if isinstance(until, str) else until
+        )
+        self._deadline: float = float("inf")
 
     def on_train_begin(self, run: Run) -> None:
         seconds = self.seconds if self.until is None else _seconds_until(self.until)
@@ -327,10 +332,11 @@ class Lambda(Callback):
         self,
         *,
         reads: Literal["state", "logs"] = "state",
-        every: Any = None,
+        every: Every | None = None,
         **hooks: Callable[[Run], Any],
     ) -> None:
-        self.reads, self.every = reads, every
+        self.reads: Literal["state", "logs"] = reads
+        self.every: Every | None = every
         for name, hook in hooks.items():
             if name not in HOOKS:
                 raise TypeError(

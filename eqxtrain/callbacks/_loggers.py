@@ -30,10 +30,11 @@ class _FileLogger(Callback, abc.ABC):
     adds: tuple[str, ...] | None = ()
 
     def __init__(self, filename: str | os.PathLike[str], *, append: bool = False) -> None:
-        self.path = Path(filename)
-        self.append = append
-        self._rows = 0
-        self._resumes = False
+        self.path: Path = Path(filename)
+        self.append: bool = append
+        self._rows: int = 0
+        self._resumes: bool = False
+        self._is_open: bool = False
 
     def on_train_begin(self, run: Run) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +44,7 @@ class _FileLogger(Callback, abc.ABC):
         self._rows, self._resumes = self._count(kept), False
         _replace(self.path, "".join(kept))
         self._begin(run)
+        self._is_open = True
 
     def on_epoch_end(self, run: Run) -> None:
         self._write_row(run)
@@ -50,10 +52,11 @@ class _FileLogger(Callback, abc.ABC):
 
     def on_train_end(self, run: Run) -> None:
         self._end(run)
+        self._is_open = False
 
     def on_exception(self, run: Run) -> None:
-        if self.path.exists():
-            self._end(run)
+        if self._is_open:  # it may have failed before anything was written
+            self.on_train_end(run)
 
     def state_dict(self) -> dict[str, Any]:
         """How many epochs it has written."""
@@ -113,7 +116,7 @@ class CSVLogger(_FileLogger):
         super().__init__(filename, append=append)
         if len(separator) != 1:
             raise ValueError(f"`CSVLogger(separator)` must be one character; got {separator!r}.")
-        self.separator = separator
+        self.separator: str = separator
         self._columns: list[str] = []
         self._description: dict[str, Any] = {}
 

@@ -32,9 +32,9 @@ class Monitor(Callback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f'`{who}(mode)` must be "auto", "min" or "max"; got {mode!r}.')
         check_real_number(f"{who}(min_delta)", min_delta)
-        self.monitor = monitor
+        self.monitor: str | None = monitor
         self.mode: Mode = mode
-        self.min_delta = abs(float(min_delta))
+        self.min_delta: float = abs(float(min_delta))
         self._direction: Literal["min", "max"] | None = None if mode == "auto" else mode
 
     def measured(self, run: Run) -> float | None:
@@ -47,7 +47,7 @@ class Monitor(Callback):
         if name not in run.logs:
             if name in directions:
                 return None
-            raise ValueError(not_measured(self, [*run.logs, *(set(directions) - set(run.logs))]))
+            raise ValueError(not_measured(self, list(dict.fromkeys([*run.logs, *directions]))))
         value = run.logs[name]
         if not isinstance(value, int | float):
             raise TypeError(

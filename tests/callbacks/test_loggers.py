@@ -117,6 +117,15 @@ def test_a_run_that_fails_leaves_its_complete_epochs(tmp_path: Path) -> None:
     assert "the disk is full" in json.loads(lines.read_text().splitlines()[-1])["end"]["stopped"]
 
 
+def test_a_run_that_fails_before_it_begins_leaves_the_file_of_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("")
+    for logger in (C.JSONLinesLogger(path), C.CSVLogger(tmp_path / "log.csv")):
+        with pytest.raises(ValueError, match="does not measure"):
+            learner().fit(X, Y, verbose=0, callbacks=[logger, C.EarlyStopping("lss")])
+    assert path.read_text() == "" and not (tmp_path / "log.csv").exists()
+
+
 def test_a_separator_of_several_characters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be one character"):
         C.CSVLogger(tmp_path / "log.csv", separator=", ")

@@ -220,7 +220,7 @@ WAYS: dict[str, Callable[[Metric, Data, Any], Metric]] = {
     "name",
     [pytest.param(n, marks=[] if n in OF_EACH_KIND else pytest.mark.slow) for n in CASES],
 )
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(draw=st.data())
 def test_no_way_of_splitting_changes_a_number(name: str, weighted: bool, draw: Any) -> None:
     if weighted and name in UNWEIGHTED:
