@@ -52,7 +52,7 @@ def keras_stops(scores: list[float], **options: Any) -> tuple[int | None, int | 
     return (callback.stopped_epoch if model.stop_training else None), model.restored
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     scores=SCORES,
     patience=st.integers(0, 3),
@@ -89,7 +89,7 @@ def test_nan_is_no_improvement_even_on_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # of Keras, with NumPy 2
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     scores=SCORES,
     patience=st.integers(0, 3),
