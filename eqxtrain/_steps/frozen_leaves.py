@@ -7,7 +7,7 @@ the values of the others, after its first call and its first epoch.
 
 import contextlib
 import dataclasses
-import re
+import traceback
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
@@ -122,16 +122,17 @@ def warn_of_frozen_changes(before: Any, current: Callable[[], Any]) -> bool:
 
 
 def hint_at_partition(error: Exception, who: str) -> None:
-    """Explain the error of a step that gave the optimizer leaves that it does not train."""
-    if isinstance(error, TypeError | ValueError) and _MISFIT.search(str(error)):
+    """Explain an error of optax in a step that gave it leaves that it does not train."""
+    if isinstance(error, TypeError | ValueError) and _passed_through_optax(error):
         error.add_note(
-            f"`{who}` ignores `trainable`, for which the optimizer's state was made: it has no "
-            f"entries for frozen leaves. {_REMEDY}"
+            f"The optimizer failed, and `{who}` had not asked what `trainable` freezes: the "
+            f"optimizer's state has no entries for frozen leaves. {_REMEDY}"
         )
 
 
-_MISFIT = re.compile(r"NoneType|structure|[Mm]ismatch|Expected None|None")
-"""What JAX says of trees of which one has None where the other has an array."""
+def _passed_through_optax(error: Exception) -> bool:
+    modules = (f.f_globals.get("__name__", "") for f, _ in traceback.walk_tb(error.__traceback__))
+    return any(module.partition(".")[0] == "optax" for module in modules)
 
 
 def copy_frozen(learner: Any) -> Any:

@@ -146,6 +146,8 @@ def _only(expected: int) -> type[int]:
     """
 
     class Checksum(int):
+        """That number, and no other."""
+
         def __new__(cls, number: Any) -> "Checksum":
             if type(number) is not int or number != expected:
                 raise ValueError(

@@ -146,4 +146,14 @@ def test_a_step_that_updates_frozen_leaves_by_a_state_without_them_is_told_how(e
         learner = Ported(mlp(), optimizer, trainable=FREEZE)
         with pytest.raises((TypeError, ValueError)) as raised:
             learner.fit(X, X, verbose=0, eager=eager)
-        assert any("ignores `trainable`" in note for note in raised.value.__notes__)
+        assert any("had not asked what `trainable` freezes" in n for n in raised.value.__notes__)
+
+
+def test_another_error_of_such_a_step_gets_no_hint() -> None:
+    class Wrong(et.Learner[eqx.nn.MLP]):
+        def train_step(self, model: Any, state: Any, x: Array) -> Any:
+            raise TypeError("expected a number, got None")
+
+    with pytest.raises(TypeError, match="got None") as raised:
+        Wrong(mlp(), optax.adam(0.1), trainable=FREEZE).fit(X, X, verbose=0)
+    assert "trainable" not in "".join(raised.value.__notes__)
