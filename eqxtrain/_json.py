@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ._placement import as_numpy
+
 _ARRAY = "__array__"
 
 
@@ -17,7 +19,7 @@ def encoded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encoded(part) for part in value]
     if hasattr(value, "dtype"):
-        array = np.asarray(value)
+        array = as_numpy(value)
         return {_ARRAY: encoded(array.tolist()), "dtype": str(array.dtype)}
     return value
 
@@ -31,5 +33,5 @@ def decoded(value: Any) -> Any:
     if value.keys() == {"__float__"}:
         return float(value["__float__"])
     if value.keys() == {_ARRAY, "dtype"}:
-        return np.asarray(decoded(value[_ARRAY]), value["dtype"])
+        return np.array(decoded(value[_ARRAY]), value["dtype"])
     return {name: decoded(part) for name, part in value.items()}

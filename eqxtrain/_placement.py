@@ -110,8 +110,13 @@ def fetch(tree: PyTree) -> PyTree:
     if arrays and platform(arrays[:1]) != "cpu":
         for array in arrays:  # all transfers at once, rather than one after the other
             array.copy_to_host_async()
-    fetched = [np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+    fetched = [as_numpy(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
     return jax.tree.unflatten(structure, fetched)
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """One array on the host, waiting for the device; a view of its memory if that is possible."""
+    return np.asarray(array)
 
 
 def owned_by_host(tree: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._placement import is_deleted
+from .._placement import as_numpy, is_deleted
 from .._tree import is_typed_key
 from .._types import PyTree
 
@@ -87,7 +87,7 @@ def is_sparse(leaf: Any) -> bool:
 def _as_plain_column(leaf: Any) -> np.ndarray | None:
     """A plain NumPy array or torch tensor as a column; None for any other leaf."""
     if hasattr(leaf, "detach"):
-        leaf = np.asarray(_from_torch(leaf))
+        leaf = as_numpy(_from_torch(leaf))
     if type(leaf) is not np.ndarray or leaf.dtype.kind not in "biufc" or leaf.ndim == 0:
         return None
     native = leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("=")
@@ -116,11 +116,11 @@ def _as_column(leaf: Any, path: str, of: str) -> Column:
     if is_sparse(leaf):
         return _canonical(leaf.tocsr(), path)
     leaf = _from_torch(leaf) if hasattr(leaf, "detach") else leaf
-    leaf = np.asarray(leaf[:]) if is_lazy_column(leaf) else leaf
+    leaf = as_numpy(leaf[:]) if is_lazy_column(leaf) else leaf
     leaf = _from_frame(leaf, path) if hasattr(leaf, "to_numpy") else leaf
     if not hasattr(leaf, "__array__"):
         raise TypeError(_not_an_array_message(leaf, path, of))
-    array = np.asanyarray(leaf) if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
+    array = np.asanyarray(leaf) if isinstance(leaf, np.ma.MaskedArray) else as_numpy(leaf)
     if array.ndim == 0:
         raise ValueError(
             f"`{path}` is a scalar, but data must have the examples along their first axis."
@@ -178,7 +178,7 @@ def is_lazy_column(leaf: Any) -> bool:
 
 def _from_frame(table: Any, path: str) -> Any:
     """A pandas `DataFrame` or `Series` as numbers, where NumPy would make objects of them."""
-    array = np.asarray(table)
+    array = as_numpy(table)
     if array.dtype != object or not hasattr(table, "iloc"):
         return array
     if array.ndim == 1:
@@ -195,5 +195,5 @@ def _from_series(series: Any, path: str) -> np.ndarray:
             f"`{path}` has dtype {series.dtype}, which no device computes with: turn it into "
             "numbers first (`pd.get_dummies`, `.cat.codes`), or leave it out."
         )
-    array = np.asarray(series)
+    array = as_numpy(series)
     return array if array.dtype != object else series.to_numpy(dtype=float, na_value=np.nan)

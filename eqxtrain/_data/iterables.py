@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import numpy as np
-
+from .._placement import as_numpy
 from .batch import Batch, num_rows, pad_batch
 from .coerce import as_batch
 from .cursor import Cursor, StreamPosition, is_indexed, is_persistent, open_at, state_methods
@@ -240,6 +239,7 @@ class IterableReader(Reader):
 
     def consume(self, steps: int) -> None:
         """Count `steps` batches as consumed."""
+        super().consume(steps)
         assert self._feed is not None
         self._reached, self._is_mid_pass = self._feed.consume(steps).position_after, True
         if self._max_batches is not None:
@@ -286,7 +286,7 @@ def _is_once(batches: Any) -> bool:
 
 def _length(batches: Any) -> int | float | None:
     if hasattr(batches, "cardinality"):  # tf.data, whose `len` raises if it is unknown
-        known = int(np.asarray(batches.cardinality()))
+        known = int(as_numpy(batches.cardinality()))
         return known if known >= 0 else {-1: math.inf}.get(known)
     try:
         length = len(batches)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._placement import as_numpy
 from .._types import PyTree
 from .batch import Batch
 from .coerce import as_columns
@@ -153,7 +154,7 @@ def _stack_examples(examples: list[PyTree], indices: list[int]) -> Batch:
             )
 
     def join(path: Any, *leaves: Any) -> np.ndarray:
-        arrays = [np.asarray(_detached(leaf)) for leaf in leaves]
+        arrays = [as_numpy(_detached(leaf)) for leaf in leaves]
         shapes = {array.shape: i for array, i in zip(arrays, indices, strict=True)}
         if len(shapes) > 1:
             (a, i), (b, j), *_ = shapes.items()

@@ -123,6 +123,7 @@ class RowReader(Reader, Generic[S]):
 
     def consume(self, steps: int) -> None:
         """Count `steps` batches as consumed."""
+        super().consume(steps)
         self.next_batch = (self.next_batch + steps) % self.num_batches
 
     @property

@@ -55,7 +55,13 @@ class Reader(abc.ABC):
     """Reads a source, pass after pass, and keeps track of its position.
 
     It is a context manager; leaving it ends its thread.
+
+    **Attributes:**
+
+    - `num_consumed`: how many batches were consumed since it was opened.
     """
+
+    num_consumed: int = 0
 
     @abc.abstractmethod
     def peek(self) -> Batch | None:
@@ -97,9 +103,9 @@ class Reader(abc.ABC):
         - `order`: the order of the examples, if this begins a pass and it is ours to choose.
         """
 
-    @abc.abstractmethod
     def consume(self, steps: int) -> None:
         """Count `steps` of the batches that `stacks` yielded as consumed."""
+        self.num_consumed += steps
 
     @property
     @abc.abstractmethod

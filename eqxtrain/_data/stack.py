@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._placement import aligned_empty
+from .._placement import aligned_empty, as_numpy
 from .batch import Batch
 
 
@@ -25,7 +25,7 @@ class Stack(NamedTuple):
 
 def stack_of_one(batch: Batch) -> Stack:
     """A stack of one batch."""
-    return Stack(jax.tree.map(lambda leaf: np.asarray(leaf)[None], batch), 1)
+    return Stack(jax.tree.map(lambda leaf: as_numpy(leaf)[None], batch), 1)
 
 
 def stack_batches(batches: Sequence[Batch], capacity: int) -> Stack:

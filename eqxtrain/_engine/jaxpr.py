@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from .._identity.tokens import PLAIN, ByIdentity
+from .._placement import as_numpy
 from .._tree import is_typed_key
 
 _MAX_CONSTANT_BYTES = 4096
@@ -151,7 +152,7 @@ def _value(value: Any) -> Hashable:
     if is_typed_key(value):
         value = jax.random.key_data(value)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        array = np.asarray(value)
+        array = as_numpy(value)
         content = array.tobytes()
         if len(content) > _MAX_CONSTANT_BYTES:
             content = hashlib.blake2b(content).digest()

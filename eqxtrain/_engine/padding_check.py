@@ -6,14 +6,15 @@ padding. We compare them for the actual weights and for perturbed ones, since a 
 initialised with zeros returns the same for every row.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import _data as data
+from .step import Step
 
 CHANGE = "the change of model and state"
 
@@ -21,7 +22,61 @@ _TOLERANCE = 1e-4
 """Relative. Rows of weight 0 add exact zeros, so for most correct steps nothing differs at all."""
 
 
-def pad_two_ways(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
+Change = Callable[[Sequence[Any]], list[Any]]
+"""Returns arrays of the same shapes and dtypes as those that it is given."""
+
+
+class Trial(NamedTuple):
+    """What a step did with one batch, fetched.
+
+    **Arguments:**
+
+    - `before`, `after`: the arrays that it threads.
+    - `values`: what it measured.
+    - `emitted`: what it predicted, or gathered.
+    """
+
+    before: list[np.ndarray]
+    after: list[np.ndarray]
+    values: dict[str, Any]
+    emitted: list[np.ndarray]
+
+
+def check(
+    stack: data.Stack, attempt: Callable[[data.Batch, Change], Trial], step: Step, *, who: str
+) -> bool:
+    """Refuse a step whose results depend on the padding.
+
+    **Arguments:**
+
+    - `attempt`: runs the step on the first batch of a stack, with its arrays changed.
+    - `who`: the name of the step.
+
+    **Returns:** whether the first batch of the stack could tell.
+
+    **Raises:** `ValueError` if the results differ between two ways of padding.
+    """
+    fillings = pad_two_ways(stack)
+    if fillings is None:
+        return False
+    # Noise on the weights tells more: a model of zeros gives every row the same value.
+    for change in (list, perturb):
+        first, second = (_results(attempt(batch, change), batch, step) for batch in fillings)
+        compare(first, second, who=who)
+    return True
+
+
+def _results(trial: Trial, batches: data.MaskedBatch, step: Step) -> dict[str, Any]:
+    """What a step measures, or predicts, and in training how it changes model and state."""
+    if step.trains:
+        return trial.values | changes(trial.before, trial.after)
+    if not step.predicts:
+        return trial.values
+    real = batches.mask[0]
+    return {"y_pred": np.concatenate([leaf[real].ravel() for leaf in trial.emitted])}
+
+
+def pad_two_ways(stack: data.Stack) -> tuple[data.MaskedBatch, data.MaskedBatch] | None:
     """The first batch of a stack, padded with one of its rows, and padded with another.
 
     None if the batch has a single row.
@@ -33,7 +88,7 @@ def pad_two_ways(stack: data.Stack) -> tuple[data.Batch, data.Batch] | None:
         return None
     mask[0, last:] = False
 
-    def filled(row: int, *, noisy: bool) -> data.Batch:
+    def filled(row: int, *, noisy: bool) -> data.MaskedBatch:
         def fill(leaf: Any) -> np.ndarray:
             filled_leaf = np.array(leaf)
             rows = filled_leaf[0, row : row + 1]
@@ -53,7 +108,7 @@ def perturb(leaves: Sequence[Any]) -> list[Any]:
     def noisy(leaf: Any) -> Any:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        return leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+        return leaf + (0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
 
     return [*map(noisy, leaves)]
 
@@ -72,7 +127,7 @@ def changes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> dict[s
     return {CHANGE: np.concatenate(differences)} if differences else {}
 
 
-def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> None:
+def compare(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> None:
     """Refuse a step whose results depend on the padding.
 
     **Arguments:**
@@ -83,7 +138,7 @@ def check(first: Mapping[str, Any], second: Mapping[str, Any], *, who: str) -> N
     **Raises:** `ValueError` if they differ.
     """
     for name, value in first.items():
-        a, b = np.asarray(value), np.asarray(second[name])
+        a, b = np.array(value), np.array(second[name])
         scale = np.max(np.abs(np.where(np.isfinite(a), a, 0)), initial=0.0)
         if not np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True):
             shown = (

@@ -19,7 +19,7 @@ from .call_plan import CallPlan
 from .call_queue import CallQueue
 from .loops import CallOutput
 from .programs import CompiledStep, Jit, Options, StepProgram, TracedStep
-from .step import Carry, Consts, Step, StepOutput, run_step
+from .step import Carry, Consts, Step, run_step
 from .trace_table import TraceTable
 
 _IN_FLIGHT = 2
@@ -185,7 +185,7 @@ class StepRunner:
         stack, (program, traced, consts) = self._stack, self._compiled
         step_range = self._step_ranges.get((start, stop))
         if step_range is None:
-            step_range = _placement.put(np.asarray((start, stop), np.uint32))
+            step_range = _placement.put(np.array((start, stop), np.uint32))
             self._step_ranges[start, stop] = step_range
         batches = jax.tree.leaves(stack.batches)
         if stop - start < stack.num_batches:  # the stack takes several calls, but one transfer
@@ -293,55 +293,38 @@ class StepRunner:
             return
         if self.step.trains and state.model_state is not None:
             return  # batch statistics take padding in, of which people were warned
-        is_padded = self._will_pad or not mask[: stack.num_batches].all()
-        fillings = padding_check.pad_two_ways(stack) if is_padded else None
-        if fillings is not None:
-            # Noise on the weights tells more: a model of zeros gives every row the same value.
-            for noisy in (False, True):
-                values = (self._values_of_first(batch, noisy=noisy) for batch in fillings)
-                padding_check.check(*values, who=self.step.qualified_name(self._learner))
-            if traced is not None:
+        if self._will_pad or not mask[: stack.num_batches].all():
+            who = self.step.qualified_name(self._learner)
+            was_checked = padding_check.check(stack, self._try_first, self.step, who=who)
+            if was_checked and traced is not None:
                 traced.is_padding_checked = True
 
-    def _values_of_first(self, batches: data.Batch, *, noisy: bool) -> dict[str, Any]:
+    def _try_first(self, batches: data.Batch, change: padding_check.Change) -> padding_check.Trial:
         """What the step does with the first batch of a stack, leaving the pass as it is.
 
-        That is what it measures, or predicts, and in training how it changes model and state.
+        **Arguments:**
+
+        - `change`: applied to the arrays that the step reads and threads.
         """
-        change = padding_check.perturb if noisy else list
         carry, consts = change(_placement.copy(self._carry)), change(self._const_leaves)
         before = _placement.fetch(_placement.copy(carry)) if self.step.trains else []
         if self._eager:
-            out = self._try_eagerly(_batch_of(batches, 0), consts, carry)
-            values = _logs.compute(
-                _logs.without_gathers(_logs.merge(_logs.empty_accumulators(out.logs), out.logs))
-            )
+            static = _tree.partition_leaves(self._consts)[1]
+            arguments = static.merge(consts)._replace(batch=_batch_of(batches, 0))
+            out = run_step(self.step, arguments, self._carry_static.merge(carry))
+            accumulated = _logs.merge(_logs.empty_accumulators(out.logs), out.logs)
+            values = _logs.compute(_logs.without_gathers(accumulated))
             emitted = jax.tree.leaves(out.emitted)
             after = _tree.partition_leaves(_placement.as_jax_arrays(out.carry))[0]
         else:
             assert self._compiled is not None
             program, traced, _ = self._compiled
+            leaves, first = jax.tree.leaves(batches), np.array((0, 1), np.uint32)
             metrics = _placement.copy(traced.metrics)
-            consts = traced.select(consts)
-            first = np.asarray((0, 1), np.uint32)
-            leaves = jax.tree.leaves(batches)
-            after, metrics, output = program(consts, leaves, first, carry, metrics)
+            after, metrics, output = program(traced.select(consts), leaves, first, carry, metrics)
             values = traced.compute(traced.metrics_static.merge(metrics))
             emitted = [leaf[0] for leaf in output.emitted]
-        if self.step.trains:
-            return _placement.fetch(values) | padding_check.changes(before, _placement.fetch(after))
-        if not self.step.predicts:
-            return _placement.fetch(values)
-        real = np.asarray(batches.mask[0])
-        rows = [leaf[real].ravel() for leaf in _placement.fetch(emitted)]
-        return {"y_pred": np.concatenate(rows)}
-
-    def _try_eagerly(
-        self, batch: data.Batch, const_leaves: list[Any], carry: list[Any]
-    ) -> StepOutput:
-        static = _tree.partition_leaves(self._consts)[1]
-        consts = static.merge(const_leaves)._replace(batch=batch)
-        return run_step(self.step, consts, self._carry_static.merge(carry))
+        return padding_check.Trial(before, *_placement.fetch((after, values, emitted)))
 
 
 def _shapes_of_one(batches: data.Batch) -> data.Batch:

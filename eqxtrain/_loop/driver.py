@@ -25,6 +25,11 @@ def do_nothing() -> None:
     return None
 
 
+def ignore_steps(steps: int) -> None:
+    """For a pass whose reader alone counts the steps."""
+    del steps
+
+
 class Driver:
     """Runs the steps of one stack after another, and tells callbacks of each step.
 
@@ -33,14 +38,14 @@ class Driver:
 
     **Arguments:**
 
-    - `on_steps`: called with how many steps a call ran.
+    - `reader`: yields the stacks, and knows which of their batches are consumed.
+    - `on_steps`: called with how many steps a call ran, which are consumed by then.
     - `apply_replacement`: called after hooks, to put a learner in place that a callback gave.
     - `should_stop`: whether the step that is under way is to be the last.
     - `periodic`: what to do between calls.
 
     **Attributes:**
 
-    - `steps_run`: how many steps were run.
     - `is_stopped`: whether to run no further calls.
     """
 
@@ -48,40 +53,45 @@ class Driver:
         self,
         control: RunControl,
         runner: StepRunner,
+        reader: data.Reader,
         *,
-        on_steps: Callable[[int], None],
+        on_steps: Callable[[int], None] = ignore_steps,
         apply_replacement: Callable[[], None] = do_nothing,
         should_stop: Callable[[], bool] = never,
         periodic: PeriodicAction | None = None,
     ) -> None:
         self._control = control
         self._runner = runner
+        self._reader = reader
         self._on_steps = on_steps
         self._apply_replacement = apply_replacement
         self._should_stop = should_stop
         self._periodic = periodic
         self._has_batch_hooks = control.callbacks.has_batch_hooks(runner.step.kind)
-        self.steps_run = 0
         self.is_stopped = False
         self._stack: data.Stack
-        self._next: int  # batch of the stack; the reader's position counts it as well
+        self._stack_begins_at: int  # in batches of the reader
 
     def load(self, stack: data.Stack) -> None:
         """Take the next stack."""
-        self._stack, self._next = stack, 0
+        self._stack, self._stack_begins_at = stack, self._reader.num_consumed
         self._runner.load(stack)
 
     def has_steps_left(self) -> bool:
         """Whether there is a call to run on this stack."""
-        return self._next < self._stack.num_batches and not self.is_stopped
+        return self._next_batch() < self._stack.num_batches and not self.is_stopped
+
+    def _next_batch(self) -> int:
+        """The index in the stack of the batch that the next step takes."""
+        return self._reader.num_consumed - self._stack_begins_at
 
     def run_call(self) -> None:
         """Run the next call: some steps of the stack, and the hooks that are due."""
-        start, control, kind = self._next, self._control, self._runner.step.kind
+        start, control, kind = self._next_batch(), self._control, self._runner.step.kind
         if not self._has_batch_hooks:  # the same, without asking anybody
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
-            self._count(start, stop)
+            self._count(stop - start)
             if self._runner.step.trains:
                 control.state.step += stop - start
             control.set_logs(None)
@@ -94,7 +104,7 @@ class Driver:
             self._apply_replacement()
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
-            self._count(start, stop)
+            self._count(stop - start)
             for step in range(start, stop):
                 control.set_logs({})
                 control.call_hook(f"on_{kind}_batch_begin", reads="logs")
@@ -121,7 +131,6 @@ class Driver:
             max_steps = min(max_steps, self._periodic.every - step % self._periodic.every)
         return self._control.callbacks.steps_until_hook(kind, step, max_steps)
 
-    def _count(self, start: int, stop: int) -> None:
-        self._next = stop
-        self.steps_run += stop - start
-        self._on_steps(stop - start)
+    def _count(self, steps: int) -> None:
+        self._reader.consume(steps)
+        self._on_steps(steps)

@@ -67,7 +67,8 @@ def run_pass(
     control.call_hook(f"on_{kind}_begin")
     for program in runner.prepare_for(reader, max_batches):
         program.start_compiling()
-    driver = Driver(control, runner, on_steps=reader.consume, should_stop=should_stop)
+    first = reader.num_consumed
+    driver = Driver(control, runner, reader, should_stop=should_stop)
     with closing(reader.stacks(runner.plan_stack, max_batches)) as stacks:
         for stack in stacks:
             driver.load(stack)
@@ -77,11 +78,9 @@ def run_pass(
                 break
     if should_stop():
         return {}
-    if max_batches is not None and driver.steps_run < max_batches:
-        warn(
-            f"The data ran out after {driver.steps_run} of the {max_batches} steps that were "
-            "asked for."
-        )
+    steps = reader.num_consumed - first
+    if max_batches is not None and steps < max_batches:
+        warn(f"The data ran out after {steps} of the {max_batches} steps that were asked for.")
     result = {} if runner.step.predicts else runner.accumulators.compute_logs()
     control.set_logs(result)
     control.call_hook(f"on_{kind}_end")

@@ -28,7 +28,6 @@ class RunControl:
 
     - `state`: where the run stands.
     - `find_directions`: a weak reference to a function that finds out what the run measures.
-    - `replacement`: the learner that a callback put in place, until the loop takes it over.
     - `reads`: what the callback that is being called declares to read.
     """
 
@@ -38,7 +37,6 @@ class RunControl:
         self.params: dict[str, Any] = dict(params)
         self._run: weakref.ref[Run] | None = None
         self.exception: BaseException | None = None
-        self.replacement: Any = None
         self.reads = "state"
         self.reader: data.Reader | None = None
         self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
@@ -88,8 +86,8 @@ class RunControl:
     @property
     def learner(self) -> Any:
         """The learner after the last step: a copy, or the one that a callback put in place."""
-        if self.replacement is not None:
-            return self.replacement
+        if self.state.replacement is not None:
+            return self.state.replacement
         if self._learner_copy is None:
             self._learner_copy = self._current_learner()
         return self._learner_copy
@@ -131,7 +129,7 @@ class RunControl:
                 "`run.replace` was given a learner without a state: change the one that there is, "
                 "`run.replace(run.learner.replace(...))`, or `.init()` it first."
             )
-        self.replacement = learner
+        self.state.replacement = learner
 
     def _check_trains(self, method: str) -> None:
         if self._runner is None:

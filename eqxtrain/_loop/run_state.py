@@ -26,6 +26,9 @@ class RunState:
     - `steps_of_epoch`: how many of these belong to the epoch under way.
     - `steps_due`: how many the epoch has, if that is known.
     - `epoch_began`: when the epoch began, on the clock of `time.perf_counter`.
+    - `replacement`: the learner that a callback put in place, until the loop takes it over.
+    - `frozen`: a learner with the frozen leaves from before the steps that may have changed them;
+        None once it is known whether they did.
     - `warned_of_nan`: whether the user was told that the loss is nan.
     - `stop_reason`: why a callback stopped the run; None if none did.
     - `validation_logs`: what was validated last and is not in the history yet.
@@ -42,6 +45,8 @@ class RunState:
     steps_of_epoch: int = 0
     steps_due: int | None = None
     epoch_began: float = 0.0
+    replacement: Any = None
+    frozen: Any = None
     warned_of_nan: bool = False
     stop_reason: str | None = None
     validation_logs: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -58,10 +58,9 @@ class Training:
         self._shuffle = options.shuffle
         self._donates = options.donate
         self._keep_snapshots = options.snapshots and not options.donate
+        control.state.frozen = control.state.learner
         # The learner that `fit` began with, to fall back on before the first snapshot.
         self._snapshot: RunState = dataclasses.replace(control.state, position=reader.position)
-        # The learner before the steps that may have changed frozen leaves; None once that is known.
-        self._unchecked: Any = control.state.learner
         self._programs_to_compile: list[Any] = []
 
     # The run.
@@ -94,7 +93,7 @@ class Training:
         self._validation.check_names(self._runner.accumulators.names)
         self._programs_to_compile += self._validation.prepare()
         if self._donates:
-            self._unchecked = copy_frozen(self._runner.learner)
+            self._control.state.frozen = copy_frozen(self._runner.learner)
 
     def has_next_epoch(self) -> bool:
         """Whether the schedule goes on, and nothing has stopped the run."""
@@ -169,6 +168,7 @@ class Training:
         return Driver(
             self._control,
             self._runner,
+            self._reader,
             on_steps=self._count,
             apply_replacement=self._apply_replacement,
             should_stop=self.should_stop,
@@ -178,7 +178,6 @@ class Training:
     def _count(self, steps: int) -> None:
         state = self._control.state
         is_first_call = state.steps_taken == 0
-        self._reader.consume(steps)
         state.steps_of_epoch += steps
         state.steps_taken += steps
         if is_first_call:
@@ -190,8 +189,8 @@ class Training:
     def end_steps(self) -> bool:
         """Look at the steps of the epoch; false if Ctrl-C left some of them out."""
         self._check_frozen()
-        self._unchecked = None
         state = self._control.state
+        state.frozen = None
         due, ran = state.steps_due, state.steps_of_epoch
         if due is not None and ran < due and not self.should_stop():
             warn(
@@ -284,9 +283,10 @@ class Training:
 
     def _check_frozen(self) -> None:
         """Warn of frozen leaves that the steps so far have changed."""
-        first = self._unchecked
-        if first is not None and not warn_of_frozen_changes(first, lambda: self._runner.learner):
-            self._unchecked = None
+        state = self._control.state
+        before = state.frozen
+        if before is not None and not warn_of_frozen_changes(before, lambda: self._runner.learner):
+            state.frozen = None
 
     # The learner.
 
@@ -301,15 +301,15 @@ class Training:
         self._apply_replacement()
 
     def _apply_replacement(self) -> None:
-        control = self._control
-        if control.replacement is None:
+        state = self._control.state
+        if state.replacement is None:
             return
-        learner, control.replacement = ensure_ready(control.replacement, None, "train"), None
-        self._unchecked = None if self._unchecked is None else learner
+        learner, state.replacement = ensure_ready(state.replacement, None, "train"), None
+        state.frozen = None if state.frozen is None else learner
         self._runner.adopt(learner)
-        control.state.step = step_of(learner)
+        state.step = step_of(learner)
         self._take_snapshot()
-        control.forget_learner()
+        self._control.forget_learner()
 
     def _take_snapshot(self) -> None:
         if self._keep_snapshots:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._placement import as_numpy
+
 
 def class_weights(table: Any, y_true: Any, y_pred: Any) -> Array:
     """The weight of the class of each label.
@@ -82,7 +84,7 @@ def _check_classes(y: Any) -> None:
     """
     if not hasattr(y, "dtype") or y.dtype.kind != "f":
         return
-    labels = np.asarray(y)
+    labels = as_numpy(y)
     rows = labels.ndim > 1 and labels.shape[-1] > 1
     is_class = np.isclose(labels.sum(-1), 1) if rows else labels == np.round(labels)
     if not np.all(is_class):
@@ -93,7 +95,7 @@ def _check_classes(y: Any) -> None:
 
 
 def _numbers(values: Any) -> np.ndarray:
-    numbers = np.asarray(values)
+    numbers = as_numpy(values)
     if numbers.dtype.kind not in "biuf" or not np.all(np.isfinite(numbers) & (numbers >= 0)):
         raise ValueError(
             f"`class_weight` holds {values!r}, which aren't weights: give numbers >= 0, "

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .._placement import as_numpy
 from ..metrics._base import is_concrete
 from ..metrics._masks import mask_weights
 
@@ -132,7 +133,7 @@ def _check_range(name: str, available: Mapping[str, Any], classes: int, compiled
     )
     if is_concrete(outside):
         if bool(outside.any()):
-            wrong = int(np.asarray(labels)[np.asarray(outside)][0])
+            wrong = int(as_numpy(labels)[as_numpy(outside)][0])
             raise ValueError(
                 f"The loss `{name}` was given the label {wrong}, but there are {classes} classes, "
                 f"0 to {classes - 1}: {remedy}"

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from .._placement import as_numpy
 from ._base import Callback
 from ._describe import describe_end, describe_run
 from ._run import Run
@@ -216,4 +215,4 @@ def _as_json(value: Any) -> Any:
         return {name: _as_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(part) for part in value]
-    return _as_json(np.asarray(value).tolist()) if hasattr(value, "dtype") else value
+    return _as_json(as_numpy(value).tolist()) if hasattr(value, "dtype") else value

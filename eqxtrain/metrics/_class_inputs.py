@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
+from .._placement import as_numpy
 from ._base import check_same_shape, is_concrete
 from ._masks import mask_weights
 
@@ -181,7 +182,7 @@ def check_classes(who: str, d: Decisions, *, count: bool = True) -> Decisions:
                 f"`{who}` of a single class takes labels of 0 or 1, but others are among them: "
                 "check how the labels are made."
             )
-        predicted, true = (np.asarray(a)[np.asarray(d.outside)] for a in d[:2])
+        predicted, true = (as_numpy(a)[as_numpy(d.outside)] for a in d[:2])
         wrong = next((int(c) for c in true if not 0 <= c < d.classes), None)
         if wrong is None:
             predicted = next(int(c) for c in predicted if not 0 <= c < d.classes)
@@ -258,7 +259,7 @@ def warning_about_labels(who: str, seen: Any, *, from_logits: bool | None = None
     - `from_logits`: whether scores are taken to be logits; None if any scores will do.
     """
     arrays = [a for a in jax.tree.leaves(seen) if jnp.issubdtype(a.dtype, jnp.inexact)]
-    if not any(np.isnan(np.asarray(array)).any() for array in arrays):
+    if not any(np.isnan(as_numpy(array)).any() for array in arrays):
         return None
     reasons = "a score that is nan, or a label that is not one of its classes"
     if from_logits is False:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._placement import as_numpy
 from .._types import Self
 from ._base import Metric
 from ._compensated import Moments
@@ -156,7 +157,7 @@ class SpearmanCorrCoef(Metric):
     def compute(self) -> Float[Array, ""]:
         if self.seen.values is None:
             return jnp.full((), jnp.nan)
-        pair = (np.asarray(a) for a in self.seen.compute())
+        pair = (as_numpy(a) for a in self.seen.compute())
         columns = [list(a.reshape(len(a), int(np.prod(a.shape[1:]))).T) for a in pair]
         scores = [_correlation(_ranks(a), _ranks(b)) for a, b in zip(*columns, strict=True)]
         return jnp.asarray(np.mean(scores), jnp.float32)

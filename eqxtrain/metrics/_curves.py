@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._check import check_real_number, whole_number
+from .._placement import as_numpy
 from .._types import Self
 from ._class_inputs import probabilities, ranking_scores, tally, warning_about_labels
 from ._compensated import CompensatedSum
@@ -90,7 +91,7 @@ class _CurveMetric(ClassMetric):
         )
         if about_nan or self.bins is None or jnp.ndim(self.seen.value) == 0:
             return about_nan
-        positives, negatives = np.asarray(self.seen.total(), np.float64)
+        positives, negatives = as_numpy(self.seen.total()).astype(np.float64)
         pairs = positives.sum(-1) * negatives.sum(-1)
         tied = (positives * negatives).sum(-1) / np.where(pairs == 0, 1, pairs)
         if np.max(tied) <= _CROWDED:
@@ -130,7 +131,7 @@ def _exact_curves(seen: Gather, micro: bool) -> tuple[Curves, Curves] | None:
     """The exact curves, in float64 on the host; shorter ones are padded with zeros."""
     if seen.values is None:
         return None
-    p, true, weight = (np.asarray(leaf) for leaf in seen.compute())
+    p, true, weight = (as_numpy(leaf) for leaf in seen.compute())
     weight = weight.astype(np.float64)
     if micro:
         p, true, weight = (a.reshape(-1) for a in (p, true, weight))

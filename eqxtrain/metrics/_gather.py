@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from .._placement import as_numpy
 from .._types import PyTree, Self
 from ._base import Metric
 from ._masks import counted_rows
@@ -112,7 +113,7 @@ class Gather(Metric):
             return np.zeros((0,), np.float32)
         if self.kept is None:
             return self.values
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(self.kept)], self.values)
+        return jax.tree.map(lambda leaf: as_numpy(leaf)[as_numpy(self.kept)], self.values)
 
     def results(self, name: str) -> dict[str, Any]:
         return {name: self.compute()}  # a tree that was gathered stays one

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._naming import unique
-from .._placement import strip_weak_type
+from .._placement import as_numpy, strip_weak_type
 from .._tree import differences, is_typed_key, shape_structs
 from .._types import PyTree
 from .._warn import warn
@@ -270,7 +270,7 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as floats, or as NumPy arrays if they are not scalars, with `loss` first."""
 
     def convert(value: Any) -> Any:
-        array = np.asarray(value)
+        array = as_numpy(value)
         return float(array) if array.ndim == 0 else array
 
     order = sorted(values, key=lambda name: (name != "loss", name))
