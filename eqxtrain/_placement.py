@@ -134,6 +134,12 @@ def wait(tree: PyTree) -> None:
     jax.block_until_ready(tree)
 
 
+def is_ready(tree: PyTree) -> bool:
+    """Whether all arrays are computed, so that fetching them would not wait."""
+    arrays: list[Any] = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    return all(array.is_ready() for array in arrays)
+
+
 def delete(leaves: Iterable[Any]) -> None:
     """Free the memory of JAX arrays, so that using one of them by mistake raises."""
     for leaf in leaves:

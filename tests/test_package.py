@@ -16,7 +16,8 @@ ROOT = Path(et.__file__).parent
 FLOORS = {
     "": (
         "_types _request _warn _check _extras _format _identity _promotion _naming _tree "
-        "_placement _json _keys metrics _losses _steps _data _engine _history callbacks _loop _learner"
+        "_placement _json _keys metrics _losses _steps _data _engine _history callbacks _loop "
+        "_learner"
     ),
     "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (

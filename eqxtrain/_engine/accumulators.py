@@ -13,6 +13,26 @@ from .programs import TracedStep
 from .step import Y_PRED
 
 
+class Computing:
+    """Values that the device computes.
+
+    **Arguments:**
+
+    - `values`: the arrays, which no later call donates.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def have_arrived(self) -> bool:
+        """Whether `fetch` would not wait."""
+        return _placement.is_ready(self._values)
+
+    def fetch(self) -> dict[str, Any]:
+        """The values; waits until they have arrived."""
+        return _logs.as_result(_placement.fetch(self._values))
+
+
 class Accumulators:
     """The accumulators of a pass: arrays on the device, and what its calls have emitted.
 
@@ -26,6 +46,7 @@ class Accumulators:
         self._traced: TracedStep | None = None
         self._agreeing: list[TracedStep] = []  # those that are known to log the same
         self.leaves, self._static = _tree.partition_leaves({})
+        self._empty_leaves: list[Any] = self.leaves
         self._cleared: Mapping[str, Any] = {}
         self._directions: tuple[tuple[str, ...], dict[str, Direction | None]] | None = None
 
@@ -46,6 +67,7 @@ class Accumulators:
             self._agreeing.append(traced)
         if not self._static.leaves:
             self.leaves, self._static = _tree.partition_leaves(_placement.copy(traced.empty))
+            self._empty_leaves = self.leaves
         self._traced = traced
 
     def merge(self, logs: Mapping[str, Any]) -> None:
@@ -94,6 +116,19 @@ class Accumulators:
         if whole:
             _logs.emit_warnings(metrics)
         return result
+
+    def begin_computing(self) -> Computing | None:
+        """Have the device compute what is measured up to the last call, without waiting for it.
+
+        What gathers is left out: its value is computed on the host. None as long as there is
+        nothing to compute, or no program to do it.
+        """
+        is_empty = not self.leaves or self.leaves is self._empty_leaves
+        if is_empty or (self._traced is not None and not self._traced.can_compute()):
+            return None
+        metrics = _logs.without_gathers(self._metrics())
+        compute = _logs.compute if self._traced is None else self._traced.compute
+        return Computing(compute(metrics))
 
     def compute_outputs(self) -> PyTree:
         """Of a predict pass: what the step returned, one row an example, as NumPy arrays."""

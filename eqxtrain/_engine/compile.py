@@ -131,6 +131,12 @@ class Program:
         self.compile_seconds = time.perf_counter() - start
         return compiled
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a call would not have to wait for the compiler."""
+        compiling = self._compiling
+        return self._lowered is None or (compiling is not None and compiling.done())
+
     def wait(self) -> None:
         """Wait until it is compiled; raises whatever the compiler raised."""
         self.start_compiling()

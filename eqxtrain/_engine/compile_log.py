@@ -2,9 +2,12 @@
 
 import collections
 import dataclasses
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from .._check import whole_number
 from .recompile_reason import Dependencies, reasons
@@ -113,6 +116,40 @@ def record_end(compilation: Compilation) -> None:
     for limit in _limits:
         if len(limit.finished) < len(limit.started):
             limit.finished.append(compilation)
+
+
+class Wait(NamedTuple):
+    """A thread that waits for a step to be traced or compiled.
+
+    **Arguments:**
+
+    - `seconds`: for how long it has waited.
+    - `thread`: its `threading.get_ident()`.
+    """
+
+    step: str
+    seconds: float
+    thread: int
+
+
+_waits: list[Wait] = []  # with the time at which each began
+
+
+@contextmanager
+def waiting_for(step: str) -> Iterator[None]:
+    """While inside, the thread waits for this step to be traced or compiled."""
+    wait = Wait(step, time.perf_counter(), threading.get_ident())
+    _waits.append(wait)
+    try:
+        yield
+    finally:
+        _waits.remove(wait)
+
+
+def waiting() -> list[Wait]:
+    """What threads wait for in this moment. Any thread may ask."""
+    now = time.perf_counter()
+    return [wait._replace(seconds=now - wait.seconds) for wait in list(_waits)]
 
 
 def clear() -> None:

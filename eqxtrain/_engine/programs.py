@@ -99,7 +99,8 @@ class StepProgram:
         """
         if self._pending is None:
             return None
-        self._program.wait()
+        with compile_log.waiting_for(self._pending.step):
+            self._program.wait()
         with _one_at_a_time:
             pending, self._pending = self._pending, None
         if pending is None:
@@ -159,7 +160,8 @@ class TracedStep:
         def merge(metrics: PyTree, logs: PyTree) -> tuple[PyTree, ...]:
             return (_logs.merge(metrics, logs),)
 
-        self._traced = aot.TracedFunction(as_tuple, consts, carry)
+        with compile_log.waiting_for(step.name):
+            self._traced = aot.TracedFunction(as_tuple, consts, carry)
         shapes = StepOutput(*self._traced.shapes)
         self.cost = cost.cost(self._traced.jaxpr.jaxpr)
         self.empty = self._empty_accumulators(shapes.logs, consts, carry)
@@ -247,7 +249,8 @@ class TracedStep:
                 else one_step_program(step, self._merge, self._batch_leaves)
             )
             fn.__name__ = self._step.name  # the name that profilers and caches show
-            return aot.Program(fn, args, jit=self._jit.compile)
+            with compile_log.waiting_for(self._step.name):
+                return aot.Program(fn, args, jit=self._jit.compile)
 
         program = cache.shared_program(key, build)
         if pending is None:
@@ -304,8 +307,15 @@ class TracedStep:
             self._compute = (cache.shared_program(key, build), traced.out[0])
         return self._compute[0]
 
+    def can_compute(self) -> bool:
+        """Whether `compute` would not have to wait for its program."""
+        return self._compute is not None and self._compute[0].is_compiled
+
     def compute(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Compute the values of accumulators, none of which gathers."""
+        """Compute the values of accumulators, none of which gathers.
+
+        Returns while the device still works, if its program is there.
+        """
         program = self.prepare_to_compute()
         assert self._compute is not None
         _, static = self._compute

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _data as data, _placement, _tree
-from .._engine.accumulators import Accumulators
+from .._engine.accumulators import Accumulators, Computing
 from .._engine.runner import StepRunner
 from .._history import History
 from ..callbacks import Run
@@ -45,6 +45,8 @@ class RunControl:
         # What was read since the last step: a callback may read it twice, and add to the logs.
         self._learner_copy: Any = None
         self._logs: dict[str, Any] | None = {}
+        self._recent_logs: dict[str, Any] = {}
+        self._computing: Computing | None = None
         self._logs_after: int | None = None
         if learner.state is not None:
             self.set_initial_learner(learner)
@@ -111,6 +113,17 @@ class RunControl:
         return self._logs
 
     @property
+    def recent_logs(self) -> dict[str, Any]:
+        """What was measured as of the last call whose numbers have arrived."""
+        if self._logs:  # they were computed
+            return self._logs
+        if self._computing is not None and self._computing.have_arrived():
+            self._recent_logs, self._computing = self._computing.fetch(), None
+        if self._computing is None and self._measuring is not None:
+            self._computing = self._measuring.begin_computing()
+        return self._recent_logs
+
+    @property
     def directions(self) -> Directions:
         """What the run measures, as far as that is known, and which values are best."""
         find = None if self.find_directions is None else self.find_directions()
@@ -152,6 +165,7 @@ class RunControl:
         """Set the runner that trains the learner, and the one that measures the logs."""
         self._runner = training
         self._measuring = None if measuring is None else measuring.accumulators
+        self._recent_logs, self._computing = {}, None
         self.set_logs({})
 
     def set_logs(self, logs: dict[str, Any] | None, *, after: int | None = None) -> None:

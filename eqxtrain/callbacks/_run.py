@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         @property
         def logs(self) -> dict[str, Any]: ...
         @property
+        def recent_logs(self) -> dict[str, Any]: ...
+        @property
         def directions(self) -> Directions: ...
         @property
         def position(self) -> dict[str, Any] | None: ...
@@ -107,6 +109,16 @@ class Run:
         and what a callback adds goes into the history.
         """
         return self._control.logs
+
+    @property
+    def recent_logs(self) -> Mapping[str, Any]:
+        """What has been measured in the current pass, as far as it has arrived.
+
+        Reading it never waits for the device: it asks for newer numbers, and returns those that it
+        asked for earlier. They are those after some step of the pass, and empty at first. What
+        is computed on the host, from values of all examples, is missing until the pass is over.
+        """
+        return self._control.recent_logs
 
     @property
     def directions(self) -> Mapping[str, Literal["min", "max"] | None]:

@@ -1,5 +1,8 @@
 """The record of compiles, and a limit to them."""
 
+import threading
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import optax
@@ -7,6 +10,7 @@ import pytest
 from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear
 
 import eqxtrain as et
+from eqxtrain._engine import compile_log
 
 
 def test_a_limit_counts_the_programs_of_all_passes() -> None:
@@ -72,3 +76,17 @@ def test_what_a_program_reads_weakly_typed_is_the_same_program() -> None:
     et.Learner(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY).fit(x, y, verbose=0)
     with et.max_compiles(0):
         et.Learner(weak, optax.sgd(0.1), loss=CROSS_ENTROPY).fit(x, y, verbose=0)
+
+
+def test_a_thread_that_waits_for_a_compile_can_be_seen_by_others() -> None:
+    seen: list[Any] = []
+
+    class Looks(et.Learner[Any]):
+        def train_step(self, **available: Any) -> Any:
+            seen.extend(compile_log.waiting())
+            return super().train_step(**available)
+
+    made = Looks(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY)
+    made.fit(*data(8), verbose=0)
+    assert [(w.step, w.thread) for w in seen] == [("train_step", threading.get_ident())]
+    assert seen[0].seconds >= 0 and compile_log.waiting() == []

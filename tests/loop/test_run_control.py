@@ -1,5 +1,6 @@
 """The loop's side of a run: what callbacks see of it, and where it stands."""
 
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from helpers import CROSS_ENTROPY, data, learner, linear, same
 
 import eqxtrain as et
+from eqxtrain import _placement
 from eqxtrain._loop.run_control import RunControl
 from eqxtrain._loop.run_state import RunState
 
 PUBLIC = {
     *("epoch", "step", "history", "params", "exception", "learner", "state", "position", "logs"),
-    *("stop", "stopped", "replace", "directions"),
+    *("stop", "stopped", "replace", "directions", "recent_logs"),
 }
 
 
@@ -101,3 +103,53 @@ def test_a_replacement_in_the_last_hook_leaves_the_logs_to_the_next() -> None:
     replaces = Replaces()
     _, history = learner().fit(*data(8), callbacks=[replaces, Looks()], verbose=0)
     assert seen == [(["accuracy", "loss", "own"], True, None)] and history["own"] == [1.0]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_recent_logs_are_those_after_some_step_of_the_pass(eager: bool) -> None:
+    recent: list[float] = []
+    exact: list[float] = []
+
+    class Watches(et.Callback):
+        reads = "logs"
+
+        def on_epoch_begin(self, run: et.Run) -> None:
+            exact.clear()
+            assert run.recent_logs == {}
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            recent_logs = dict(run.recent_logs)
+            exact.append(run.logs["loss"])
+            while run.step % 6 == 5 and not recent_logs:
+                time.sleep(0.001)  # they arrive without anybody waiting for them
+                recent_logs = dict(run.recent_logs)
+            if recent_logs:
+                assert sorted(recent_logs) == ["accuracy", "loss"]
+                recent.append(recent_logs["loss"])
+                assert recent_logs["loss"] in exact
+
+        def on_epoch_end(self, run: et.Run) -> None:
+            assert run.recent_logs is run.logs
+
+    x, y = data(24)
+    options: dict[str, Any] = {"verbose": 0, "eager": eager, "steps_per_call": 1}
+    learner().fit(x, y, epochs=2, batch_size=4, callbacks=Watches(), **options)
+    assert len(recent) >= 2
+
+
+def test_recent_logs_never_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    fetched: list[Any] = []
+    fetch = _placement.fetch
+    monkeypatch.setattr(_placement, "is_ready", lambda tree: False)
+
+    class Looks(et.Callback):
+        reads = "logs"
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(_placement, "fetch", lambda t: fetched.append(t) or fetch(t))
+                seen.append(run.recent_logs)
+
+    learner().fit(*data(16), batch_size=4, callbacks=Looks(), verbose=0)
+    assert seen == [{}] * 4 and fetched == []
