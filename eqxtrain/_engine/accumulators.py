@@ -1,6 +1,6 @@
 """What a pass has measured so far."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxtyping import PyTree
@@ -8,9 +8,12 @@ from jaxtyping import PyTree
 from .. import _placement, _tree
 from ..metrics import _logs
 from ..metrics._base import Direction, direction_of
-from .call_queue import CallQueue
+from .call_queue import Call, CallQueue
 from .programs import TracedStep
 from .step import Y_PRED
+
+Pick = Callable[[int], Any]
+"""Returns the value after one step of the stack."""
 
 
 class Computing:
@@ -47,6 +50,7 @@ class Accumulators:
         self._agreeing: list[TracedStep] = []  # those that are known to log the same
         self.leaves, self._static = _tree.partition_leaves({})
         self._empty_leaves: list[Any] = self.leaves
+        self._rows: tuple[Call | None, dict[str, Pick]] = (None, {})
         self._cleared: Mapping[str, Any] = {}
         self._directions: tuple[tuple[str, ...], dict[str, Direction | None]] | None = None
 
@@ -103,8 +107,9 @@ class Accumulators:
         - `whole`: whether the pass is over. What is gathered is concatenated only then.
         - `after`: the step of the stack that the numbers should be as of; None for the last one.
         """
-        leaves = self.leaves if after is None else self._calls.metrics_after(after, self.leaves)
-        metrics: Mapping[str, Any] = self._static.merge(leaves)
+        if after is not None and (rows := self._rows_of_last_call()):
+            return {name: pick(after) for name, pick in rows.items()}
+        metrics: Mapping[str, Any] = self._metrics()
         if not whole:
             metrics = _logs.without_gathers(metrics)
         if self._traced is None or any(map(_logs.has_gather, metrics.values())):
@@ -116,6 +121,16 @@ class Accumulators:
         if whole:
             _logs.emit_warnings(metrics)
         return result
+
+    def _rows_of_last_call(self) -> dict[str, Pick]:
+        """The values after each step of the last call, computed together once somebody asks."""
+        call = self._calls.last
+        if self._traced is None or call is None or not call.output.metrics_per_step:
+            return {}  # it had one step
+        if self._rows[0] is not call:
+            values = _placement.fetch(self._traced.compute_rows(call.output, call.step_range))
+            self._rows = call, _logs.as_rows(values)
+        return self._rows[1]
 
     def begin_computing(self) -> Computing | None:
         """Have the device compute what is measured up to the last call, without waiting for it.

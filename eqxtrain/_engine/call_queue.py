@@ -1,7 +1,7 @@
 """The calls of the device that have not been waited for, and what earlier ones emitted."""
 
 import collections
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,9 @@ from ..metrics import _logs
 from .loops import CallOutput
 
 
-class _InFlight(NamedTuple):
+class Call(NamedTuple):
+    """A call that has begun; see `CallQueue.add`."""
+
     output: CallOutput
     emitted_static: _tree.Static
     step_range: tuple[int, int]
@@ -24,13 +26,17 @@ class CallQueue:
     **Arguments:**
 
     - `max_in_flight`: how many calls may be in flight before the next one waits.
+
+    **Attributes:**
+
+    - `last`: the call that was added last.
     """
 
     def __init__(self, max_in_flight: int) -> None:
         self._max_in_flight = max_in_flight
-        self._in_flight: collections.deque[_InFlight] = collections.deque()
+        self._in_flight: collections.deque[Call] = collections.deque()
         self._fetched: list[PyTree] = []
-        self._last: CallOutput | None = None
+        self.last: Call | None = None
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -50,8 +56,8 @@ class CallQueue:
         - `emitted_static`: all but the arrays of what a step emits.
         - `step_range`: the steps of the stack that it runs, half open.
         """
-        self._last = output
-        self._in_flight.append(_InFlight(output, emitted_static, step_range))
+        self.last = Call(output, emitted_static, step_range)
+        self._in_flight.append(self.last)
 
     def wait(self) -> None:
         """Wait for all calls, and raise what went wrong in them."""
@@ -62,19 +68,6 @@ class CallQueue:
         """Wait for all calls, and drop what they emitted."""
         self.wait()
         self._fetched.clear()
-
-    def metrics_after(self, step: int, metrics: list[Any]) -> list[Any]:
-        """Look up the accumulators as they were after one step of the last call.
-
-        **Arguments:**
-
-        - `step`: which step of the stack.
-        - `metrics`: the accumulators after the whole call.
-        """
-        rows = None if self._last is None else self._last.metrics_per_step
-        if not rows:  # the call had one step
-            return metrics
-        return _tree.unpack(jax.tree.map(lambda row: row[step], _placement.fetch(rows)), metrics)
 
     def with_emitted(self, metrics: PyTree) -> PyTree:
         """Restore what was emitted to its place in the accumulators; waits for all calls."""

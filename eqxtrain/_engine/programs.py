@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from .. import _data as data, _placement, _tree
@@ -177,6 +178,7 @@ class TracedStep:
         self._programs: dict[tuple[int, bool], StepProgram] = {}
         self.is_padding_checked = False
         self._compute: tuple[aot.Program, _tree.Static] | None = None
+        self._compute_rows: tuple[aot.Program, _tree.Static] | None = None
         held = jax.tree.leaves((consts.batch, shapes.emitted, self.empty))
         self._bytes_per_batch = call_plan.nbytes(filter(_tree.is_array, held))
 
@@ -306,6 +308,42 @@ class TracedStep:
             key = ("compute", traced.form(), tuple(program_settings().values()))
             self._compute = (cache.shared_program(key, build), traced.out[0])
         return self._compute[0]
+
+    def compute_rows(self, call: CallOutput, step_range: tuple[int, int]) -> dict[str, Any]:
+        """Compute the values of the accumulators after each step of a call of several.
+
+        **Returns:** by name, the values with a new first axis, the steps of the stack. Those
+        outside of the range are repeated.
+        """
+        rows = call.metrics_per_step
+        assert rows is not None
+        if self._compute_rows is None:
+            self._compute_rows = self._prepare_to_compute_rows(rows)
+        program, static = self._compute_rows
+        leaves = _tree.partition_leaves(rows)[0]
+        return static.merge(program([*leaves, np.array(step_range, np.int32)])[0])
+
+    def _prepare_to_compute_rows(self, rows: dict[str, Any]) -> tuple[aot.Program, _tree.Static]:
+        def compute(rows: dict[str, Any], step_range: Any) -> tuple[dict[str, Any]]:
+            first, last = step_range[0], step_range[1] - 1
+            capacity = len(next(iter(rows.values())))
+            steps = jnp.clip(jnp.arange(capacity, dtype=jnp.int32), first, last)
+
+            def compute_one(step: Any) -> dict[str, Any]:
+                leaves = _tree.unpack({name: row[step] for name, row in rows.items()}, self.metrics)
+                return _logs.compute(_logs.without_gathers(self.metrics_static.merge(leaves)))
+
+            return (jax.lax.map(compute_one, steps),)
+
+        step_range = jax.ShapeDtypeStruct((2,), jnp.int32)
+        traced = aot.TracedFunction(compute, _tree.shape_structs(rows), step_range)
+        leaves = [*_tree.partition_leaves(_tree.shape_structs(rows))[0], step_range]
+        key = ("compute rows", traced.form(), tuple(program_settings().values()))
+
+        def build() -> aot.Program:
+            return aot.Program(lambda leaves: traced(leaves[:-1], leaves[-1:]), (leaves,))
+
+        return cache.shared_program(key, build), traced.out[0]
 
     def can_compute(self) -> bool:
         """Whether `compute` would not have to wait for its program."""

@@ -1,7 +1,7 @@
 """Logs as a monoid: what steps report is accumulated, merged and computed here."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -273,8 +273,26 @@ def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
         array = as_numpy(value)
         return float(array) if array.ndim == 0 else array
 
-    order = sorted(values, key=lambda name: (name != "loss", name))
-    return {name: jax.tree.map(convert, values[name]) for name in order}
+    return {name: jax.tree.map(convert, values[name]) for name in _ordered(values)}
+
+
+def as_rows(values: Mapping[str, Any]) -> dict[str, Callable[[int], Any]]:
+    """Values with a row for each step, as functions of the row that return what `as_result` does.
+
+    Scalars are converted all at once.
+    """
+
+    def picker(name: str) -> Callable[[int], Any]:
+        value = values[name]
+        if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind != "c":
+            return value.astype(float).tolist().__getitem__
+        return lambda row: as_result({name: jax.tree.map(lambda leaf: leaf[row], value)})[name]
+
+    return {name: picker(name) for name in _ordered(values)}
+
+
+def _ordered(values: Mapping[str, Any]) -> list[str]:
+    return sorted(values, key=lambda name: (name != "loss", name))
 
 
 def emit_warnings(metrics: Mapping[str, Metric]) -> None:

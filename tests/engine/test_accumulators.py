@@ -15,6 +15,7 @@ from helpers import (
 from jaxtyping import Array
 
 import eqxtrain as et
+from eqxtrain import _placement
 from eqxtrain._engine.runner import StepRunner
 from eqxtrain._engine.step import TRAIN
 from eqxtrain.metrics import _logs
@@ -117,3 +118,42 @@ def test_logs_of_two_shapes_are_compared_once(monkeypatch: pytest.MonkeyPatch) -
     compared.clear()
     made.fit(x, y, epochs=4, batch_size=8, verbose=0)
     assert len(compared) == 1
+
+
+def test_the_logs_of_every_step_of_a_call_are_computed_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Arrays, several values of one metric and whole numbers among them."""
+    matrix = et.metrics.ConfusionMatrix()
+    modes = et.metrics.from_function(
+        lambda y_pred: y_pred[:, 0], et.metrics.Mean(), et.metrics.Max()
+    )
+    made = learner(metrics={"matrix": matrix, "first": modes})
+    x, y = data(20)
+    fetches: list[Any] = []
+    fetch = _placement.fetch
+
+    def logs_of_each_step(steps_per_call: int) -> list[dict[str, Any]]:
+        seen: list[dict[str, Any]] = []
+
+        class Reads(et.Callback):
+            reads = "logs"
+
+            def on_train_batch_end(self, run: et.Run) -> None:
+                with monkeypatch.context() as patch:
+                    patch.setattr(_placement, "fetch", lambda t: fetches.append(t) or fetch(t))
+                    seen.append(dict(run.logs))
+
+        options: dict[str, Any] = {"shuffle": False, "verbose": 0, "callbacks": Reads()}
+        made.fit(x, y, batch_size=4, steps_per_call=steps_per_call, **options)
+        return seen
+
+    together, count = logs_of_each_step(5), len(fetches)
+    alone = logs_of_each_step(1)
+    assert count == 1 and len(together) == len(alone) == 5
+    for one, other in zip(together, alone, strict=True):
+        assert list(one) == list(other) == ["loss", "first_max", "first_mean", "matrix"]
+        assert isinstance(one["loss"], float) and type(one["matrix"]) is np.ndarray
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
+    assert [int(logs["matrix"].sum()) for logs in together] == [4, 8, 12, 16, 20]
