@@ -13,7 +13,7 @@ INIT_NAMES = TEST_NAMES - {"state", "training", "mask"} | {"model_state"}
 STATES_NAMES = frozenset({"model", "model_state", "key", "initializing"})
 SUMMARY_NAMES = frozenset({"model", "state", "x", "batch", "key", "initializing"})
 LOSS_NAMES = TEST_NAMES | {"y_pred"}
-UPDATE_NAMES = frozenset({"grads", "updates"})
+UPDATE_NAMES = frozenset({"grads", "updates", "learning_rate"})
 METRIC_NAMES = LOSS_NAMES | {"loss"} | UPDATE_NAMES
 OUR_NAMES = METRIC_NAMES | INIT_NAMES
 

@@ -27,8 +27,8 @@ FLOORS = {
     ),
     "_losses": "labels class_weight reduction loss regularize",
     "_steps": (
-        "state optimize hyperparams forward module_calls misnamed frozen_leaves locate_error "
-        "module_outputs contract summary ladder partial_load init"
+        "state optimize hyperparams learning_rate forward module_calls misnamed frozen_leaves "
+        "locate_error module_outputs contract summary ladder partial_load init"
     ),
     "_data": (
         "order batch coerce stack prefetch cursor source feed iterator_state random_access "

@@ -32,6 +32,12 @@ def injected(opt_state: PyTree, name: str) -> list[Any]:
     return values
 
 
+def injected_now(opt_state: PyTree, name: str) -> list[Any]:
+    """The values that a hyperparameter had in the last update, wherever it was injected."""
+    nodes = filter(_is_injected, jax.tree.leaves(opt_state, is_leaf=_is_injected))
+    return [node.hyperparams[name] for node in nodes if name in node.hyperparams]
+
+
 def with_injected(opt_state: PyTree, name: str, change: Callable[[Any], Any]) -> PyTree:
     """The state with other values of a hyperparameter, of the same dtype and shape."""
 

@@ -28,6 +28,7 @@ from .contract import (
     withheld_message,
 )
 from .forward import call_over_batch
+from .learning_rate import learning_rate
 from .misnamed import refuse_misnamed
 from .state import LearnerState
 
@@ -275,8 +276,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
         - `available`: the arguments that `test_step` asks for. Optimizers that do a line search,
             such as `optax.lbfgs`, call it again.
 
-        **Returns:** the logs of the metrics that ask for `grads` or `updates`; the model; the
-        state.
+        **Returns:** the logs of the metrics that ask for `grads`, `updates` or `learning_rate`;
+        the model; the state.
         """
         if self.optimizer is None:
             raise TypeError(
@@ -314,5 +315,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
         ]
         seen = available | {"model": model, "state": state, "grads": grads}
         seen |= {"updates": updates, "loss": loss}
+        if any(_collection.asks_for(metric, {"learning_rate"}) for _, metric in metrics):
+            seen["learning_rate"] = learning_rate(self.optimizer, state.opt_state, opt_state)
         logs = _collection.measure_metrics(metrics, seen)
         return logs, new_model, state.update(opt_state=opt_state)

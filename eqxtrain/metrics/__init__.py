@@ -22,7 +22,11 @@ from ._curves import (
 from ._foreign import from_clu as from_clu
 from ._function import from_function as from_function
 from ._gather import Gather as Gather, Last as Last
-from ._gradients import GradientNorm as GradientNorm, UpdateNorm as UpdateNorm
+from ._gradients import (
+    GradientNorm as GradientNorm,
+    LearningRate as LearningRate,
+    UpdateNorm as UpdateNorm,
+)
 from ._modes import (
     Max as Max,
     Mean as Mean,

@@ -1,10 +1,11 @@
-"""Norms of the gradients and updates of training steps.
+"""Metrics of training steps: norms of gradients and updates, and the learning rate.
 
 Each step has one norm, so by default the result is the mean over the steps of a pass, and depends
 on the batch size. A metric that asks for `grads` sees them as `grad_step` returned them: those of
 complex leaves are not conjugated.
 """
 
+from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 
 from .._tree import is_inexact
 from .._types import PyTree, Self
+from ._gather import Last
 from ._mode_metric import ModeMetric
 from ._modes import check_modes
 
@@ -84,3 +86,54 @@ class UpdateNorm(_TreeNorm):
 
     def update(self, updates: PyTree) -> Self:
         return self._updated(updates)
+
+
+@final
+class LearningRate(ModeMetric):
+    """The learning rate that the optimizer used, whether it is a number or follows a schedule.
+
+    The rate is what the update is scaled by: it includes a schedule, an injected hyperparameter
+    that a callback has set, the step of a line search, and the factor of
+    `optax.contrib.reduce_on_plateau`. With `optax.multi_transform`, each label has its own,
+    `learning_rate/head`.
+
+    **Arguments:**
+
+    - `schedule`: what the rate is, for optimizers that it can't be read from: a number, or a
+        function of the step.
+    - `mode`: how steps are summarised, by default as their `Last()`.
+
+    !!! example
+
+        ```python
+        et.Learner(model, optax.adam(schedule), loss=loss, metrics=[et.metrics.LearningRate()])
+        ```
+    """
+
+    schedule: Any = eqx.field(default=None, static=True)
+    mode: Any = eqx.field(default_factory=Last, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.mode, dict):
+            check_modes(type(self).__name__, (self.mode,))
+        is_number = isinstance(self.schedule, int | float) and not isinstance(self.schedule, bool)
+        if not (self.schedule is None or is_number or callable(self.schedule)):
+            raise TypeError(
+                "`LearningRate(schedule)` must be a number, or a function of the step such as "
+                f"`optax.cosine_decay_schedule(1e-3, 1000)`; got {self.schedule!r}."
+            )
+
+    def asking_function(self) -> Callable[..., Any]:
+        return _asks_for_rate if self.schedule is None else _asks_for_step
+
+    def update(self, *, learning_rate: Any = None, state: Any = None) -> Self:
+        rate = self.schedule if self.schedule is not None else learning_rate
+        rate = rate(state.step) if callable(rate) else rate
+        return self.accumulated(rate, lambda mode, new: mode.update(y_pred=jnp.asarray(new)))
+
+
+# Both ask for something that is there only where the update happens.
+def _asks_for_rate(learning_rate: Any) -> None: ...
+
+
+def _asks_for_step(updates: Any, state: Any) -> None: ...
