@@ -11,6 +11,7 @@ from ._learner import Learner as Learner
 from ._loop.forecast import Forecast as Forecast
 from ._losses.loss import Loss as Loss
 from ._losses.regularize import L1 as L1, L2 as L2
+from ._steps.averages import SWA as SWA
 from ._steps.ladder import AbstractLearner as AbstractLearner
 from ._steps.optimize import freeze as freeze
 from ._steps.state import LearnerState as LearnerState

@@ -6,16 +6,22 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from . import _data as data
+from . import _data as data, _tree
 from ._data import Position, Remainder
 from ._engine.call_plan import StepsPerCall
 from ._history import Fitted
-from ._loop import evaluate as evaluation, fit as fitting, forecast as forecasting, inputs
+from ._loop import (
+    evaluate as evaluation,
+    fit as fitting,
+    forecast as forecasting,
+    inputs,
+    recompute as recomputing,
+)
 from ._loop.forecast import Forecast
-from ._loop.inputs import OnInterrupt, Verbose
+from ._loop.inputs import OnInterrupt, ValidationWeights, Verbose
 from ._loop.schedule import Frequency, make_schedule
 from ._losses import loss as _loss
-from ._steps import optimize as _optimize
+from ._steps import averages as _averages, optimize as _optimize
 from ._steps.init import initialise, replace_fields
 from ._steps.ladder import AbstractLearner
 from ._steps.state import LearnerState, at_rest, check_states
@@ -42,6 +48,8 @@ class Learner(AbstractLearner[M]):
     - `metrics`: a metric, a function, or lists and dicts of them.
     - `trainable`: which leaves are trained: a function from a leaf to a bool, a tree of bools that
         is a prefix of the model, or [`eqxtrain.freeze`][]. By default, all floating arrays.
+    - `ema`: keeps an exponential moving average of the trainable weights, with this decay: a number
+        such as 0.999, or a function from the step to one. Or [`eqxtrain.SWA`][].
     - `model_state`: the `eqx.nn.State` of BatchNorm and the like. `init` moves it into `state`.
     - `state`: everything that training adds to the model; `init` makes it.
 
@@ -66,6 +74,9 @@ class Learner(AbstractLearner[M]):
     metrics: Measures | None = eqx.field(default=None, kw_only=True)
     trainable: FilterSpec = eqx.field(
         default=None, kw_only=True, static=True, converter=_optimize.as_spec
+    )
+    ema: _averages.Averaging = eqx.field(
+        default=None, kw_only=True, static=True, converter=_averages.as_averaging
     )
     # A leaf of its own, so that a file tells what it was made of: see `_steps/partial_load.py`.
     is_initialised: bool = eqx.field(default=False, init=False, kw_only=True)
@@ -109,6 +120,46 @@ class Learner(AbstractLearner[M]):
         """
         return replace_fields(self, changes)
 
+    def averaged(self) -> Self:
+        """This learner with the averaged weights as its model, to evaluate, predict or save.
+
+        The average is corrected for its bias towards zero; before the first step, it is the model.
+        All else is kept, the statistics of BatchNorm included: see `recompute_statistics`.
+
+        **Raises:** `ValueError` if it keeps no average: pass `ema`.
+        """
+        return _tree.with_fields(self, model=_averages.averaged(self))
+
+    def recompute_statistics(
+        self, x: PyTree, *, batch_size: int = 32, steps: int | None = None
+    ) -> Self:
+        """This learner with the statistics of its BatchNorm layers taken from data.
+
+        For weights that were not trained with those that it has, such as averaged ones. Each
+        statistic becomes its mean over the batches, of which each counts as many times as it has
+        rows; the weights stay as they are. This is what PyTorch's `update_bn` does.
+
+        **Arguments:**
+
+        - `x`, `batch_size`, `steps`: the data, as for [`eqxtrain.Learner.predict`][]; take the
+            batch size that the learner was trained with.
+
+        !!! example
+
+            ```python
+            averaged = learner.averaged().recompute_statistics(x, batch_size=32)
+            ```
+        """
+        checked = inputs.check_inputs(
+            (x, None, None),
+            batch_size=batch_size,
+            remainder="keep",
+            callbacks=None,
+            steps_per_call="auto",
+            eager=False,
+        )
+        return recomputing.recompute_statistics(self, checked, inputs.check_steps(checked, steps))
+
     def fit(
         self,
         x: PyTree,
@@ -126,6 +177,7 @@ class Learner(AbstractLearner[M]):
         validation_split: float = 0.0,
         validation_freq: Frequency = 1,
         validation_steps: int | None = None,
+        validation_weights: ValidationWeights = "raw",
         position: Position | None = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         verbose: Verbose = "auto",
@@ -157,6 +209,8 @@ class Learner(AbstractLearner[M]):
         - `validation_split`: the last fraction of the data to validate on, taken before shuffling.
         - `validation_freq`: every so many epochs, a list of epochs, or `et.Every(steps=...)`.
         - `validation_steps`: how many batches of each set, from its beginning; all by default.
+        - `validation_weights`: with `ema`, whether `val_...` measures the `"raw"` weights, as by
+            default, or the `"averaged"` ones; with `"both"`, those are `val_averaged_...`.
         - `position`: where in the data to begin: the `history.position` of an earlier run.
         - `callbacks`: one, or a list; they are called in order.
         - `verbose`: 0 silent, 1 or `"auto"` a live bar where one can be shown, 2 a line per epoch.
@@ -180,6 +234,7 @@ class Learner(AbstractLearner[M]):
             on_interrupt=inputs.check_on_interrupt(on_interrupt),
             donate=donate,
             snapshots=snapshots,
+            validation_weights=inputs.check_validation_weights(validation_weights, self.ema),
         )
 
         def check_data() -> tuple[inputs.PassInputs, dict[str, data.Source]]:

@@ -27,8 +27,9 @@ FLOORS = {
     ),
     "_losses": "labels class_weight reduction loss regularize",
     "_steps": (
-        "state optimize hyperparams learning_rate forward module_calls misnamed frozen_leaves "
-        "locate_error module_outputs contract summary ladder partial_load init"
+        "state optimize averages hyperparams learning_rate batch_statistics forward module_calls "
+        "misnamed frozen_leaves locate_error module_outputs contract summary ladder partial_load "
+        "init"
     ),
     "_data": (
         "order batch coerce stack prefetch cursor source feed iterator_state random_access "
@@ -41,7 +42,7 @@ FLOORS = {
     "callbacks": "_every _run _base _dispatch _progress _monitor _control _describe _loggers",
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
-        "evaluate validation training forecast fit"
+        "evaluate recompute validation training forecast fit"
     ),
 }
 """What stands in each folder, from the ground up. A module imports only what stands before it, in

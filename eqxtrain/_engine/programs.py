@@ -366,7 +366,7 @@ def _describe(step: Step, consts: Consts, carry: Carry) -> dict[str, PyTree]:
         "learner": consts.learner,
         "model": carry.model if step.trains else consts.model,
         "state": carry.state,
-        "opt_state": consts.opt_state,
+        **consts.held,
         "class_weight": consts.class_weight,
         "batch": data.strip_mask(consts.batch),
         "mask": consts.batch.mask if isinstance(consts.batch, data.MaskedBatch) else None,

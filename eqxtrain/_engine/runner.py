@@ -19,7 +19,7 @@ from .call_plan import CallPlan
 from .call_queue import CallQueue
 from .loops import CallOutput
 from .programs import CompiledStep, Jit, Options, StepProgram, TracedStep
-from .step import Carry, Consts, Step, run_step
+from .step import OF_TRAINING, Carry, Consts, Step, run_step
 from .trace_table import TraceTable
 
 _IN_FLIGHT = 2
@@ -110,12 +110,14 @@ class StepRunner:
         threaded = _tree.with_fields(state, metrics={}, opt_state_checksum=None)
         batch_index: Any = np.zeros((), np.int32)
         if self.step.trains:
-            self._consts = Consts(config, None, None, self._class_weight, None)
+            self._consts = Consts(config, None, {}, self._class_weight, None)
             carry = Carry(model, threaded, batch_index)
         else:
             fixed = _tree.inference_mode(model)
-            self._consts = Consts(config, fixed, state.opt_state, self._class_weight, None)
-            carry = Carry(None, _tree.with_fields(threaded, opt_state=None), batch_index)
+            held = {name: getattr(state, name) for name in OF_TRAINING}
+            self._consts = Consts(config, fixed, held, self._class_weight, None)
+            threaded = _tree.with_fields(threaded, **dict.fromkeys(held))
+            carry = Carry(None, threaded, batch_index)
         carry = _placement.donatable(carry) if donate else _placement.copy(carry)
         if donate:
             # Small arrays were copied. Delete them as well, so that using a learner after it was
@@ -149,8 +151,7 @@ class StepRunner:
         carry: Carry = self._carry_static.merge(self._carry)
         model, state = carry.model, carry.state
         if not self.step.trains:
-            model, opt_state = self._consts.model, self._consts.opt_state
-            state = _tree.with_fields(state, opt_state=opt_state)
+            model, state = self._consts.model, _tree.with_fields(state, **self._consts.held)
         return _tree.with_fields(self._learner, model=model, state=at_rest(state))
 
     # Running.

@@ -46,7 +46,12 @@ class Step(NamedTuple):
 
 
 def _train(learner: Any, names: dict[str, Any]) -> Outcome:
-    return learner.train_step(**names)
+    before = names["state"].averages
+    logs, model, state = learner.train_step(**names)
+    if before is not None and getattr(state, "averages", None) is before:
+        # It has called the optimizer itself.
+        state = learner.update_averages(model=model, state=state)
+    return logs, model, state
 
 
 def _test(learner: Any, names: dict[str, Any]) -> Outcome:
@@ -65,13 +70,17 @@ PREDICT = Step("pred_step", _predict, Stream.PREDICT, "predict", predicts=True)
 STEPS: dict[StepKind, Step] = {step.kind: step for step in (TRAIN, TEST, PREDICT)}
 
 
+OF_TRAINING = ("opt_state", "averages")
+"""The fields of the state that only training changes. Other passes read them."""
+
+
 class Carry(NamedTuple):
     """What a program takes in and gives back, donated: all that a step may change.
 
     **Arguments:**
 
     - `model`: None where the step does not train.
-    - `state`: without its metrics; without the optimizer's state where the step does not train.
+    - `state`: without its metrics; without what is `OF_TRAINING` where the step does not train.
     - `batch_index`: that of the batch in a test or predict pass, which is folded into its key; 0
         in training.
     """
@@ -86,12 +95,13 @@ class Consts(NamedTuple):
 
     **Arguments:**
 
+    - `held`: the fields of the state that only training changes, unless it trains.
     - `batch`: one batch; in a program, a stack of them.
     """
 
     learner: Any
     model: PyTree
-    opt_state: PyTree
+    held: dict[str, PyTree]
     class_weight: Any
     batch: data.Batch
 
@@ -109,7 +119,7 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
     state, rows = carry.state, data.num_rows(consts.batch)
     names = data.step_arguments(consts.batch) | {
         "model": carry.model if step.trains else consts.model,
-        "state": state if step.trains else state.update(opt_state=consts.opt_state),
+        "state": state.update(**consts.held),
         "class_weight": consts.class_weight,
         "training": step.trains,
         # Training steps differ by their number; in a pass that trains nothing, batches do.
@@ -120,7 +130,7 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
     logs, model, new_state = step.call(consts.learner, names)
     new_state = new_state.update(metrics={}, step=state.step + int(step.trains))
     if not step.trains:
-        new_state = new_state.update(opt_state=None)
+        new_state = _tree.with_fields(new_state, **dict.fromkeys(consts.held))
     mask = names.get("mask")
     real_rows = rows if mask is None else jnp.sum(mask.astype(jnp.float32))
     contributed = _logs.contributions(logs, real_rows)

@@ -15,7 +15,7 @@ from .rescue import end_interrupted_run, handle_exceptions
 from .run_control import RunControl
 from .schedule import Schedule
 from .training import Training
-from .validation import Validation
+from .validation import Validation, validation_sets
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
@@ -73,9 +73,8 @@ def fit(
             )
             runner.compilations = control.history.timing.compilations
             max_batches = schedule.validation_steps
-            with Validation(
-                control, runner, inputs, validation_sources, max_batches, interrupt
-            ) as validation:
+            sets = validation_sets(validation_sources, options.validation_weights)
+            with Validation(control, runner, inputs, sets, max_batches, interrupt) as validation:
                 training = Training(
                     control, runner, reader, schedule, validation, options, interrupt
                 )

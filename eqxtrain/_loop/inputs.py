@@ -18,6 +18,7 @@ from .schedule import Schedule, check_ends
 L = TypeVar("L", bound=AbstractLearner[Any])
 
 Verbose = Literal[0, 1, 2, "auto"]
+ValidationWeights = Literal["raw", "averaged", "both"]
 OnInterrupt = Literal["return", "raise"] | None
 
 
@@ -62,6 +63,7 @@ class FitOptions(NamedTuple):
     on_interrupt: OnInterrupt
     donate: bool
     snapshots: bool
+    validation_weights: ValidationWeights
 
 
 def check_inputs(
@@ -147,6 +149,20 @@ def check_on_interrupt(on_interrupt: OnInterrupt) -> OnInterrupt:
     if on_interrupt not in (None, "return", "raise"):
         raise ValueError(f'`on_interrupt` must be "return", "raise" or None; got {on_interrupt!r}.')
     return on_interrupt
+
+
+def check_validation_weights(weights: ValidationWeights, ema: Any) -> ValidationWeights:
+    """Check which weights `fit` should validate."""
+    if weights not in get_args(ValidationWeights):
+        raise ValueError(
+            f'`validation_weights` must be "raw", "averaged" or "both"; got {weights!r}.'
+        )
+    if weights != "raw" and ema is None:
+        raise ValueError(
+            f"`validation_weights={weights!r}` validates averaged weights, but this learner keeps "
+            "none: give it an `ema`, `learner.replace(ema=0.999)`."
+        )
+    return weights
 
 
 def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:

@@ -10,7 +10,7 @@ from .. import _data as data, _placement, _tree
 from .._engine.cache import matching_states, trace_key
 from .._identity.tokens import ByIdentity
 from .._request import Request, request
-from .._steps import optimize as _optimize
+from .._steps import averages as _averages, optimize as _optimize
 from .._steps.contract import without_state
 from .._steps.init import check_model_state, initialise, overrides
 from .._steps.ladder import AbstractLearner
@@ -128,8 +128,9 @@ def _makes_own_states(learner: AbstractLearner[Any]) -> bool:
 def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
     """Look for mismatches, unless a learner like this one was found to have none."""
     assert learner.state is not None
-    leaves, static = _tree.partition_leaves((learner.model, learner.state.opt_state))
-    parts = (ByIdentity(learner.optimizer), ByIdentity(learner.trainable))
+    state = learner.state
+    leaves, static = _tree.partition_leaves((learner.model, state.opt_state, state.averages))
+    parts = (ByIdentity(learner.optimizer), ByIdentity(learner.trainable), ByIdentity(learner.ema))
     key = ("state matches", parts, trace_key(leaves, static.treedef))
     if matching_states.lookup(key):
         return []
@@ -140,15 +141,22 @@ def _state_mismatches_cached(learner: AbstractLearner[Any]) -> list[str]:
 
 
 def state_mismatches(learner: AbstractLearner[Any]) -> list[str]:
-    """Where the optimizer's state differs from a fresh one for this learner, by path.
+    """Where the optimizer's state, or the average, differs from a fresh one, by path.
 
     It compares shapes, and applies only to learners whose state the default steps create.
     """
     assert learner.state is not None
-    expected = eqx.filter_eval_shape(
-        _optimize.init, learner.optimizer, learner.trainable, learner.model
-    )
-    actual = learner.state.opt_state
-    return _tree.differences(
-        _tree.shape_structs(expected), _tree.shape_structs(actual), "state.opt_state"
-    )
+    spec, model = learner.trainable, learner.model
+    expected = {
+        "opt_state": eqx.filter_eval_shape(_optimize.init, learner.optimizer, spec, model),
+        "averages": eqx.filter_eval_shape(_averages.init, learner.ema, spec, model),
+    }
+    return [
+        difference
+        for name, tree in expected.items()
+        for difference in _tree.differences(
+            _tree.shape_structs(tree),
+            _tree.shape_structs(getattr(learner.state, name)),
+            f"state.{name}",
+        )
+    ]

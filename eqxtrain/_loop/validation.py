@@ -2,19 +2,41 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from .. import _data as data
+from .. import _data as data, _tree
 from .._engine.accumulators import Accumulators
 from .._engine.runner import StepRunner
 from .._engine.step import TEST
 from .._naming import unique
+from .._steps.averages import averaged
 from ..metrics._base import Direction, Directions
 from .evaluate import run_pass
-from .inputs import PassInputs
+from .inputs import PassInputs, ValidationWeights
 from .interrupt import Interrupt
 from .rescue import note_on_error
 from .run_control import RunControl
+
+
+class ValidationSet(NamedTuple):
+    """Data to validate on, and whether the averaged weights are validated."""
+
+    source: data.Source
+    averaged: bool = False
+
+
+def validation_sets(
+    sources: Mapping[str, data.Source], weights: ValidationWeights
+) -> dict[str, ValidationSet]:
+    """The sets by the prefix of their logs, where both weights are validated with each twice."""
+    sets: dict[str, ValidationSet] = {}
+    for prefix, source in sources.items():
+        if weights != "averaged":
+            sets[prefix] = ValidationSet(source)
+        if weights != "raw":
+            name = prefix if weights == "averaged" else f"{prefix}averaged_"
+            sets[name] = ValidationSet(source, averaged=True)
+    return sets
 
 
 class Validation:
@@ -23,7 +45,7 @@ class Validation:
     **Arguments:**
 
     - `train_runner`: the runner whose learner is evaluated.
-    - `sources`: each set, by the prefix of its logs.
+    - `sets`: each set, by the prefix of its logs.
     - `max_batches`: how many batches of each set; None for all.
     - `interrupt`: knows whether Ctrl-C was pressed.
     """
@@ -33,13 +55,14 @@ class Validation:
         control: RunControl,
         train_runner: StepRunner,
         inputs: PassInputs,
-        sources: Mapping[str, data.Source],
+        sets: Mapping[str, ValidationSet],
         max_batches: int | None,
         interrupt: Interrupt,
     ) -> None:
         self._control = control
         self._train_runner = train_runner
         self._options = inputs.options
+        self._sets = dict(sets)
         self._max_batches = max_batches
         self._interrupt = interrupt
         self._closed = contextlib.ExitStack()
@@ -48,9 +71,9 @@ class Validation:
         batching, keep_waiting = inputs.batching.for_validation(), interrupt.keep_waiting
         self._readers = {
             prefix: self._closed.enter_context(
-                source.open_reader(batching, keep_waiting=keep_waiting)
+                of.source.open_reader(batching, keep_waiting=keep_waiting)
             )
-            for prefix, source in sources.items()
+            for prefix, of in sets.items()
         }
 
     def __enter__(self) -> "Validation":
@@ -87,7 +110,7 @@ class Validation:
         """
         for prefix, reader in self._readers.items():
             with note_on_error(_where(prefix)):
-                test_runner = self._make_runner()
+                test_runner = self._make_runner(prefix)
                 yield from test_runner.prepare_for(reader, self._max_batches, max_shapes=max_shapes)
                 self._accumulators[prefix] = test_runner.accumulators
 
@@ -114,7 +137,7 @@ class Validation:
         state = self._control.state
         state.validation_logs = {}
         for prefix, reader in self._readers.items():
-            test_runner = self._make_runner()
+            test_runner = self._make_runner(prefix)
             self._accumulators[prefix] = test_runner.accumulators
             self._control.set_runners(training=self._train_runner, measuring=test_runner)
             reader.restart()
@@ -133,8 +156,11 @@ class Validation:
         record = {"epoch": state.epoch, "step": state.step, **state.validation_logs}
         state.history.validations.append(record)
 
-    def _make_runner(self) -> StepRunner:
-        runner = StepRunner(self._train_runner.learner, TEST, options=self._options)
+    def _make_runner(self, prefix: str) -> StepRunner:
+        learner = self._train_runner.learner
+        if self._sets[prefix].averaged:
+            learner = _tree.with_fields(learner, model=averaged(learner))
+        runner = StepRunner(learner, TEST, options=self._options)
         runner.compilations = self._control.history.timing.compilations
         return runner
 

@@ -12,6 +12,7 @@ from .. import _placement, _tree
 from .._check import check_fields
 from .._keys import key_data
 from .._types import PyTree
+from . import averages as _averages
 from .ladder import AbstractLearner
 from .partial_load import report_partial_load
 from .state import LearnerState, at_rest
@@ -43,6 +44,7 @@ def initialise(
     available = _placement.put_each_once(dict(names))
     available |= {"model": learner.model, "model_state": model_state, "key": key}
     model, state = learner.init_step(**available)
+    state = _with_averages(learner, model, state)
     model, state = (
         _placement.copy_tied(_placement.as_jax_arrays(model), root="model"),
         _placement.as_jax_arrays(state),
@@ -50,6 +52,13 @@ def initialise(
     _check_new(learner, model, state)
     held = {"model": model, "state": at_rest(state), "model_state": None, "is_initialised": True}
     return _tree.with_fields(learner, **held)
+
+
+def _with_averages(learner: AbstractLearner[Any], model: PyTree, state: Any) -> Any:
+    """The state with averages, if the learner wants them and its own `states_step` made none."""
+    if getattr(state, "averages", None) is not None or learner.ema is None:
+        return state
+    return state.update(averages=_averages.init(learner.ema, learner.trainable, model))
 
 
 def _check_new(learner: AbstractLearner[Any], model: PyTree, state: LearnerState) -> None:
@@ -129,7 +138,8 @@ def _kept_in_step(old: L, new: L, state: LearnerState) -> LearnerState:
 
     def made_by(learner: L) -> LearnerState:
         key = jax.random.wrap_key_data(state.key)
-        return learner.states_step(model=learner.model, model_state=state.model_state, key=key)
+        made = learner.states_step(model=learner.model, model_state=state.model_state, key=key)
+        return _with_averages(learner, learner.model, made)
 
     before, after = (eqx.filter_eval_shape(made_by, learner) for learner in (old, new))
     fields = [f.name for f in dataclasses.fields(after)]

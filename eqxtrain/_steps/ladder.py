@@ -17,7 +17,7 @@ from .._naming import unique
 from .._request import UPDATE_NAMES
 from .._types import FilterSpec, Logs, M, Measures, PyTree, Transformation
 from ..metrics import _collection
-from . import frozen_leaves, optimize as _optimize, summary as _summary
+from . import averages as _averages, frozen_leaves, optimize as _optimize, summary as _summary
 from .contract import (
     CONTRACTS,
     WITHHELD,
@@ -103,6 +103,7 @@ def _init_step(
 def _states_step(self: Any, model: Any, key: PRNGKeyArray, model_state: Any = None) -> LearnerState:
     return LearnerState(
         opt_state=_optimize.init(self.optimizer, self.trainable, model),
+        averages=_averages.init(self.ema, self.trainable, model),
         model_state=model_state,
         key=key_data(jax.random.fold_in(key, int(Stream.STATE))),
     )
@@ -152,6 +153,7 @@ class AbstractLearner(eqx.Module, Generic[M]):
     loss: eqx.AbstractVar[Measures | None]
     metrics: eqx.AbstractVar[Measures | None]
     trainable: eqx.AbstractVar[FilterSpec]
+    ema: eqx.AbstractVar[_averages.Averaging]
     is_initialised: eqx.AbstractVar[bool]
     model_state: eqx.AbstractVar[eqx.nn.State | None]
     state: eqx.AbstractVar[LearnerState | None]
@@ -318,4 +320,34 @@ class AbstractLearner(eqx.Module, Generic[M]):
         if any(_collection.asks_for(metric, {"learning_rate"}) for _, metric in metrics):
             seen["learning_rate"] = learning_rate(self.optimizer, state.opt_state, opt_state)
         logs = _collection.measure_metrics(metrics, seen)
-        return logs, new_model, state.update(opt_state=opt_state)
+        return (
+            logs,
+            new_model,
+            self.update_averages(model=new_model, state=state.update(opt_state=opt_state)),
+        )
+
+    @final
+    def update_averages(self, *, model: Any, state: Any) -> Any:
+        """Add the weights after an update to the average, if there is one.
+
+        `apply_gradients` does it. A `train_step` that calls the optimizer itself needs this only if
+        it does so several times in one step: in `fit`, a step that takes no part in the average is
+        followed by one call of this.
+
+        **Arguments:**
+
+        - `model`, `state`: those after the update.
+
+        **Returns:** the state.
+        """
+        if state.averages is None:
+            return state
+        averages = _averages.update(
+            self.ema,
+            state.averages,
+            self.trainable,
+            model=model,
+            opt_state=state.opt_state,
+            step=state.step,
+        )
+        return state.update(averages=averages)

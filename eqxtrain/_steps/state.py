@@ -35,11 +35,13 @@ class LearnerState(eqx.Module):
     - `key`: raw `uint32` key data, the only source of randomness.
     - `metrics`: the accumulators of a loop of your own, by name, which `advance` fills. A learner
         that `fit` returns has none, so that its file always loads into a fresh `init`.
+    - `averages`: the average of the weights under way, if the learner has an `ema`.
     - `opt_state`: the state of the optimizer.
 
     `opt_state_checksum` is for files, and made by the learner: a number for how many leaves
-    `opt_state` has, where, and of which shapes. Loading a file with another number raises, since it
-    was written with another optimizer or `trainable`. Inside steps it is None.
+    `averages` and `opt_state` have, where, and of which shapes. Loading a file with another number
+    raises, since it was written with another optimizer, `trainable` or `ema`. Inside steps it is
+    None.
     """
 
     # First, as in a learner without a state, so that the files of both begin alike.
@@ -47,8 +49,10 @@ class LearnerState(eqx.Module):
     step: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
     key: Any = eqx.field(default_factory=lambda: key_data(jax.random.key(0)), converter=_raw)
     metrics: dict[str, Any] = eqx.field(default_factory=dict)
-    # Last, after its checksum, so that the state of another optimizer is refused before it is read.
+    # Last, after their checksum, so that those of another optimizer are refused before they are
+    # read.
     opt_state_checksum: Any = eqx.field(default=None, kw_only=True)
+    averages: PyTree = eqx.field(default=None, kw_only=True)
     opt_state: PyTree = None
 
     if not TYPE_CHECKING:
@@ -105,8 +109,11 @@ class LearnerState(eqx.Module):
 
 
 def at_rest(state: Any) -> Any:
-    """The state as files hold it: with the checksum of its `opt_state`."""
-    leaves, structure = jax.tree.flatten(state.opt_state)
+    """The state as files hold it: with the checksum of its `averages` and `opt_state`."""
+    covered = state.opt_state
+    if state.averages is not None:
+        covered = (state.averages, state.opt_state)
+    leaves, structure = jax.tree.flatten(covered)
     kinds = tuple(
         (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else type(leaf) for leaf in leaves
     )
@@ -152,9 +159,9 @@ def _only(expected: int) -> type[int]:
             if type(number) is not int or number != expected:
                 raise ValueError(
                     "The optimizer's state in the file does not fit this learner: the file was "
-                    "saved with another optimizer or `trainable`, or with other losses or metrics, "
-                    "which come before it. Load it into a learner like the one that was saved, "
-                    "then change that with `learner.replace(...)`."
+                    "saved with another optimizer, `trainable` or `ema`, or with other losses or "
+                    "metrics, which come before it. Load it into a learner like the one that was "
+                    "saved, then change that with `learner.replace(...)`."
                 )
             return super().__new__(cls, number)
 

@@ -1,0 +1,55 @@
+"""The statistics of BatchNorm, for weights that were not trained with them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .._types import PyTree
+
+
+def _is_batch_norm(node: Any) -> bool:
+    return isinstance(node, eqx.nn.BatchNorm)
+
+
+def batch_norms(model: PyTree) -> list[eqx.nn.BatchNorm]:
+    """The layers of `model` that normalise by the statistics of a batch."""
+    return list(filter(_is_batch_norm, jax.tree.leaves(model, is_leaf=_is_batch_norm)))
+
+
+def _indices(layer: eqx.nn.BatchNorm) -> tuple[Any, Any]:
+    """Where a layer keeps its statistics, and whether, or how often, it has updated them."""
+    if layer.mode == "ema":
+        return layer.ema_state_index, layer.ema_first_time_index
+    return layer.batch_state_index, layer.batch_counter
+
+
+def without_statistics(model: PyTree, model_state: eqx.nn.State) -> eqx.nn.State:
+    """The state in which the next batch determines the statistics alone."""
+    for layer in batch_norms(model):
+        statistics, updates = _indices(layer)
+        zeros = jax.tree.map(jnp.zeros_like, model_state.get(statistics))
+        never = jnp.ones_like if layer.mode == "ema" else jnp.zeros_like
+        model_state = model_state.set(statistics, zeros)
+        model_state = model_state.set(updates, never(model_state.get(updates)))
+    return model_state
+
+
+def get_statistics(model: PyTree, model_state: eqx.nn.State) -> list[tuple[Any, Any]]:
+    """For each layer, the arrays of its mean and its variance, as they are kept."""
+    return [model_state.get(_indices(layer)[0]) for layer in batch_norms(model)]
+
+
+def set_statistics(
+    model: PyTree, model_state: eqx.nn.State, statistics: list[tuple[Any, Any]]
+) -> eqx.nn.State:
+    """The state with these statistics, as if they came from one batch."""
+    for layer, new in zip(batch_norms(model), statistics, strict=True):
+        index, updates = _indices(layer)
+        old = model_state.get(index)
+        kept = jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), old, new)
+        count = jnp.zeros_like if layer.mode == "ema" else jnp.ones_like
+        model_state = model_state.set(index, kept)
+        model_state = model_state.set(updates, count(model_state.get(updates)))
+    return model_state
