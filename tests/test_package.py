@@ -39,10 +39,12 @@ FLOORS = {
         "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
         "programs trace_table padding_check call_queue accumulators runner"
     ),
-    "callbacks": "_every _run _base _dispatch _progress _monitor _control _describe _loggers",
+    "callbacks": (
+        "_every _run _base _dispatch _progress _monitor _control _nan _gradients _describe _loggers"
+    ),
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
-        "evaluate recompute validation training forecast fit"
+        "evaluate recompute validation replay training forecast fit"
     ),
 }
 """What stands in each folder, from the ground up. A module imports only what stands before it, in

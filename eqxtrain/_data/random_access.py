@@ -121,6 +121,13 @@ class RowReader(Reader, Generic[S]):
             self._rows = self.order.permutation(self.source.length)
         return self._rows
 
+    def next_rows(self) -> np.ndarray:
+        """The indices of the examples of the next batch in the data."""
+        rows, size = self.rows(), self.batching.batch_size
+        first = self.next_batch * size
+        span = slice(first, min(first + size, self.source.length))
+        return np.arange(span.start, span.stop) if rows is None else rows[span]
+
     def consume(self, steps: int) -> None:
         """Count `steps` batches as consumed."""
         super().consume(steps)

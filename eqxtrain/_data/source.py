@@ -4,6 +4,8 @@ import abc
 from collections.abc import Callable, Generator
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from .._check import is_whole
 from .._types import Self
 from .batch import Batch
@@ -111,6 +113,10 @@ class Reader(abc.ABC):
     @abc.abstractmethod
     def position(self) -> Position:
         """The position of the first batch that is not consumed."""
+
+    def next_rows(self) -> np.ndarray | None:
+        """The indices of the examples of the next batch in the data, if that is known."""
+        return None
 
     @abc.abstractmethod
     def seek(self, position: Position) -> None:

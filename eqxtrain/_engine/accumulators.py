@@ -50,6 +50,7 @@ class Accumulators:
         self._agreeing: list[TracedStep] = []  # those that are known to log the same
         self.leaves, self._static = _tree.partition_leaves({})
         self._empty_leaves: list[Any] = self.leaves
+        self._computed_leaves: list[Any] | None = None
         self._rows: tuple[Call | None, dict[str, Pick]] = (None, {})
         self._cleared: Mapping[str, Any] = {}
         self._directions: tuple[tuple[str, ...], dict[str, Direction | None]] | None = None
@@ -87,7 +88,8 @@ class Accumulators:
 
     def metric_directions(self) -> dict[str, Direction | None]:
         """For each metric, which of its values are best. Costs less than those of all values."""
-        return {n: direction_of(m) for n, m in (self._metrics() or self._cleared).items()}
+        metrics = self._metrics() or self._cleared
+        return {n: direction_of(m) for n, m in metrics.items() if not _logs.is_hidden(n)}
 
     def directions(self) -> dict[str, Direction | None]:
         """The names that `compute_logs` returns, and which of their values are best.
@@ -139,8 +141,11 @@ class Accumulators:
         nothing to compute, or no program to do it.
         """
         is_empty = not self.leaves or self.leaves is self._empty_leaves
+        if self.leaves is self._computed_leaves:  # there is nothing newer
+            return None
         if is_empty or (self._traced is not None and not self._traced.can_compute()):
             return None
+        self._computed_leaves = self.leaves
         metrics = _logs.without_gathers(self._metrics())
         compute = _logs.compute if self._traced is None else self._traced.compute
         return Computing(compute(metrics))

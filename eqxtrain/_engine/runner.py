@@ -19,7 +19,7 @@ from .call_plan import CallPlan
 from .call_queue import CallQueue
 from .loops import CallOutput
 from .programs import CompiledStep, Jit, Options, StepProgram, TracedStep
-from .step import OF_TRAINING, Carry, Consts, Step, run_step
+from .step import OF_TRAINING, Carry, Consts, Step, arguments_of, run_step
 from .trace_table import TraceTable
 
 _IN_FLIGHT = 2
@@ -211,6 +211,12 @@ class StepRunner:
         emitted, static = _tree.partition_leaves(out.emitted)
         output = CallOutput(self._carry[-1], [leaf[None] for leaf in emitted])
         self._calls.add(output, static, (index, index + 1))
+
+    def arguments(self, index: int) -> dict[str, Any]:
+        """All that the step may ask for on a batch of the loaded stack, by name."""
+        assert self._stack is not None
+        batch = _batch_of(self._stack.batches, index)
+        return arguments_of(self.step, *self._arguments(batch))
 
     def wait(self) -> None:
         """Wait for the calls in flight, and raise what went wrong in them."""

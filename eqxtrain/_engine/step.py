@@ -1,6 +1,7 @@
 """One step on one batch, as a pure function of trees."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,8 @@ from .._keys import Stream, step_key
 from .._steps.state import LearnerState
 from .._types import StepKind
 from ..metrics import _logs
+from ..metrics._base import Metric
+from ..metrics._collection import WithAdded
 
 Y_PRED = "y_pred"
 
@@ -45,7 +48,11 @@ class Step(NamedTuple):
         return f"{type(learner).__name__}.{self.name}"
 
 
-def _train(learner: Any, names: dict[str, Any]) -> Outcome:
+def _train(
+    learner: Any, names: dict[str, Any], added: tuple[tuple[str, Metric], ...] = ()
+) -> Outcome:
+    if added:
+        learner = _tree.with_fields(learner, metrics=WithAdded(learner.metrics, added))
     before = names["state"].averages
     logs, model, state = learner.train_step(**names)
     if before is not None and getattr(state, "averages", None) is before:
@@ -72,6 +79,12 @@ STEPS: dict[StepKind, Step] = {step.kind: step for step in (TRAIN, TEST, PREDICT
 
 OF_TRAINING = ("opt_state", "averages")
 """The fields of the state that only training changes. Other passes read them."""
+
+
+def training_step(added: Mapping[str, Metric]) -> Step:
+    """The training step that measures some metrics beside those of the learner."""
+    call = functools.partial(_train, added=tuple(added.items()))
+    return TRAIN._replace(call=call) if added else TRAIN
 
 
 class Carry(NamedTuple):
@@ -114,10 +127,10 @@ class StepOutput(NamedTuple):
     emitted: list[PyTree]
 
 
-def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
-    """Run a step on one batch, as a pure function of trees."""
-    state, rows = carry.state, data.num_rows(consts.batch)
-    names = data.step_arguments(consts.batch) | {
+def arguments_of(step: Step, consts: Consts, carry: Carry) -> dict[str, Any]:
+    """All that a step may ask for, by name."""
+    state = carry.state
+    return data.step_arguments(consts.batch) | {
         "model": carry.model if step.trains else consts.model,
         "state": state.update(**consts.held),
         "class_weight": consts.class_weight,
@@ -127,6 +140,12 @@ def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
             state.key, step.stream, state.step, None if step.trains else carry.batch_index
         ),
     }
+
+
+def run_step(step: Step, consts: Consts, carry: Carry) -> StepOutput:
+    """Run a step on one batch, as a pure function of trees."""
+    state, rows = carry.state, data.num_rows(consts.batch)
+    names = arguments_of(step, consts, carry)
     logs, model, new_state = step.call(consts.learner, names)
     new_state = new_state.update(metrics={}, step=state.step + int(step.trains))
     if not step.trains:

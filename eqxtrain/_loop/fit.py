@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 from .. import _data as data
 from .._engine.runner import StepRunner
-from .._engine.step import TRAIN
+from .._engine.step import training_step
 from .._history import Fitted, History
 from .._steps.ladder import AbstractLearner
 from .inputs import FitOptions, PassInputs
 from .interrupt import Interrupt
+from .replay import Replayer
 from .rescue import end_interrupted_run, handle_exceptions
 from .run_control import RunControl
 from .schedule import Schedule
@@ -64,9 +65,10 @@ def fit(
         else:
             learner = inputs.ready(learner, first, "train")
             control.set_initial_learner(learner)
+            step = training_step(inputs.callbacks.metrics())
             runner = StepRunner(
                 learner,
-                TRAIN,
+                step,
                 class_weight=inputs.class_weight,
                 options=inputs.options,
                 donate=options.donate,
@@ -75,8 +77,9 @@ def fit(
             max_batches = schedule.validation_steps
             sets = validation_sets(validation_sources, options.validation_weights)
             with Validation(control, runner, inputs, sets, max_batches, interrupt) as validation:
+                replayer = Replayer(inputs, step, options.shuffle)
                 training = Training(
-                    control, runner, reader, schedule, validation, options, interrupt
+                    control, runner, reader, schedule, validation, options, interrupt, replayer
                 )
                 _run_epochs(training)
             learner = training.learner

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _data as data, _placement, _tree
+from .._check import whole_number
 from .._engine.accumulators import Accumulators, Computing
 from .._engine.runner import StepRunner
 from .._history import History
-from ..callbacks import Run
+from ..callbacks import Replay, Run
 from ..callbacks._dispatch import Callbacks
+from ..metrics import _logs
 from ..metrics._base import Directions
 from .run_state import RunState
 
@@ -28,6 +30,7 @@ class RunControl:
 
     - `state`: where the run stands.
     - `find_directions`: a weak reference to a function that finds out what the run measures.
+    - `find_replay`: a weak reference to a function that goes back to a step.
     - `reads`: what the callback that is being called declares to read.
     """
 
@@ -40,11 +43,13 @@ class RunControl:
         self.reads = "state"
         self.reader: data.Reader | None = None
         self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
+        self.find_replay: weakref.ref[Callable[[int], Replay]] | None = None
         self._runner: StepRunner | None = None
         self._measuring: Accumulators | None = None
         # What was read since the last step: a callback may read it twice, and add to the logs.
         self._learner_copy: Any = None
         self._logs: dict[str, Any] | None = {}
+        self._hidden_logs: dict[str, Any] = {}
         self._recent_logs: dict[str, Any] = {}
         self._computing: Computing | None = None
         self._logs_after: int | None = None
@@ -110,13 +115,14 @@ class RunControl:
         if self._logs is None:
             assert self._measuring is not None
             self._logs = self._measuring.compute_logs(whole=False, after=self._logs_after)
+            self._hidden_logs = _logs.take_hidden(self._logs)
         return self._logs
 
     @property
     def recent_logs(self) -> dict[str, Any]:
         """What was measured as of the last call whose numbers have arrived."""
         if self._logs:  # they were computed
-            return self._logs
+            return self._logs | self._hidden_logs if self._hidden_logs else self._logs
         if self._computing is not None and self._computing.have_arrived():
             self._recent_logs, self._computing = self._computing.fetch(), None
         if self._computing is None and self._measuring is not None:
@@ -143,6 +149,13 @@ class RunControl:
                 "`run.replace(run.learner.replace(...))`, or `.init()` it first."
             )
         self.state.replacement = learner
+
+    def replay(self, step: int) -> Replay:
+        """Go back to a step of the epoch under way."""
+        find = None if self.find_replay is None else self.find_replay()
+        if find is None:
+            raise ValueError("`run.replay` goes back to a training step of `fit`; this is none.")
+        return find(whole_number("run.replay(step)", step, at_least=0))
 
     def _check_trains(self, method: str) -> None:
         if self._runner is None:
@@ -177,6 +190,7 @@ class RunControl:
         - `after`: the step of the stack that those should be as of; None for the last one.
         """
         self._learner_copy, self._logs, self._logs_after = None, logs, after
+        self._hidden_logs = _logs.take_hidden(logs) if logs else {}
 
     def current(self) -> RunState:
         """Where the run stands now. The next call of the device donates its learner's arrays."""

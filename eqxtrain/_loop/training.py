@@ -18,12 +18,14 @@ from .._engine.runner import StepRunner
 from .._naming import unique
 from .._steps.frozen_leaves import copy_frozen, warn_of_frozen_changes
 from .._warn import warn
+from ..callbacks import Replay
 from ..metrics import _logs
 from ..metrics._base import Directions
 from .driver import Driver, PeriodicAction
 from .inputs import FitOptions
 from .interrupt import Interrupt
 from .ready import ensure_ready
+from .replay import Replayer, pass_order
 from .run_control import RunControl, step_of
 from .run_state import RunState
 from .schedule import Schedule
@@ -37,6 +39,7 @@ class Training:
 
     - `reader`: reads the data.
     - `interrupt`: knows whether Ctrl-C was pressed.
+    - `replayer`: repeats steps of the epoch under way.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Training:
         validation: Validation,
         options: FitOptions,
         interrupt: Interrupt,
+        replayer: Replayer,
     ) -> None:
         self._control = control
         self._runner = runner
@@ -55,6 +59,7 @@ class Training:
         self._schedule = schedule
         self._validation = validation
         self._interrupt = interrupt
+        self._replayer = replayer
         self._shuffle = options.shuffle
         self._donates = options.donate
         self._keep_snapshots = options.snapshots and not options.donate
@@ -73,7 +78,24 @@ class Training:
         # A weak reference: the control would be in a cycle with this, and so with the data.
         self._control.find_directions = weakref.WeakMethod(self._find_directions)
         self._control.callbacks.check_monitors(self._control)
+        self._control.find_replay = weakref.WeakMethod(self._replay)
         self._call_hook("on_train_begin")
+
+    def _replay(self, step: int) -> Replay:
+        first = self._snapshot.step
+        # Hooks that read the logs hear of a step when later ones of the call have been taken too.
+        last = first + self._control.state.steps_taken - self._snapshot.steps_taken
+        if not self._keep_snapshots:
+            raise ValueError(
+                f"Step {step} can't be gone back to: with `snapshots=False` or `donate=True`, "
+                "`fit` keeps no learner of the beginning of the epoch."
+            )
+        if not first <= step < last:
+            raise ValueError(
+                f"Step {step} can't be gone back to: steps {first} to {last - 1} can, those since "
+                "the beginning of the epoch."
+            )
+        return self._replayer.replay(self._snapshot, step)
 
     def _find_directions(self) -> Directions:
         trained = self._runner.accumulators.directions()
@@ -159,8 +181,7 @@ class Training:
         """The order of a pass that begins now."""
         if not self._shuffle:
             return None
-        key = _placement.fetch(self._runner.learner.state.key)
-        return data.Order(tuple(map(int, key)), self._control.step)
+        return pass_order(self._runner.learner, self._control.step)
 
     def make_driver(self) -> Driver:
         """Make the driver of an epoch. One stored here would be a reference cycle with the data."""
@@ -266,13 +287,15 @@ class Training:
 
     def _record(self, result: dict[str, Any]) -> None:
         self._add_validated(result)
+        _logs.take_hidden(result)
         history = self._control.history
         history.append(result, step=self._control.step)
         history.timing.epochs.append(time.perf_counter() - self._control.state.epoch_began)
 
     def _warn_of_nan(self, result: Mapping[str, Any]) -> None:
         state, loss = self._control.state, result.get("loss")
-        if not state.warned_of_nan and isinstance(loss, float) and math.isnan(loss):
+        is_nan = isinstance(loss, float) and math.isnan(loss)
+        if is_nan and not state.warned_of_nan and self._control.stop_reason is None:
             state.warned_of_nan = True
             warn(
                 f"The loss of epoch {self._control.epoch + 1} is nan. Look for nan in the data, "

@@ -9,7 +9,9 @@ from ._control import (
     Timeout as Timeout,
 )
 from ._every import Every as Every
+from ._gradients import GradientMonitor as GradientMonitor, Spike as Spike
 from ._loggers import CSVLogger as CSVLogger, JSONLinesLogger as JSONLinesLogger
 from ._monitor import Monitor as Monitor
+from ._nan import TerminateOnNaN as TerminateOnNaN
 from ._progress import Progress as Progress
-from ._run import Run as Run
+from ._run import Replay as Replay, Run as Run

@@ -1,7 +1,10 @@
 """`Callback`: the hooks, and what a callback declares."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
+from ..metrics._base import Metric
 from ._every import Every
 from ._run import Run
 
@@ -37,6 +40,8 @@ class Callback:
         are exactly those after that step; `"logs"` if they look at `run.logs` alone, which is
         faster.
     - `every`: how often batch hooks (or epoch hooks) are called; None for each time.
+    - `metrics`: measured in each training step beside those of the learner, by the names under
+        which `run.logs` has them. What begins with `__` is in `run.recent_logs` alone.
     - `monitor`: the log that the callback follows, which `fit` looks for before it trains.
     - `adds`: the names that `on_epoch_end` adds to `run.logs`; None if it may add any.
 
@@ -52,6 +57,7 @@ class Callback:
 
     reads: Literal["state", "logs"] = "state"
     every: Every | None = None
+    metrics: Mapping[str, Metric] = MappingProxyType({})
     monitor: str | None = None
     adds: tuple[str, ...] | None = None
 

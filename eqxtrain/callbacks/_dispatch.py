@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
 from .._types import StepKind
+from ..metrics._base import Metric
 from ._base import BATCH_HOOKS, HOOKS, Callback
 from ._every import Every
 from ._run import Control
@@ -47,6 +48,23 @@ class Callbacks:
                     getattr(callback, hook)(control.run)
                 finally:
                     control.reads = "state"
+
+    def metrics(self) -> dict[str, Metric]:
+        """What the callbacks have measured in training steps.
+
+        **Raises:** `ValueError` if two of them use one name.
+        """
+        found: dict[str, Metric] = {}
+        for callback in self._callbacks:
+            for name, metric in callback.metrics.items():
+                if name in found:
+                    raise ValueError(
+                        f"Two callbacks measure `{name}`, the second being a "
+                        f"`{type(callback).__name__}`: give one of them another name, or leave it "
+                        "out."
+                    )
+                found[name] = metric
+        return found
 
     def check_monitors(self, control: Control) -> None:
         """Refuse a callback that follows what nobody measures, as far as that is known."""

@@ -1,7 +1,9 @@
 """`Run`: what a callback sees of a run, and what it may do to it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
 
 from .._history import History
 from ..metrics._base import Directions
@@ -38,9 +40,26 @@ if TYPE_CHECKING:
         def position(self) -> dict[str, Any] | None: ...
         def stop(self, reason: str) -> None: ...
         def replace(self, learner: Any) -> None: ...
+        def replay(self, step: int) -> "Replay": ...
 
 else:
     Control = Any  # beartype would read every property to check it, and reading these has a cost
+
+
+class Replay(NamedTuple):
+    """A training step that was gone back to, with `run.replay(step)`.
+
+    **Arguments:**
+
+    - `learner`: the learner right before it.
+    - `arguments`: what the step was called with, by name: `learner.train_step(**arguments)` runs it
+        again, operation by operation.
+    - `rows`: the indices of its examples in the data; None where the data are not read by index.
+    """
+
+    learner: Any
+    arguments: dict[str, Any]
+    rows: np.ndarray | None
 
 
 class Run:
@@ -149,6 +168,21 @@ class Run:
         What has been measured in the current pass is kept.
         """
         self._control.replace(learner)
+
+    def replay(self, step: int) -> Replay:
+        """Go back to a step of the epoch under way, to look at it.
+
+        The steps since the beginning of the epoch (or since a callback has replaced the learner)
+        are run again, which takes as long as the first time. The run itself goes on as it would.
+
+        **Arguments:**
+
+        - `step`: how many training steps the learner had taken in its life before it.
+
+        **Raises:** `ValueError` if it can't be gone back to: `fit(..., snapshots=False)` or
+        `donate=True` keeps nothing to go back to, and some data can be read only once.
+        """
+        return self._control.replay(step)
 
     def _check_reads(self) -> None:
         if self._control.reads == "logs":

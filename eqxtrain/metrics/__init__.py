@@ -23,9 +23,11 @@ from ._foreign import from_clu as from_clu
 from ._function import from_function as from_function
 from ._gather import Gather as Gather, Last as Last
 from ._gradients import (
+    DeadUnits as DeadUnits,
     GradientNorm as GradientNorm,
     LearningRate as LearningRate,
     UpdateNorm as UpdateNorm,
+    UpdateRatio as UpdateRatio,
 )
 from ._modes import (
     Max as Max,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -17,8 +17,17 @@ def _is_metric(node: Any) -> bool:
     return isinstance(node, Metric)
 
 
+class WithAdded(NamedTuple):
+    """The `metrics` of a learner, and those that callbacks add to its training steps, by name."""
+
+    own: Any
+    added: tuple[tuple[str, Metric], ...]
+
+
 def named_metrics(container: Any) -> list[tuple[str, Metric]]:
     """The metrics of a container by unique names, with functions wrapped as metrics."""
+    if isinstance(container, WithAdded):
+        return [*named_metrics(container.own), *container.added]
     found: list[tuple[str, Metric]] = []
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
         metric = member if _is_metric(member) else FunctionMetric(member, name)

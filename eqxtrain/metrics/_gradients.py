@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from .._tree import is_inexact
 from .._types import PyTree, Self
+from ._base import Metric
+from ._compensated import CompensatedSum
 from ._gather import Last
 from ._mode_metric import ModeMetric
 from ._modes import check_modes
@@ -33,9 +35,12 @@ def _layers(tree: PyTree) -> dict[str, list[Any]]:
     layers: dict[str, list[Any]] = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         if is_inexact(leaf):
-            layer = jax.tree_util.keystr(path[:-1]).lstrip(".")
-            layers.setdefault(layer or "model", []).append(leaf)
+            layers.setdefault(_layer(path), []).append(leaf)
     return layers
+
+
+def _layer(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path[:-1]).lstrip(".") or "model"
 
 
 class _TreeNorm(ModeMetric):
@@ -86,6 +91,87 @@ class UpdateNorm(_TreeNorm):
 
     def update(self, updates: PyTree) -> Self:
         return self._updated(updates)
+
+
+@final
+class UpdateRatio(ModeMetric):
+    """The norm of what the optimizer adds to the weights, as a fraction of the weights' own norm.
+
+    About 1e-3 is common; much more shakes the weights, and much less hardly trains them. What is
+    not trained counts for nothing.
+
+    **Arguments:**
+
+    - `mode`: how steps are summarised, by default as their `Mean()`.
+    - `per_layer`: whether each layer has its own ratio, logged under the layer's path,
+        `update_ratio/layers[0]`.
+    """
+
+    per_layer: bool = eqx.field(default=False, static=True, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.mode, dict):
+            check_modes(type(self).__name__, (self.mode,))
+
+    def update(self, updates: PyTree, model: PyTree) -> Self:
+        at = dict(jax.tree.leaves_with_path(model))  # the model also has leaves without an update
+        pairs = [(path, (at[path], leaf)) for path, leaf in jax.tree.leaves_with_path(updates)]
+        layers: dict[str, list[Any]] = {}
+        for path, pair in pairs:
+            layers.setdefault(_layer(path) if self.per_layer else "", []).append(pair)
+        ratios: Any = {layer: self._ratio(pairs) for layer, pairs in layers.items()}
+        ratios = ratios if self.per_layer else ratios[""]
+        return self.accumulated(ratios, lambda mode, ratio: mode.update(y_pred=ratio))
+
+    @staticmethod
+    def _ratio(pairs: list[tuple[Any, Any]]) -> Any:
+        weights, updates = zip(*pairs, strict=True)
+        norm = _norm([*weights])
+        return _norm([*updates]) / jnp.where(norm == 0, 1, norm)
+
+
+@final
+class DeadUnits(Metric):
+    """The fraction of units that had no gradient in any step of the pass, for each layer.
+
+    A unit is a row of a weight with two axes or more: an output of an `eqx.nn.Linear` or a channel
+    of an `eqx.nn.Conv`. A `relu` that is never positive has no gradient, and never recovers. The
+    rows of an embedding have none if their tokens did not occur.
+
+    The layers are logged under their paths, `dead_units/layers[0]`.
+    """
+
+    largest: Any = None
+    steps: CompensatedSum = eqx.field(default_factory=CompensatedSum)
+
+    def update(self, grads: PyTree) -> Self:
+        largest: dict[str, Any] = {}
+        for path, leaves in _layers(grads).items():
+            rows = [jnp.abs(a).max(axis=tuple(range(1, a.ndim))) for a in leaves if a.ndim > 1]
+            if rows:
+                largest[path] = jnp.concatenate([row.astype(jnp.float32) for row in rows])
+        one = CompensatedSum.of(jnp.ones(()))
+        return self.replace(largest=largest, steps=self.steps.merge(one))
+
+    def merge(self, other: Any) -> Self:
+        pairs = [self.largest, other.largest]
+        known = [largest for largest in pairs if largest is not None]
+        largest = jax.tree.map(jnp.maximum, *known) if len(known) == 2 else [*known, None][0]
+        return self.replace(largest=largest, steps=self.steps.merge(other.steps))
+
+    def reset(self) -> Self:
+        zeros = jax.tree.map(jnp.zeros_like, self.largest)
+        return self.replace(largest=zeros, steps=self.steps.reset())
+
+    def compute(self) -> Any:
+        if self.largest is None:
+            return jnp.full((), jnp.nan)
+        has_seen = self.steps.total() > 0
+
+        def fraction(largest: Any) -> Any:
+            return jnp.where(has_seen, jnp.mean((largest == 0).astype(jnp.float32)), jnp.nan)
+
+        return {path: fraction(rows) for path, rows in self.largest.items()}
 
 
 @final

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import filterfalse
 from typing import Any
 
 import equinox as eqx
@@ -239,7 +240,7 @@ def directions(metrics: Mapping[str, Metric]) -> dict[str, Direction | None]:
     Names that end in `loss` are of losses.
     """
     found: dict[str, Direction | None] = {}
-    for name in sorted(metrics, key=lambda name: (name != "loss", name)):
+    for name in filterfalse(is_hidden, _ordered(metrics)):
         metric = metrics[name]
         direction = direction_of(metric) or ("min" if name.endswith("loss") else None)
         found |= dict.fromkeys(_result_names(name, metric), direction)
@@ -293,6 +294,16 @@ def as_rows(values: Mapping[str, Any]) -> dict[str, Callable[[int], Any]]:
 
 def _ordered(values: Mapping[str, Any]) -> list[str]:
     return sorted(values, key=lambda name: (name != "loss", name))
+
+
+def take_hidden(result: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a result what is for callbacks alone, which begins with `__`."""
+    return {name: result.pop(name) for name in list(result) if is_hidden(name)}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether it is the name of something that is for a callback alone."""
+    return name.startswith("__")
 
 
 def emit_warnings(metrics: Mapping[str, Metric]) -> None:

@@ -281,7 +281,7 @@ def test_what_saw_nothing_is_nan_and_counts_are_0(name: str) -> None:
 
 def test_every_metric_is_among_the_cases() -> None:
     """A new metric joins the list, or says here why it has no part in it."""
-    of_steps = {"GradientNorm", "UpdateNorm", "LearningRate"}
+    of_steps = {"GradientNorm", "UpdateNorm", "UpdateRatio", "DeadUnits", "LearningRate"}
     tested_as_they_are = {"MeanSquaredLogError", "CosineSimilarity"}  # of no negative values; rows
     wrappers = {"Metric", "ClassMetric", "Weighted", "On"}
     public = {n for n in dir(m) if isinstance(getattr(m, n), type)}

@@ -46,7 +46,7 @@ def test_update_gives_a_new_state_and_leaves_the_old_one() -> None:
 def test_update_of_an_unknown_field_lists_the_fields() -> None:
     sentence = (
         r"`GANState` has no field `optstate`, `epoch`. Its fields are model_state, step, key, "
-        r"metrics, opt_state, d_opt..*`MyState.from_state\(state, ...\)`"
+        r"metrics, averages, opt_state, d_opt..*`MyState.from_state\(state, ...\)`"
     )
     with pytest.raises(TypeError, match=sentence):
         GANState().update(optstate=1, epoch=2, step=0)  # pyright: ignore[reportCallIssue]
