@@ -16,8 +16,8 @@ ROOT = Path(et.__file__).parent
 FLOORS = {
     "": (
         "_types _request _warn _check _extras _format _identity _promotion _naming _tree "
-        "_placement _json _keys metrics _losses _steps _data _engine _history callbacks _loop "
-        "_learner"
+        "_placement _figure _json _keys metrics _losses _steps _data _engine _history callbacks "
+        "_loop _learner"
     ),
     "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (
@@ -39,6 +39,7 @@ FLOORS = {
         "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
         "programs trace_table padding_check call_queue accumulators runner"
     ),
+    "_history": "curves table history fitted",
     "callbacks": "_every _run _base _dispatch _progress _monitor _control _describe _loggers",
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
