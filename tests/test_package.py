@@ -22,8 +22,8 @@ FLOORS = {
     "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (
         "_monoid _calling _masks _base _compensated _class_inputs _foreign _gather _modes "
-        "_mode_metric _function _logs _precision_recall _accuracy _confusion _curves "
-        "_probabilities _regression _correlation _wrappers _collection _gradients"
+        "_mode_metric _function _logs _precision_recall _accuracy _pictures _confusion "
+        "_ranking _curves _probabilities _regression _correlation _wrappers _collection _gradients"
     ),
     "_losses": "labels class_weight reduction loss regularize",
     "_steps": (
