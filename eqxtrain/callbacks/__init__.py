@@ -13,3 +13,4 @@ from ._loggers import CSVLogger as CSVLogger, JSONLinesLogger as JSONLinesLogger
 from ._monitor import Monitor as Monitor
 from ._progress import Progress as Progress
 from ._run import Run as Run
+from ._step_history import StepHistory as StepHistory
