@@ -40,7 +40,9 @@ FLOORS = {
         "programs trace_table padding_check call_queue accumulators runner"
     ),
     "_history": "curves table history fitted",
-    "callbacks": "_every _run _base _dispatch _progress _monitor _control _describe _loggers _step_history",
+    "callbacks": (
+        "_every _run _base _dispatch _progress _monitor _control _describe _loggers _step_history"
+    ),
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
         "evaluate recompute validation training forecast fit"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .._format import Html, Table, format_value
+from .._format import Html, Table, format_value, number
 from .curves import metric_of
 
 _FIRST, _LAST = 3, 7
@@ -73,7 +73,8 @@ def _sparkline(name: str, columns: Columns, best: int | None) -> str:
     dot = ""
     if best is not None:
         x, y = place(best)
-        dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="currentColor"/>'
+        title = f"<title>best: {number(points[best])}, epoch {best + 1}</title>"
+        dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="currentColor">{title}</circle>'
     return Html(
         f'<svg width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" role="img" aria-label="{escape(name)}">'
         f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-opacity="0.6"/>'
