@@ -39,7 +39,7 @@ FLOORS = {
         "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
         "programs trace_table padding_check call_queue accumulators runner"
     ),
-    "_history": "curves table history fitted",
+    "_history": "curves table csv_file history fitted",
     "callbacks": (
         "_every _run _base _dispatch _progress _monitor _control _describe _loggers _step_history"
     ),

@@ -1,6 +1,5 @@
 """The record of a run."""
 
-import csv
 import dataclasses
 import json
 import math
@@ -17,14 +16,9 @@ from .._extras import optional
 from .._figure import new_figure
 from .._format import duration
 from .._json import decoded, encoded
-from . import curves, table
-from .curves import LogScale
-
-Per = Literal["epoch", "step"]
-"""What a record is of."""
-
-_WHERE = ("epoch", "step")
-_MISSING = ("NA", "")
+from . import csv_file, curves, table
+from .csv_file import WHERE
+from .curves import LogScale, Per
 
 
 @dataclasses.dataclass
@@ -160,7 +154,7 @@ class History(Mapping[str, list[Any]]):
 
         **Arguments:**
 
-        - `names`: which metrics; `"loss"` stands for `val_loss` as well. None for all.
+        - `names`: which metrics; `"loss"` stands for `val_loss` as well, and `"f1"` for `f1/cat`.
         - `per`: `"epoch"`, or `"step"` to draw `step_logs`, with each validation at its step.
         - `log`: whether values have a logarithmic scale. `"auto"`: where they are positive and
             span two decades or more, unless high values are the best.
@@ -169,32 +163,18 @@ class History(Mapping[str, list[Any]]):
         **Returns:** the `matplotlib.figure.Figure`. Notebooks display it, and
         `history.plot().savefig("curves.png")` writes it to a file.
         """
-        chosen = self._curves(names, per)
+        if log not in (True, False, "auto"):
+            raise ValueError(f'`log` must be True, False or "auto"; got {log!r}.')
+        records = self._records(per)
+        if per == "step":
+            records = [*records, *self.validations]
+        known = [*dict.fromkeys(n for record in records for n in record if n not in WHERE)]
+        wanted = known if names is None else [names] if isinstance(names, str) else names
+        chosen = curves.select(records, known, wanted, per=per, direction=self._direction)
         if figure is None:
             figure = new_figure("history.plot()", *curves.size_of(chosen))
         curves.draw(figure, chosen, per=per, log=log)
         return figure
-
-    def _curves(self, names: str | Sequence[str] | None, per: Per) -> list[curves.Curve]:
-        records = self._records(per)
-        if per == "step":
-            records = [*records, *self.validations]
-        known = dict.fromkeys(name for record in records for name in record)
-        wanted = [names] if isinstance(names, str) else known if names is None else names
-        for name in wanted:
-            if name not in known and not any(curves.metric_of(n, known) == name for n in known):
-                raise self._unknown(name, [n for n in known if n not in _WHERE])
-        return [
-            self._curve(name, records, per)
-            for name in known
-            if name not in _WHERE and {name, curves.metric_of(name, known)} & {*wanted}
-        ]
-
-    def _curve(self, name: str, records: Sequence[Mapping[str, Any]], per: Per) -> curves.Curve:
-        points = [(record[per], record[name]) for record in records if name in record]
-        numbers = [(at, value) for at, value in points if isinstance(value, float)]
-        at = [where + (per == "epoch") for where, _ in numbers]  # epochs are shown from 1
-        return curves.Curve(name, at, [value for _, value in numbers], self._direction(name))
 
     def _records(self, per: Per) -> list[dict[str, Any]]:
         """A dict for each epoch or step, with its `epoch` (from 0) and its `step`."""
@@ -220,7 +200,7 @@ class History(Mapping[str, list[Any]]):
         """
         pandas = optional("pandas", "pandas", "history.to_pandas()")
         records = self._records(per)
-        return pandas.DataFrame(records, columns=None if records else _WHERE).set_index(per)
+        return pandas.DataFrame(records, columns=None if records else WHERE).set_index(per)
 
     def to_csv(self, path: str | os.PathLike[str], *, separator: str = ",") -> None:
         """Write the epochs to a CSV file, as `et.callbacks.CSVLogger` does, for `from_csv`.
@@ -229,30 +209,16 @@ class History(Mapping[str, list[Any]]):
         `NA`. `to_json` keeps everything else as well.
         """
         numbers = [name for name in self if not _has_arrays(self[name])]
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-            writer.writerow([*_WHERE, *numbers])
-            for record in self._records("epoch"):
-                writer.writerow([_csv_cell(record[name]) for name in (*_WHERE, *numbers)])
+        csv_file.write(path, [*WHERE, *numbers], self._records("epoch"), separator)
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], *, separator: str = ",") -> "History":
         """Read a file that `to_csv` or `et.callbacks.CSVLogger` wrote."""
         history = cls()
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter=separator):
-                if not {*_WHERE} <= row.keys():
-                    raise ValueError(
-                        f"`{path}` has no columns `epoch` and `step` separated by {separator!r}: "
-                        "`from_csv` reads what `history.to_csv` or `CSVLogger` wrote."
-                    )
-                step = None if row["step"] in _MISSING else int(row["step"])
-                values = {
-                    name: math.nan if cell in _MISSING else float(cell)
-                    for name, cell in row.items()
-                    if name not in _WHERE
-                }
-                history.append(values, step=step)
+        for record in csv_file.read(path, separator):
+            step = record.pop("step")
+            del record["epoch"]
+            history.append(record, step=None if math.isnan(step) else int(step))
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -298,11 +264,7 @@ class History(Mapping[str, list[Any]]):
         try:
             return self._columns[name]
         except KeyError:
-            raise self._unknown(name, self._columns) from None
-
-    @staticmethod
-    def _unknown(name: str, known: Iterable[str]) -> KeyError:
-        return KeyError(f"History has no {name!r}; it has {', '.join(known) or 'nothing yet'}.")
+            raise curves.unknown(name, self._columns) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._columns
@@ -346,10 +308,6 @@ def _plain(value: Any) -> Any:
 def _after(epochs: int, records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The records of a run that continued one of so many epochs."""
     return [{**record, "epoch": record["epoch"] + epochs} for record in records]
-
-
-def _csv_cell(value: Any) -> Any:
-    return "NA" if value is None or math.isnan(value) else value
 
 
 def _has_arrays(column: Sequence[Any]) -> bool:

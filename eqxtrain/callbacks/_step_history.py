@@ -41,5 +41,5 @@ class StepHistory(Callback):
         self.every: Every | None = every
 
     def on_train_batch_end(self, run: Run) -> None:
-        numbers = {n: value for n, value in run.logs.items() if isinstance(value, int | float)}
+        numbers = {n: float(v) for n, v in run.logs.items() if isinstance(v, int | float)}
         run.history.step_logs.append({"epoch": run.epoch, "step": run.step, **numbers})

@@ -119,6 +119,22 @@ def test_sets_of_validation_share_an_axis() -> None:
     assert len({line.get_color() for line in axis.lines}) == 3
 
 
+def test_the_parts_of_a_metric_share_an_axis() -> None:
+    history = et.History()
+    for epoch in range(3):
+        row = {"f1/cat": 0.5 + 0.1 * epoch, "f1/dog": 0.4, "val_f1/cat": 0.3, "val_f1/dog": 0.2}
+        history.append(row | {"loss": 1.0, "part/of": 2.0})
+    history.directions = {"f1": "max", "val_f1": "max"}
+    axes = drawn(history.plot())
+    assert list(axes) == ["f1", "loss", "part/of"]
+    assert list(lines(axes["f1"])) == ["f1/cat", "f1/dog", "val_f1/cat", "val_f1/dog"]
+    assert list(lines(drawn(history.plot("f1/cat"))["f1/cat"]))[:2] == ["f1/cat", "val_f1/cat"]
+    assert list(drawn(history.plot("f1"))) == ["f1"]
+    many = et.History()
+    many.append({f"norm/layers[{i}]": float(i) for i in range(30)})
+    assert drawn(many.plot())["norm"].get_legend() is None
+
+
 def test_steps_are_drawn_with_each_validation_at_its_step() -> None:
     history = recorded(2)
     history.step_logs = [{"epoch": s // 3, "step": s, "loss": 1 / s} for s in range(1, 6)]
@@ -136,7 +152,7 @@ def test_it_is_drawn_again_on_the_same_figure() -> None:
     history = recorded(3)
     figure = history.plot()
     before = tuple(figure.get_size_inches())
-    assert before == curves.size_of([curves.Curve(n, [1], [1.0]) for n in ("a", "b", "c")])
+    assert before == curves.size_of([curves.Curve(n, n, [1], [1.0]) for n in ("a", "b", "c")])
     history.append({"loss": 0.5, "more": 1.0}, step=40)
     assert history.plot(figure=figure) is figure
     axes = drawn(figure)
@@ -144,6 +160,13 @@ def test_it_is_drawn_again_on_the_same_figure() -> None:
     assert lines(axes["loss"])["loss"][-1] == [4, 0.5]
     assert lines(axes["more"]) == {"more": [[4, 1.0]]}
     assert tuple(figure.get_size_inches()) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_another_scale_gets_a_sentence() -> None:
+    linear: Any = "linear"
+    with pytest.raises(ValueError, match=r'`log` must be True, False or "auto"; got \'linear\''):
+        recorded().plot(log=linear)
 
 
 def test_a_single_point_is_seen_and_what_is_not_finite_is_left_out() -> None:

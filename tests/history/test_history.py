@@ -125,6 +125,10 @@ def test_a_history_is_written_to_csv_and_read(tmp_path: Path) -> None:
         assert list(same) == ["loss", "acc", "val_loss"]
         for name in same:
             np.testing.assert_array_equal(same[name], history[name])
+    with (tmp_path / "history.csv").open("a") as file:
+        file.write("4\t8\t2.5")  # a row that was not written to its end
+    same = History.from_csv(tmp_path / "history.csv", separator="\t")
+    assert same["loss"][-1] == 2.5 and math.isnan(same["acc"][-1]) and same.steps[-1] == 8
     with pytest.raises(ValueError, match=r"no columns `epoch` and `step` separated by ','"):
         History.from_csv(tmp_path / "history.csv")
     History().to_csv(tmp_path / "empty.csv")
