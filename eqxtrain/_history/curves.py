@@ -122,24 +122,30 @@ def _by_axis(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 
 def _draw_axis(axis: Any, curves: Sequence[Curve], per: Per) -> None:
-    """Draw the curves of a metric. One without parts has its best value marked."""
-    metrics = {curve.metric for curve in curves}
+    """Draw the curves of a metric: of several parts, or of one whose best value is marked."""
+    parts = list(dict.fromkeys(curve.metric for curve in curves))
     validated = [curve for curve in curves if curve.name != curve.metric]
     for i, curve in enumerate(curves, start=len(validated) == len(curves)):
-        marker = "." if len(curve.at) <= _FEW else None
-        axis.plot(curve.at, curve.values, color=f"C{i}", marker=marker, label=curve.name)
-        if len(metrics) == 1 and curve.direction is not None and curve in (validated or curves):
-            best = {"min": min, "max": max}[curve.direction](curve.values)
-            at = curve.at[curve.values.index(best)]
-            label = f"best: {number(best)}, {per} {at}"
-            style = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none"}
-            axis.plot([at], [best], color=f"C{i}", label=label, **style)
-    axis.set_title(metrics.pop() if len(metrics) == 1 else _axis_of(curves[0].metric))
+        style: dict[str, Any] = {"color": f"C{i}", "marker": "." if len(curve.at) <= _FEW else None}
+        if len(parts) > 1:  # training and validation of a part have one colour
+            style["color"] = f"C{parts.index(curve.metric)}"
+            style["linestyle"] = "--" if curve in validated else "-"
+        axis.plot(curve.at, curve.values, label=curve.name, **style)
+        if len(parts) == 1 and curve.direction is not None and curve in (validated or curves):
+            _mark_best(axis, curve, style["color"], per)
+    axis.set_title(parts[0] if len(parts) == 1 else _axis_of(parts[0]))
     axis.set_xlabel(per)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
     if 1 < len(axis.lines) <= _FEW:  # the title says what a single one is
         axis.legend(fontsize="small")
+
+
+def _mark_best(axis: Any, curve: Curve, color: str, per: Per) -> None:
+    best = (min if curve.direction == "min" else max)(curve.values)
+    at = curve.at[curve.values.index(best)]
+    style = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none"}
+    axis.plot([at], [best], color=color, label=f"best: {number(best)}, {per} {at}", **style)
 
 
 def _wants_log(curves: Sequence[Curve]) -> bool:

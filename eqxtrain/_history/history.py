@@ -279,10 +279,11 @@ class History(Mapping[str, list[Any]]):
     def headline(self) -> str:
         """How many epochs there are, how long they took, and why there are no more."""
         seconds, compiling = sum(self.timing.epochs), self.timing.compiling
-        parts = ["1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"]
-        parts += [f"in {duration(seconds)}"] if self.timing.epochs else []
-        parts += [f"(compiling {duration(compiling)})"] if compiling else []
-        return " ".join(parts) + (f", stopped: {self.stopped}" if self.stopped else "")
+        counted = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        parts = [f"{counted} in {duration(seconds)}" if self.timing.epochs else counted]
+        parts += [f"{duration(compiling)} of compiling"] if compiling else []
+        parts += [f"stopped: {self.stopped}"] if self.stopped else []
+        return ", ".join(parts)
 
     def __str__(self) -> str:
         return f"{self.headline}\n{table.as_text(self, self.epochs, short=False)}"

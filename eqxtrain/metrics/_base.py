@@ -38,8 +38,8 @@ class Metric(Monoid):
 
     - `higher_is_better`: whether callbacks such as `EarlyStopping` should take a higher value for
         an improvement, or a lower one; None if neither is better, or it is unknown.
-    - `array_class`: the class of the NumPy arrays that `evaluate` and `fit` return for its value,
-        such as one that can draw itself.
+    - `array_class`: the class of the NumPy array that `evaluate` and `fit` return, if the value is
+        an array: one that can draw itself, for example.
 
     !!! example
 

@@ -128,6 +128,9 @@ def test_the_parts_of_a_metric_share_an_axis() -> None:
     axes = drawn(history.plot())
     assert list(axes) == ["f1", "loss", "part/of"]
     assert list(lines(axes["f1"])) == ["f1/cat", "f1/dog", "val_f1/cat", "val_f1/dog"]
+    cat, dog, val_cat, val_dog = axes["f1"].lines
+    assert cat.get_color() == val_cat.get_color() != dog.get_color() == val_dog.get_color()
+    assert cat.get_linestyle() == "-" and val_cat.get_linestyle() == "--"
     assert list(lines(drawn(history.plot("f1/cat"))["f1/cat"]))[:2] == ["f1/cat", "val_f1/cat"]
     assert list(drawn(history.plot("f1"))) == ["f1"]
     many = et.History()

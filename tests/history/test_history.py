@@ -58,7 +58,7 @@ def test_its_headline_tells_times_and_why_the_run_ended() -> None:
         Compilation("test_step", "first", {}, 0.25, 0.25, 0.25),
     ]
     history.stopped = "interrupted"
-    assert history.headline == "3 epochs in 12s (compiling 2.5s), stopped: interrupted"
+    assert history.headline == "3 epochs in 12s, 2.5s of compiling, stopped: interrupted"
     assert str(history).splitlines()[0] == repr(history).splitlines()[0] == history.headline
 
 
