@@ -213,7 +213,7 @@ class History(Mapping[str, list[Any]]):
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], *, separator: str = ",") -> "History":
-        """Read a file that `to_csv` or `et.callbacks.CSVLogger` wrote."""
+        """Read a file that `to_csv` or `et.callbacks.CSVLogger` wrote; each row is an epoch."""
         history = cls()
         for record in csv_file.read(path, separator):
             step = record.pop("step")

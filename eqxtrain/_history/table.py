@@ -71,7 +71,7 @@ def _sparkline(name: str, columns: Columns, best: int | None) -> str:
 
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
     dot = ""
-    if best is not None:
+    if best in points:  # it may be infinite
         x, y = place(best)
         title = f"<title>best: {number(points[best])}, epoch {best + 1}</title>"
         dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="currentColor">{title}</circle>'

@@ -82,6 +82,14 @@ def test_a_notebook_shows_a_small_curve_above_each_column_of_numbers() -> None:
     assert ">2.0000</td>" in html and html.count("<tr>") == 5
 
 
+def test_a_best_value_that_is_infinite_has_no_dot() -> None:
+    history = History()
+    for loss in (1.0, -math.inf, 0.5):
+        history.append({"loss": loss})
+    (svg,) = svgs(history._repr_html_())
+    assert len(points(svg)) == 2 and svg.find("circle") is None
+
+
 def test_what_has_no_curve_has_none() -> None:
     assert svgs(recorded(1)._repr_html_()) == [] and "<table>" in History()._repr_html_()
     (flat,) = svgs(recorded(2)._repr_html_())

@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics as sk
@@ -61,6 +63,7 @@ def test_what_is_taken_or_computed_from_a_picture_is_a_plain_array() -> None:
     assert type(COUNTS.sum()) is np.float32 and type(COUNTS[0, 0]) is np.float32
     assert type(COUNTS.sum(0)) is np.ndarray and COUNTS.tolist()[1] == [2, 7, 1]
     assert repr(COUNTS) == repr(np.array(COUNTS)) and str(COUNTS) == str(np.array(COUNTS))
+    assert jnp.asarray(COUNTS).sum() == 25 and jax.jit(lambda a: a[1])(COUNTS).tolist() == [2, 7, 1]
     for same in (copy.deepcopy(COUNTS), pickle.loads(pickle.dumps(COUNTS))):
         assert np.array_equal(same, COUNTS) and same.plot()
 
