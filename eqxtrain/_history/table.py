@@ -12,6 +12,8 @@ _FIRST, _LAST = 3, 7
 """How many epochs a short table has at its beginning and at its end."""
 
 _WIDTH, _HEIGHT, _MARGIN = 72.0, 20.0, 3.0
+_POINTS = 150
+"""A small curve has no room for more points."""
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -22,14 +24,27 @@ def as_text(columns: Columns, epochs: int, *, short: bool) -> str:
 
 
 def as_html(columns: Columns, epochs: int, best: Mapping[str, int]) -> str:
-    """The short table for notebooks.
+    """The short table for notebooks, with a small curve above each column of numbers.
+
+    Training and validation of a metric have one scale, so that their curves can be compared.
 
     **Arguments:**
 
     - `best`: the best epoch of those columns of which it is known.
     """
     table = _table(columns, _shown(epochs, short=True))
-    curves = [_sparkline(name, columns, best.get(name)) for name in columns]
+    points = {name: _numbers(column) for name, column in columns.items()}
+    metrics = {name: metric_of(name, columns) for name in columns}
+    seen: dict[str, list[float]] = {}
+    for name, metric in metrics.items():
+        seen.setdefault(metric, []).extend(points[name].values())
+    scales = {metric: (min(v), max(v)) for metric, v in seen.items() if v}
+    curves = [
+        _sparkline(name, points[name], scales[metric], epochs, best.get(name))
+        if len(points[name]) > 1
+        else ""
+        for name, metric in metrics.items()
+    ]
     return Table([["", *curves], *table.rows], table.align, table.header).html()
 
 
@@ -50,28 +65,25 @@ def _table(columns: Columns, epochs: Sequence[int | None]) -> Table:
     return Table(rows, ">" * (len(columns) + 1), ["epoch", *columns])
 
 
-def _sparkline(name: str, columns: Columns, best: int | None) -> str:
-    """A column as a line in the colour of the text, with a dot at the best epoch.
-
-    Training and validation of a metric have one scale, so that their lines can be compared.
-    """
-    metric = metric_of(name, columns)
-    shared = [_numbers(columns[n]) for n in columns if metric_of(n, columns) == metric]
-    values = [value for column in shared for value in column.values()]
-    points = _numbers(columns[name])
-    if len(points) < 2:
-        return ""
-    low, high = min(values), max(values)
-    last = len(columns[name]) - 1
+def _sparkline(
+    name: str,
+    points: Mapping[int, float],
+    scale: tuple[float, float],
+    epochs: int,
+    best: int | None,
+) -> Html:
+    """A column as a line in the colour of the text, with a dot at the best epoch."""
+    low, high = scale
 
     def place(epoch: int) -> tuple[float, float]:
         height = (points[epoch] - low) / (high - low) if high > low else 0.5
-        x = _MARGIN + (_WIDTH - 2 * _MARGIN) * epoch / last
+        x = _MARGIN + (_WIDTH - 2 * _MARGIN) * epoch / (epochs - 1)
         return x, _HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * height
 
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
+    drawn = list(points)[:: len(points) // _POINTS + 1]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, drawn))
     dot = ""
-    if best in points:  # it may be infinite
+    if best is not None and best in points:  # it may be infinite
         x, y = place(best)
         title = f"<title>best: {number(points[best])}, epoch {best + 1}</title>"
         dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="currentColor">{title}</circle>'

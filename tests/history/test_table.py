@@ -90,6 +90,11 @@ def test_a_best_value_that_is_infinite_has_no_dot() -> None:
     assert len(points(svg)) == 2 and svg.find("circle") is None
 
 
+def test_a_long_run_has_a_short_curve() -> None:
+    (svg,) = svgs(recorded(2000)._repr_html_())
+    assert 100 < len(points(svg)) <= 150
+
+
 def test_what_has_no_curve_has_none() -> None:
     assert svgs(recorded(1)._repr_html_()) == [] and "<table>" in History()._repr_html_()
     (flat,) = svgs(recorded(2)._repr_html_())
