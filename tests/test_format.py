@@ -105,7 +105,7 @@ def test_a_cell_that_is_html_already_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0s"), (9.94, "9.9s"), (59.9, "59s"), (187, "3:07"), (3765.2, "1:02:45")],
+    [(0.04, "0.0s"), (9.94, "9.9s"), (59.9, "59s"), (187.0, "3:07"), (3765.2, "1:02:45")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
