@@ -37,6 +37,23 @@ def num_bytes(count: int | float) -> str:
     return f"{count:.{min(power, 1)}f} {_UNITS[power]}"
 
 
+def duration(seconds: float) -> str:
+    """A time as people tell it: `0.4s`, `12s`, `3:07`, `1:02:45`."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{whole:02d}"
+    return f"{minutes}:{whole:02d}" if minutes else f"{whole}s"
+
+
+class Html(str):
+    """The cell of a table that is HTML already. All others are text."""
+
+    __slots__ = ()
+
+
 # In each cell, since notebooks align as they like, and fold lines and indents.
 _STYLES = {"<": "text-align:left;white-space:pre", ">": "text-align:right;white-space:pre"}
 
@@ -79,10 +96,14 @@ class Table:
 
     def _html_row(self, tag: str, cells: Sequence[str]) -> str:
         row = "".join(
-            f'<{tag} style="{_STYLES[side]}">{escape(cell)}</{tag}>'
+            f'<{tag} style="{_STYLES[side]}">{_as_html(cell)}</{tag}>'
             for cell, side in zip(cells, self.align, strict=True)
         )
         return f"<tr>{row}</tr>"
+
+
+def _as_html(cell: str) -> str:
+    return cell if isinstance(cell, Html) else escape(cell)
 
 
 def _lines(cells: Sequence[str]) -> list[tuple[str, ...]]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxtrain._format import Table, format_value, num_bytes, number
+from eqxtrain._format import Html, Table, duration, format_value, num_bytes, number
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,16 @@ def test_no_width_cuts_or_wraps_a_table(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_table_may_be_empty() -> None:
     assert str(Table([], "<>", ("a", "b"))) == "a  b\n────"
     assert str(Table([], "")) == ""
+
+
+def test_a_cell_that_is_html_already_stays_as_it_is() -> None:
+    table = Table([(Html("<i>x</i>"), "<i>")], "<>")
+    assert "><i>x</i></td>" in table.html() and ">&lt;i&gt;</td>" in table.html()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0s"), (9.94, "9.9s"), (59.9, "59s"), (187.0, "3:07"), (3765.2, "1:02:45")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

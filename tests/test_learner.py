@@ -335,7 +335,9 @@ def test_no_model_gets_a_sentence() -> None:
 
 def test_the_result_of_fit_says_what_it_holds() -> None:
     result = learner().fit(*data(), verbose=0)
-    assert repr(result).startswith("Fitted(learner=Learner(...), history=History(epochs=1")
+    assert repr(result).startswith(
+        "Fitted(learner=Learner(Linear, 15 parameters), history=<1 epoch"
+    )
     assert result.learner is result[0] and result.history is result[1]
 
 

@@ -16,14 +16,14 @@ ROOT = Path(et.__file__).parent
 FLOORS = {
     "": (
         "_types _request _warn _check _extras _format _identity _promotion _naming _tree "
-        "_placement _json _keys metrics _losses _steps _data _engine _history callbacks _loop "
-        "_learner"
+        "_placement _figure _json _keys metrics _losses _steps _data _engine _history callbacks "
+        "_loop _learner"
     ),
     "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (
         "_monoid _calling _masks _base _compensated _class_inputs _foreign _gather _modes "
-        "_mode_metric _function _logs _precision_recall _accuracy _confusion _curves "
-        "_probabilities _regression _correlation _wrappers _collection _gradients"
+        "_mode_metric _function _logs _precision_recall _accuracy _pictures _confusion "
+        "_ranking _curves _probabilities _regression _correlation _wrappers _collection _gradients"
     ),
     "_losses": "labels class_weight reduction loss regularize",
     "_steps": (
@@ -39,8 +39,10 @@ FLOORS = {
         "jaxpr cost call_plan recompile_reason compile_log jax_settings compile cache step loops "
         "programs trace_table padding_check call_queue accumulators runner"
     ),
+    "_history": "curves table csv_file history fitted",
     "callbacks": (
-        "_every _run _base _dispatch _progress _monitor _control _nan _gradients _describe _loggers"
+        "_every _run _base _dispatch _progress _monitor _control _nan _gradients _describe "
+        "_loggers _step_history"
     ),
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "

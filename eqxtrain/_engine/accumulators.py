@@ -22,10 +22,12 @@ class Computing:
     **Arguments:**
 
     - `values`: the arrays, which no later call donates.
+    - `array_classes`: the classes of those that are to be of another one than NumPy's own.
     """
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], array_classes: _logs.ArrayClasses) -> None:
         self._values = values
+        self._array_classes = array_classes
 
     def have_arrived(self) -> bool:
         """Whether `fetch` would not wait."""
@@ -33,7 +35,7 @@ class Computing:
 
     def fetch(self) -> dict[str, Any]:
         """The values; waits until they have arrived."""
-        return _logs.as_result(_placement.fetch(self._values))
+        return _logs.as_result(_placement.fetch(self._values), self._array_classes)
 
 
 class Accumulators:
@@ -119,7 +121,7 @@ class Accumulators:
             values = _logs.compute(metrics)
         else:
             values = self._traced.compute(metrics)
-        result = _logs.as_result(_placement.fetch(values))
+        result = _logs.as_result(_placement.fetch(values), _logs.array_classes(metrics))
         if whole:
             _logs.emit_warnings(metrics)
         return result
@@ -131,7 +133,8 @@ class Accumulators:
             return {}  # it had one step
         if self._rows[0] is not call:
             values = _placement.fetch(self._traced.compute_rows(call.output, call.step_range))
-            self._rows = call, _logs.as_rows(values)
+            classes = _logs.array_classes(self._metrics())
+            self._rows = call, _logs.as_rows(values, classes)
         return self._rows[1]
 
     def begin_computing(self) -> Computing | None:
@@ -148,7 +151,7 @@ class Accumulators:
         self._computed_leaves = self.leaves
         metrics = _logs.without_gathers(self._metrics())
         compute = _logs.compute if self._traced is None else self._traced.compute
-        return Computing(compute(metrics))
+        return Computing(compute(metrics), _logs.array_classes(metrics))
 
     def compute_outputs(self) -> PyTree:
         """Of a predict pass: what the step returned, one row an example, as NumPy arrays."""

@@ -134,9 +134,6 @@ class Training:
         interrupted = self._interrupt.requested
         control.history.stopped = "interrupted" if interrupted else control.stop_reason
         control.history.position = control.current().position
-        metrics = self._runner.accumulators.metric_directions()
-        prefixes = ("", *self._validation.prefixes)
-        control.history.directions = {p + n: d for p in prefixes for n, d in metrics.items()}
         self._call_hook("on_train_end")
 
     # An epoch.
@@ -256,6 +253,9 @@ class Training:
         - `result`: what its steps measured.
         """
         control = self._control
+        metrics = self._runner.accumulators.metric_directions()
+        prefixes = ("", *self._validation.prefixes)
+        control.history.directions = {p + n: d for p in prefixes for n, d in metrics.items()}
         self._runner.accumulators.clear()
         try:
             self._warn_of_nan(result)

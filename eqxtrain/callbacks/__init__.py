@@ -15,3 +15,4 @@ from ._monitor import Monitor as Monitor
 from ._nan import TerminateOnNaN as TerminateOnNaN
 from ._progress import Progress as Progress
 from ._run import Replay as Replay, Run as Run
+from ._step_history import StepHistory as StepHistory

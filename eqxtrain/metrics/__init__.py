@@ -13,12 +13,7 @@ from ._correlation import (
     R2Score as R2Score,
     SpearmanCorrCoef as SpearmanCorrCoef,
 )
-from ._curves import (
-    AUROC as AUROC,
-    AveragePrecision as AveragePrecision,
-    PrecisionAtRecall as PrecisionAtRecall,
-    RecallAtPrecision as RecallAtPrecision,
-)
+from ._curves import PrecisionRecallCurve as PrecisionRecallCurve, ROCCurve as ROCCurve
 from ._foreign import from_clu as from_clu
 from ._function import from_function as from_function
 from ._gather import Gather as Gather, Last as Last
@@ -48,9 +43,16 @@ from ._precision_recall import (
     Specificity as Specificity,
 )
 from ._probabilities import (
+    CalibrationCurve as CalibrationCurve,
     CalibrationError as CalibrationError,
     LogLoss as LogLoss,
     Perplexity as Perplexity,
+)
+from ._ranking import (
+    AUROC as AUROC,
+    AveragePrecision as AveragePrecision,
+    PrecisionAtRecall as PrecisionAtRecall,
+    RecallAtPrecision as RecallAtPrecision,
 )
 from ._regression import (
     CosineSimilarity as CosineSimilarity,

@@ -38,6 +38,8 @@ class Metric(Monoid):
 
     - `higher_is_better`: whether callbacks such as `EarlyStopping` should take a higher value for
         an improvement, or a lower one; None if neither is better, or it is unknown.
+    - `array_class`: the class of the NumPy array that `evaluate` and `fit` return, if the value is
+        an array: one that can draw itself, for example.
 
     !!! example
 
@@ -57,6 +59,8 @@ class Metric(Monoid):
     update: ClassVar[Callable[..., Any]]
 
     higher_is_better: ClassVar[bool | None] = None
+
+    array_class: ClassVar[type[np.ndarray]] = np.ndarray
 
     def compute(self) -> Any:
         """The value of everything seen so far."""
@@ -108,10 +112,15 @@ Directions = Mapping[str, Direction | None]
 
 
 def direction_of(metric: Metric) -> Direction | None:
-    """Which values of a metric are best, looking through wrappers; None if that is unknown."""
+    """Which values of a metric are best; None if that is unknown."""
+    return {True: "max", False: "min", None: None}[unwrapped(metric).higher_is_better]
+
+
+def unwrapped(metric: Metric) -> Metric:
+    """The metric inside of wrappers such as `Weighted`, whose value is theirs."""
     while isinstance(inside := getattr(metric, "metric", None), Metric):
         metric = inside
-    return {True: "max", False: "min", None: None}[metric.higher_is_better]
+    return metric
 
 
 def num_examples(available: Mapping[str, Any]) -> int:

@@ -4,12 +4,14 @@ from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Self
 from ._base import Metric
 from ._class_inputs import check_classes, decide, tally, warning_about_labels
 from ._compensated import CompensatedSum
+from ._pictures import Matrix
 from ._precision_recall import check_class_options, ratio
 
 
@@ -54,7 +56,8 @@ class _MatrixMetric(Metric):
 class ConfusionMatrix(_MatrixMetric):
     """How often each class is taken for each: rows are true, columns predicted classes.
 
-    As scikit-learn's `confusion_matrix`. It is all zeros if it has seen nothing.
+    As scikit-learn's `confusion_matrix`. It is all zeros if it has seen nothing. What `evaluate`
+    returns draws itself: `logs["confusion_matrix"].plot(["cat", "dog"])`.
 
     **Arguments:**
 
@@ -63,6 +66,8 @@ class ConfusionMatrix(_MatrixMetric):
     - `threshold`: above it, a binary score counts as class 1.
     - `ignore_index`: a label that is not counted.
     """
+
+    array_class: ClassVar[type[np.ndarray]] = Matrix
 
     normalize: Literal["true", "pred", "all"] | None = eqx.field(
         default=None, static=True, kw_only=True

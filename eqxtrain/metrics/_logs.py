@@ -1,6 +1,7 @@
 """Logs as a monoid: what steps report is accumulated, merged and computed here."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import filterfalse
 from typing import Any
@@ -15,7 +16,7 @@ from .._placement import as_numpy, strip_weak_type
 from .._tree import differences, is_typed_key, shape_structs
 from .._types import PyTree
 from .._warn import warn
-from ._base import Direction, Metric, direction_of
+from ._base import Direction, Metric, direction_of, unwrapped
 from ._compensated import CompensatedSum, merge_sums
 from ._gather import Gather
 from ._modes import Mean
@@ -263,21 +264,34 @@ def computable(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, metric in metrics.items():
         with contextlib.suppress(Exception):
-            result |= as_result(compute({name: metric}))
+            result |= as_result(compute({name: metric}), array_classes({name: metric}))
     return result
 
 
-def as_result(values: Mapping[str, Any]) -> dict[str, Any]:
+ArrayClasses = Mapping[str, type[np.ndarray]]
+"""The classes of those arrays that are of another one than NumPy's own, by the names of metrics."""
+
+
+def array_classes(metrics: Mapping[str, Metric]) -> ArrayClasses:
+    """Which class the metrics give to their arrays."""
+    found = {name: unwrapped(metric).array_class for name, metric in metrics.items()}
+    return {name: cls for name, cls in found.items() if cls is not np.ndarray}
+
+
+def as_result(values: Mapping[str, Any], classes: ArrayClasses) -> dict[str, Any]:
     """Values as floats, or as NumPy arrays if they are not scalars, with `loss` first."""
 
-    def convert(value: Any) -> Any:
+    def convert(name: str, value: Any) -> Any:
         array = as_numpy(value)
-        return float(array) if array.ndim == 0 else array
+        return float(array) if array.ndim == 0 else array.view(classes.get(name, np.ndarray))
 
-    return {name: jax.tree.map(convert, values[name]) for name in _ordered(values)}
+    return {
+        name: jax.tree.map(functools.partial(convert, name), values[name])
+        for name in _ordered(values)
+    }
 
 
-def as_rows(values: Mapping[str, Any]) -> dict[str, Callable[[int], Any]]:
+def as_rows(values: Mapping[str, Any], classes: ArrayClasses) -> dict[str, Callable[[int], Any]]:
     """Values with a row for each step, as functions of the row that return what `as_result` does.
 
     Scalars are converted all at once.
@@ -287,7 +301,8 @@ def as_rows(values: Mapping[str, Any]) -> dict[str, Callable[[int], Any]]:
         value = values[name]
         if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind != "c":
             return value.astype(float).tolist().__getitem__
-        return lambda row: as_result({name: jax.tree.map(lambda leaf: leaf[row], value)})[name]
+        pick = lambda row: {name: jax.tree.map(lambda leaf: leaf[row], value)}
+        return lambda row: as_result(pick(row), classes)[name]
 
     return {name: picker(name) for name in _ordered(values)}
 

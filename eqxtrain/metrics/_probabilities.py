@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._check import whole_number
@@ -21,6 +22,7 @@ from ._class_inputs import (
 )
 from ._compensated import CompensatedSum
 from ._modes import Mean
+from ._pictures import Calibration
 
 
 class _LikelihoodMetric(Metric):
@@ -98,8 +100,37 @@ class Perplexity(_LikelihoodMetric):
         return jnp.exp(self.loss.compute())
 
 
+class _CalibrationMetric(Metric):
+    """Confidence and how often it is right, over bins of confidence."""
+
+    bins: int = eqx.field(default=15, static=True)
+    from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
+    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
+    counts: Any = eqx.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        whole_number(f"{type(self).__name__}(bins)", self.bins, at_least=1)
+        if self.counts is None:
+            self.counts = CompensatedSum.zeros((3, self.bins))
+
+    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
+        who = type(self).__name__
+        d = _decide_with_scores(who, y_pred, y_true, mask, self.ignore_index)
+        p = probabilities(d, from_logits=self.from_logits)
+        confidence = jnp.max(p, axis=-1) if d.classes else p
+        right = (d.predicted == d.true if d.classes else d.true).astype(jnp.float32)
+        index = jnp.clip((confidence * self.bins).astype(jnp.int32), 0, self.bins - 1)
+        weight = jnp.where(jnp.isnan(confidence), jnp.nan, d.weight)
+        terms = (weight, weight * confidence, weight * right)
+        counts = jnp.stack([tally(index, term, self.bins) for term in terms])
+        return self.replace(counts=self.counts.merge(CompensatedSum.of(counts)))
+
+    def warning(self) -> str | None:
+        return warning_about_labels(type(self).__name__, self.counts, from_logits=self.from_logits)
+
+
 @final
-class CalibrationError(Metric):
+class CalibrationError(_CalibrationMetric):
     """How far confidence is from accuracy (ECE), over bins of confidence, as in torchmetrics.
 
     Guo et al., *On Calibration of Modern Neural Networks*, 2017. Confidence is the probability of
@@ -117,32 +148,14 @@ class CalibrationError(Metric):
 
     higher_is_better: ClassVar[bool | None] = False
 
-    bins: int = eqx.field(default=15, static=True)
     norm: Literal["l1", "l2", "max"] = eqx.field(default="l1", static=True, kw_only=True)
-    from_logits: bool = eqx.field(default=False, static=True, kw_only=True)
-    ignore_index: int | None = eqx.field(default=None, static=True, kw_only=True)
-    counts: Any = eqx.field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        whole_number("CalibrationError(bins)", self.bins, at_least=1)
+    def __check_init__(self) -> None:
         if self.norm not in ("l1", "l2", "max"):
             raise ValueError(
                 f"`CalibrationError(norm={self.norm!r})` is not valid: choose `'l1'`, `'l2'` or "
                 "`'max'`."
             )
-        if self.counts is None:
-            self.counts = CompensatedSum.zeros((3, self.bins))
-
-    def update(self, y_pred: Any, y_true: Any, mask: Any = None) -> Self:
-        d = _decide_with_scores("CalibrationError", y_pred, y_true, mask, self.ignore_index)
-        p = probabilities(d, from_logits=self.from_logits)
-        confidence = jnp.max(p, axis=-1) if d.classes else p
-        right = (d.predicted == d.true if d.classes else d.true).astype(jnp.float32)
-        index = jnp.clip((confidence * self.bins).astype(jnp.int32), 0, self.bins - 1)
-        weight = jnp.where(jnp.isnan(confidence), jnp.nan, d.weight)
-        terms = (weight, weight * confidence, weight * right)
-        counts = jnp.stack([tally(index, term, self.bins) for term in terms])
-        return self.replace(counts=self.counts.merge(CompensatedSum.of(counts)))
 
     def compute(self) -> Float[Array, ""]:
         weight, confidence, right = self.counts.total()
@@ -154,5 +167,28 @@ class CalibrationError(Metric):
             return jnp.sqrt(jnp.sum(share * jnp.square(gap)))
         return jnp.sum(share * gap)
 
-    def warning(self) -> str | None:
-        return warning_about_labels(type(self).__name__, self.counts, from_logits=self.from_logits)
+
+@final
+class CalibrationCurve(_CalibrationMetric):
+    """How often predictions are right, by confidence: the reliability diagram.
+
+    Its value is an array of three rows, with a column for each bin:
+    `prob_true, prob_pred, share = logs["calibration_curve"]`. The first two are those of
+    scikit-learn's `calibration_curve`, how often the bin is right and its mean confidence, nan for
+    a bin without any; the third is its share of all. What `evaluate` returns draws itself:
+    `logs["calibration_curve"].plot()`.
+
+    **Arguments:**
+
+    - `bins`, `from_logits`, `ignore_index`: as for
+        [`CalibrationError`][eqxtrain.metrics.CalibrationError].
+    """
+
+    array_class: ClassVar[type[np.ndarray]] = Calibration
+
+    def compute(self) -> Float[Array, "3 bins"]:
+        weight, confidence, right = self.counts.total()
+        total = jnp.sum(weight)
+        mean = lambda summed: jnp.where(weight == 0, jnp.nan, summed / weight)
+        rows = jnp.stack([mean(right), mean(confidence), weight / total])
+        return jnp.where(total > 0, rows, jnp.nan)

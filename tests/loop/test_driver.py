@@ -95,7 +95,8 @@ def test_who_watches_changes_no_bit(make: Any) -> None:
     x, y = data(101)
     options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "verbose": 0}
     alone, history = make().fit(x, y, **options)
-    for watcher in (Looks(1), LooksBefore(3), Reads(), [Reads(2), LooksBefore(5), Looks(7)]):
+    several = [Reads(2), LooksBefore(5), Looks(7)]
+    for watcher in (Looks(1), LooksBefore(3), Reads(), et.callbacks.StepHistory(), several):
         watched, seen = make().fit(x, y, **options, callbacks=watcher)
         assert same(alone, watched) and same(numbers(seen), numbers(history))
     validated, seen = make().fit(x, y, **options, validation_data=(x[:30], y[:30]))

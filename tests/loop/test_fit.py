@@ -753,3 +753,12 @@ def test_no_batch_of_a_stream_is_lost_repeated_or_moved(kind: str, pieces: Any) 
     with contextlib.suppress(ValueError):  # where all was seen
         made.fit(stream, callbacks=Sees(), verbose=0)
     assert seen == list(x[::2])
+
+
+def test_the_history_knows_which_values_are_best_from_its_first_epoch_on() -> None:
+    x, y = data(8)
+    seen: list[dict[str, Any]] = []
+    look = et.callbacks.Lambda(on_epoch_end=lambda run: seen.append(run.history.directions))
+    _, history = learner().fit(x, y, validation_data=(x, y), verbose=0, callbacks=look)
+    known = {"accuracy": "max", "val_accuracy": "max"}
+    assert {n: d for n, d in seen[0].items() if d} == known and history.directions == seen[0]

@@ -92,6 +92,11 @@ SCORES: dict[str, Metric] = {
     "average_precision_exact": m.AveragePrecision(from_logits=True, bins=None),
     "precision_at_recall": m.PrecisionAtRecall(0.5, from_logits=True),
     "recall_at_precision": m.RecallAtPrecision(0.5, from_logits=True, bins=None),
+    "roc_curve": m.ROCCurve(from_logits=True),
+    "roc_curve_exact": m.ROCCurve(from_logits=True, bins=None, average="micro"),
+    "precision_recall_curve": m.PrecisionRecallCurve(from_logits=True, average="micro"),
+    "precision_recall_curve_exact": m.PrecisionRecallCurve(from_logits=True, bins=None),
+    "calibration_curve": m.CalibrationCurve(from_logits=True),
     "cosine_similarity": m.from_function(lambda y_pred: y_pred @ jnp.array([1.0, 2.0, 0.5])),
     "on": m.On(m.Accuracy(), ()),
 }

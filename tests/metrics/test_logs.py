@@ -155,7 +155,7 @@ def test_names_made_from_a_dict_overwrite_no_others(order: tuple[str, str]) -> N
 
 def test_results_are_floats_and_numpy_arrays_with_the_loss_first() -> None:
     values = {"b": jnp.float32(1), "loss": jnp.int32(2), "a": jnp.ones(2), "c": {"k": jnp.ones(1)}}
-    result = _logs.as_result(values)
+    result = _logs.as_result(values, {})
     assert list(result) == ["loss", "a", "b", "c"]
     assert type(result["loss"]) is float and type(result["b"]) is float
     assert type(result["a"]) is np.ndarray and type(result["c"]["k"]) is np.ndarray

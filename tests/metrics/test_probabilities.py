@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 from helpers import in_batches
+from sklearn.calibration import calibration_curve
 
 import eqxtrain.metrics as m
 
@@ -136,11 +137,11 @@ def test_torchmetrics_agrees(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(ours.compute(), theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [m.LogLoss, m.Perplexity, m.CalibrationError])
+@pytest.mark.parametrize("kind", [m.LogLoss, m.Perplexity, m.CalibrationError, m.CalibrationCurve])
 def test_what_is_no_probability_is_nan_unless_it_is_padding(kind: Any) -> None:
     p, t = np.array([[0.2, 0.8], [1.7, -0.7]], np.float32), np.array([1, 0], np.int32)
-    assert np.isnan(kind().update(p, t).compute())
-    assert np.isfinite(kind().update(p, t, mask=np.array([True, False])).compute())
+    assert np.isnan(kind().update(p, t).compute()).all()
+    assert np.isfinite(kind().update(p, t, mask=np.array([True, False])).compute()).any()
     assert "from_logits=True" in kind().update(p, t).warning()
     assert kind().update(abs(p) / 2, t).warning() is None
     assert "from_logits" not in kind(from_logits=True).update(np.nan * p, t).warning()
@@ -168,3 +169,29 @@ def test_a_log_loss_in_half_precision_is_taken_in_float32(rng: np.random.Generat
     expected = -np.asarray(jax.nn.log_softmax(half.astype(np.float32)))[np.arange(ROWS), t].mean()
     result = m.LogLoss(from_logits=True).update(half, t).compute()
     np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_calibration_curve_is_that_of_scikit_learn(
+    weighted: bool, rng: np.random.Generator
+) -> None:
+    _, p, t, _ = scores(rng)
+    p, repeats = p.astype(np.float32), rng.integers(0, 4, ROWS)
+    weight = repeats.astype(np.float32) if weighted else None
+    times = repeats if weighted else 1
+    for given, labels, confidence, right in (
+        (p, t, p.max(1), p.argmax(1) == t),
+        (p[:, 0], t == 0, p[:, 0], t == 0),
+    ):
+        seen = in_batches(m.CalibrationCurve(7), given, labels, weight=weight)
+        prob_true, prob_pred, share = np.asarray(seen.compute())
+        expected = calibration_curve(
+            np.repeat(right, times), np.repeat(confidence, times), n_bins=7
+        )
+        filled = share > 0
+        np.testing.assert_allclose(prob_true[filled], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(prob_pred[filled], expected[1], rtol=1e-5)
+        assert np.isnan(prob_true[~filled]).all() and np.isnan(prob_pred[~filled]).all()
+        error = in_batches(m.CalibrationError(7), given, labels, weight=weight).compute()
+        gaps = share[filled] * np.abs(prob_true - prob_pred)[filled]
+        np.testing.assert_allclose(gaps.sum(), error, rtol=1e-5)
