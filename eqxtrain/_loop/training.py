@@ -258,7 +258,6 @@ class Training:
         control.history.directions = {p + n: d for p in prefixes for n, d in metrics.items()}
         self._runner.accumulators.clear()
         try:
-            self._warn_of_nan(result)
             if self._validation and self._schedule.validates(control.epoch):
                 self._validate()
             self._add_validated(result)
@@ -267,6 +266,7 @@ class Training:
                 control.set_logs(result)
                 self._call_hook("on_epoch_end")
                 _check_added(result)
+            self._warn_of_nan(result)
         finally:  # record the epoch even if validation or a callback failed
             self._record(result)
 
