@@ -27,7 +27,8 @@ class EarlyStopping(Monitor):
     - `mode`: whether `"min"` or `"max"` is best; `"auto"` asks the metric.
     - `baseline`: a value that has to be reached: epochs that don't beat it count as without an
         improvement.
-    - `restore_best_weights`: whether to return the model, and its `model_state`, of the best epoch.
+    - `restore_best_weights`: whether to return the model of the best epoch, its `model_state`, and
+        the averages of `ema`.
         The optimizer's state, the key and the step stay those of the last one.
     - `start_from_epoch`: the epochs before this one (from 0) are not looked at.
 
@@ -103,13 +104,15 @@ class EarlyStopping(Monitor):
 
     def on_train_end(self, run: Run) -> None:
         if self._best_weights is not None:
-            model, model_state = self._best_weights
-            run.replace(run.learner.replace(model=model, model_state=model_state))
+            model, model_state, averages = self._best_weights
+            learner = run.learner.replace(model=model, model_state=model_state)
+            run.replace(learner.replace(state=learner.state.update(averages=averages)))
 
     def _keep_weights(self, run: Run) -> None:
         if self.restore_best_weights:
             learner = run.learner
-            self._best_weights = learner.model, learner.state.model_state
+            state = learner.state
+            self._best_weights = learner.model, state.model_state, state.averages
 
     def state_dict(self) -> dict[str, Any]:
         """How long it has waited, the best value and its epoch, and the best weights."""

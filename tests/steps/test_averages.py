@@ -239,6 +239,17 @@ def test_a_callback_can_follow_the_averaged_weights() -> None:
     assert history.epochs == 2
 
 
+def test_the_best_epoch_is_restored_with_its_average() -> None:
+    x, y = data(24)
+    options: dict[str, Any] = {"validation_data": (x, y), "validation_weights": "averaged"}
+    stops = et.callbacks.EarlyStopping(mode="max", patience=1, restore_best_weights=True)
+    made, history = learner(optimizer=optax.sgd(0.5), ema=0.9).fit(
+        x, y, verbose=0, epochs=5, callbacks=stops, **options
+    )
+    assert stops.best_epoch == 0 and history.epochs == 2
+    assert made.averaged().evaluate(x, y)["loss"] == pytest.approx(history["val_loss"][0])
+
+
 @pytest.mark.parametrize(
     ("ema", "said"),
     [
