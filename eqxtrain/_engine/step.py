@@ -14,7 +14,7 @@ from .._steps.state import LearnerState
 from .._types import StepKind
 from ..metrics import _logs
 from ..metrics._base import Metric
-from ..metrics._collection import WithAdded
+from ..metrics._collection import with_added
 
 Y_PRED = "y_pred"
 
@@ -52,7 +52,7 @@ def _train(
     learner: Any, names: dict[str, Any], added: tuple[tuple[str, Metric], ...] = ()
 ) -> Outcome:
     if added:
-        learner = _tree.with_fields(learner, metrics=WithAdded(learner.metrics, added))
+        learner = _tree.with_fields(learner, metrics=with_added(learner.metrics, dict(added)))
     before = names["state"].averages
     logs, model, state = learner.train_step(**names)
     if before is not None and getattr(state, "averages", None) is before:

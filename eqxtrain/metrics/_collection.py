@@ -18,16 +18,28 @@ def _is_metric(node: Any) -> bool:
 
 
 class WithAdded(NamedTuple):
-    """The `metrics` of a learner, and those that callbacks add to its training steps, by name."""
+    """The `metrics` of a learner, and others by name."""
 
     own: Any
-    added: tuple[tuple[str, Metric], ...]
+    added: dict[str, Metric]
+
+
+def with_added(own: Any, added: Mapping[str, Metric]) -> Any:
+    """The `metrics` of a learner with others beside them, for `named_metrics`.
+
+    A dict stays one, since a step of the user's may look into it.
+    """
+    if isinstance(own, dict) and not own.keys() & added.keys():
+        return {**own, **added}
+    return WithAdded(own, dict(added))
 
 
 def named_metrics(container: Any) -> list[tuple[str, Metric]]:
     """The metrics of a container by unique names, with functions wrapped as metrics."""
     if isinstance(container, WithAdded):
-        return [*named_metrics(container.own), *container.added]
+        own = named_metrics(container.own)
+        taken = {name for name, _ in own}
+        return own + [(unique(name, taken), metric) for name, metric in container.added.items()]
     found: list[tuple[str, Metric]] = []
     for name, member in named_leaves(container, default="metric", is_leaf=_is_metric):
         metric = member if _is_metric(member) else FunctionMetric(member, name)
