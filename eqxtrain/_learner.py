@@ -213,7 +213,8 @@ class Learner(AbstractLearner[M]):
             default, or the `"averaged"` ones; with `"both"`, those are `val_averaged_...`.
         - `position`: where in the data to begin: the `history.position` of an earlier run.
         - `callbacks`: one, or a list; they are called in order.
-        - `verbose`: 0 silent, 1 or `"auto"` a live bar where one can be shown, 2 a line per epoch.
+        - `verbose`: 0 silent, 1 or `"auto"` a live bar where one can be shown, 2 a line per epoch,
+            `"plot"` the curves, in a notebook.
         - `on_interrupt`: whether Ctrl-C makes `fit` return, as in IPython by default, or raise a
             `KeyboardInterrupt` that carries `.learner` and `.history`.
         - `steps_per_call`: how many steps one call of the device may run; `"auto"` decides from the
@@ -293,6 +294,7 @@ class Learner(AbstractLearner[M]):
         steps: int | None = None,
         remainder: Remainder = "keep",
         callbacks: Callback | Sequence[Callback] | None = None,
+        verbose: Verbose = 0,
         steps_per_call: StepsPerCall = "auto",
         eager: bool = False,
     ) -> PyTree:
@@ -308,6 +310,7 @@ class Learner(AbstractLearner[M]):
             callbacks=callbacks,
             steps_per_call=steps_per_call,
             eager=eager,
+            verbose=verbose,
         )
         return evaluation.predict(self, checked, inputs.check_steps(checked, steps))
 

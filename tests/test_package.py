@@ -16,8 +16,8 @@ ROOT = Path(et.__file__).parent
 FLOORS = {
     "": (
         "_types _request _warn _check _extras _format _identity _promotion _naming _tree "
-        "_placement _figure _json _keys metrics _losses _steps _data _engine _history callbacks "
-        "_loop _learner"
+        "_placement _figure _json _keys metrics _losses _steps _data _engine _history _display "
+        "callbacks _loop _learner"
     ),
     "_identity": "bytecode tokens members survey static_leaf",
     "metrics": (
@@ -40,6 +40,7 @@ FLOORS = {
         "programs trace_table padding_check call_queue accumulators runner"
     ),
     "_history": "curves table csv_file history fitted",
+    "_display": "line meter text guard sinks where plot ticker",
     "callbacks": (
         "_every _run _base _dispatch _progress _monitor _control _nan _gradients _describe "
         "_loggers _step_history"

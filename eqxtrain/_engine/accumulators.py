@@ -144,13 +144,16 @@ class Accumulators:
         nothing to compute, or no program to do it.
         """
         is_empty = not self.leaves or self.leaves is self._empty_leaves
-        if self.leaves is self._computed_leaves:  # there is nothing newer
+        if is_empty or self.leaves is self._computed_leaves:  # there is nothing newer
             return None
-        if is_empty or (self._traced is not None and not self._traced.can_compute()):
-            return None
+        compute = _logs.compute
+        if self._traced is not None:  # a program for batches of another shape does the same
+            able = next((traced for traced in self._agreeing if traced.can_compute()), None)
+            if able is None:
+                return None
+            compute = able.compute
         self._computed_leaves = self.leaves
         metrics = _logs.without_gathers(self._metrics())
-        compute = _logs.compute if self._traced is None else self._traced.compute
         return Computing(compute(metrics), _logs.array_classes(metrics))
 
     def compute_outputs(self) -> PyTree:

@@ -132,7 +132,12 @@ class Wait(NamedTuple):
     thread: int
 
 
+class _Waited(threading.local):
+    seconds: float = 0.0
+
+
 _waits: list[Wait] = []  # with the time at which each began
+_waited = _Waited()
 
 
 @contextmanager
@@ -144,12 +149,18 @@ def waiting_for(step: str) -> Iterator[None]:
         yield
     finally:
         _waits.remove(wait)
+        _waited.seconds += time.perf_counter() - wait.seconds
 
 
 def waiting() -> list[Wait]:
     """What threads wait for in this moment. Any thread may ask."""
     now = time.perf_counter()
     return [wait._replace(seconds=now - wait.seconds) for wait in list(_waits)]
+
+
+def seconds_waited() -> float:
+    """How long the thread that asks has waited in all, for whichever steps."""
+    return _waited.seconds
 
 
 def clear() -> None:

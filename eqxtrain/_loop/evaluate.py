@@ -50,7 +50,8 @@ def _whole_pass(
         control.set_initial_learner(learner)
         options, class_weight = inputs.options, inputs.class_weight
         runner = StepRunner(learner, STEPS[kind], class_weight=class_weight, options=options)
-        control.set_runners(training=None, measuring=None if runner.step.predicts else runner)
+        measuring = None if runner.step.predicts else runner
+        control.set_runners(training=None, measuring=measuring, steps=params["steps"])
         measured = run_pass(control, runner, reader, max_batches)
         return runner.accumulators.compute_outputs() if runner.step.predicts else measured
 

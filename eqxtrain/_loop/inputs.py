@@ -17,7 +17,7 @@ from .schedule import Schedule, check_ends
 
 L = TypeVar("L", bound=AbstractLearner[Any])
 
-Verbose = Literal[0, 1, 2, "auto"]
+Verbose = Literal[0, 1, 2, "auto", "plot"]
 ValidationWeights = Literal["raw", "averaged", "both"]
 OnInterrupt = Literal["return", "raise"] | None
 
@@ -180,8 +180,8 @@ def _check_callbacks(
     callbacks: Callback | Sequence[Callback] | None, verbose: Verbose
 ) -> Callbacks:
     """The user's callbacks, and a `Progress` unless `verbose` is 0."""
-    if verbose not in (0, 1, 2, "auto"):
-        raise ValueError(f'`verbose` must be 0, 1, 2 or "auto"; got {verbose!r}.')
+    if verbose not in get_args(Verbose):
+        raise ValueError(f'`verbose` must be 0, 1, 2, "auto" or "plot"; got {verbose!r}.')
     is_single = isinstance(callbacks, type | Callback) or not isinstance(callbacks, Iterable | None)
     many: Any = [callbacks] if is_single else callbacks or ()
     return Callbacks([*many, *([Progress(verbose)] if verbose != 0 else [])])

@@ -29,6 +29,7 @@ class RunControl:
     **Attributes:**
 
     - `state`: where the run stands.
+    - `steps_of_pass`: how many steps the pass under way has, if that is known.
     - `find_directions`: a weak reference to a function that finds out what the run measures.
     - `find_replay`: a weak reference to a function that goes back to a step.
     - `reads`: what the callback that is being called declares to read.
@@ -41,6 +42,7 @@ class RunControl:
         self._run: weakref.ref[Run] | None = None
         self.exception: BaseException | None = None
         self.reads = "state"
+        self.steps_of_pass: int | None = None
         self.reader: data.Reader | None = None
         self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
         self.find_replay: weakref.ref[Callable[[int], Replay]] | None = None
@@ -174,9 +176,20 @@ class RunControl:
         """Take the initialised learner that the run begins with."""
         self.state.learner, self.state.step = learner, step_of(learner)
 
-    def set_runners(self, *, training: StepRunner | None, measuring: StepRunner | None) -> None:
-        """Set the runner that trains the learner, and the one that measures the logs."""
-        self._runner = training
+    def set_runners(
+        self,
+        *,
+        training: StepRunner | None,
+        measuring: StepRunner | None,
+        steps: int | None = None,
+    ) -> None:
+        """Set the runner that trains the learner, and the one that measures the logs.
+
+        **Arguments:**
+
+        - `steps`: how many steps the pass has that is measured, if that is known.
+        """
+        self._runner, self.steps_of_pass = training, steps
         self._measuring = None if measuring is None else measuring.accumulators
         self._recent_logs, self._computing = {}, None
         self.set_logs({})

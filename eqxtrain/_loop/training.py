@@ -140,15 +140,19 @@ class Training:
 
     def begin_epoch(self) -> None:
         """Begin the next epoch."""
-        control, state = self._control, self._control.state
+        state = self._control.state
         state.epoch_began = time.perf_counter()
         state.epochs_begun += 1
         state.steps_of_epoch, state.validation_logs = 0, {}
         state.steps_due = self._count_steps_due()
         if state.epochs_begun > 1:
             self._take_snapshot()
-        control.set_runners(training=self._runner, measuring=self._runner)
+        self._measure_training()
         self._call_hook("on_epoch_begin")
+
+    def _measure_training(self) -> None:
+        runner, steps = self._runner, self._control.state.steps_due
+        self._control.set_runners(training=runner, measuring=runner, steps=steps)
 
     def _count_steps_due(self) -> int | None:
         """How many steps the epoch that begins now has, if that is known."""
@@ -252,7 +256,7 @@ class Training:
 
         - `result`: what its steps measured.
         """
-        control = self._control
+        control, state = self._control, self._control.state
         metrics = self._runner.accumulators.metric_directions()
         prefixes = ("", *self._validation.prefixes)
         control.history.directions = {p + n: d for p in prefixes for n, d in metrics.items()}
@@ -262,7 +266,7 @@ class Training:
                 self._validate()
             self._add_validated(result)
             if not self._interrupt.requested:
-                control.set_runners(training=self._runner, measuring=None)
+                control.set_runners(training=self._runner, measuring=None, steps=state.steps_due)
                 control.set_logs(result)
                 self._call_hook("on_epoch_end")
                 _check_added(result)
@@ -275,7 +279,7 @@ class Training:
         if self._interrupt.requested:
             return
         self._validation.run()
-        self._control.set_runners(training=self._runner, measuring=self._runner)
+        self._measure_training()
         self._apply_replacement()
 
     def _add_validated(self, result: dict[str, Any]) -> None:

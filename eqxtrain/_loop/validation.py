@@ -139,8 +139,11 @@ class Validation:
         for prefix, reader in self._readers.items():
             test_runner = self._make_runner(prefix)
             self._accumulators[prefix] = test_runner.accumulators
-            self._control.set_runners(training=self._train_runner, measuring=test_runner)
             reader.restart()
+            known = [n for n in (self._max_batches, reader.remaining) if n is not None]
+            self._control.set_runners(
+                training=self._train_runner, measuring=test_runner, steps=min(known, default=None)
+            )
             with note_on_error(_where(prefix)):
                 measured = run_pass(
                     self._control,

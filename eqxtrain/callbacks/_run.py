@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         @property
         def params(self) -> dict[str, Any]: ...
         @property
+        def steps_of_pass(self) -> int | None: ...
+        @property
         def learner(self) -> Any: ...
         @property
         def logs(self) -> dict[str, Any]: ...
@@ -92,6 +94,14 @@ class Run:
         What is not known beforehand is None.
         """
         return self._control.params
+
+    @property
+    def steps_of_pass(self) -> int | None:
+        """How many steps the current pass has: an epoch, a validation set, what is predicted.
+
+        None if that is not known beforehand.
+        """
+        return self._control.steps_of_pass
 
     @property
     def exception(self) -> BaseException | None:

@@ -232,7 +232,7 @@ def test_zero_epochs_change_nothing() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_verbose_that_is_none_of_the_known_gets_a_sentence() -> None:
     wrong: Any = 7
-    with pytest.raises(ValueError, match='0, 1, 2 or "auto"'):
+    with pytest.raises(ValueError, match='0, 1, 2, "auto" or "plot"'):
         learner().fit(*data(), verbose=wrong)
 
 

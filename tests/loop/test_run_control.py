@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, learner, linear, same
+from helpers import CROSS_ENTROPY, data, forget_programs, learner, linear, same
 
 import eqxtrain as et
 from eqxtrain import _placement
@@ -17,7 +17,7 @@ from eqxtrain._loop.run_state import RunState
 
 PUBLIC = {
     *("epoch", "step", "history", "params", "exception", "learner", "state", "position", "logs"),
-    *("stop", "stopped", "replace", "directions", "recent_logs", "replay"),
+    *("stop", "stopped", "replace", "directions", "recent_logs", "replay", "steps_of_pass"),
 }
 
 
@@ -135,6 +135,18 @@ def test_recent_logs_are_those_after_some_step_of_the_pass(eager: bool) -> None:
     options: dict[str, Any] = {"verbose": 0, "eager": eager, "steps_per_call": 1}
     learner().fit(x, y, epochs=2, batch_size=4, callbacks=Watches(), **options)
     assert len(recent) >= 2
+
+
+def test_recent_logs_arrive_though_the_last_batch_is_short() -> None:
+    class Waits(et.Callback):
+        reads = "logs"
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            while not run.recent_logs:
+                time.sleep(0.001)
+
+    forget_programs()  # or the full batches might have a program to compute with
+    learner().fit(*data(11), batch_size=4, callbacks=Waits(), verbose=0, steps_per_call=1)
 
 
 def test_recent_logs_never_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""How progress is shown: what a line says, how it fits, and where it goes."""
