@@ -25,9 +25,9 @@ def do_nothing() -> None:
     return None
 
 
-def ignore_steps(steps: int) -> None:
+def ignore_steps(steps: int, examples: int) -> None:
     """For a pass whose reader alone counts the steps."""
-    del steps
+    del steps, examples
 
 
 class Driver:
@@ -39,7 +39,8 @@ class Driver:
     **Arguments:**
 
     - `reader`: yields the stacks, and knows which of their batches are consumed.
-    - `on_steps`: called with how many steps a call ran, which are consumed by then.
+    - `on_steps`: called with how many steps a call ran, and on how many examples; their batches
+        are consumed by then.
     - `apply_replacement`: called after hooks, to put a learner in place that a callback gave.
     - `should_stop`: whether the step that is under way is to be the last.
     - `periodic`: what to do between calls.
@@ -55,7 +56,7 @@ class Driver:
         runner: StepRunner,
         reader: data.Reader,
         *,
-        on_steps: Callable[[int], None] = ignore_steps,
+        on_steps: Callable[[int, int], None] = ignore_steps,
         apply_replacement: Callable[[], None] = do_nothing,
         should_stop: Callable[[], bool] = never,
         periodic: PeriodicAction | None = None,
@@ -91,7 +92,7 @@ class Driver:
         if not self._has_batch_hooks:  # the same, without asking anybody
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
-            self._count(stop - start)
+            self._count(start, stop)
             if self._runner.step.trains:
                 control.state.step += stop - start
             control.set_logs(None)
@@ -104,7 +105,7 @@ class Driver:
             self._apply_replacement()
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
-            self._count(stop - start)
+            self._count(start, stop)
             for step in range(start, stop):
                 control.set_logs({})
                 control.call_hook(f"on_{kind}_batch_begin", reads="logs")
@@ -131,6 +132,6 @@ class Driver:
             max_steps = min(max_steps, self._periodic.every - step % self._periodic.every)
         return self._control.callbacks.steps_until_hook(kind, step, max_steps)
 
-    def _count(self, steps: int) -> None:
-        self._reader.consume(steps)
-        self._on_steps(steps)
+    def _count(self, start: int, stop: int) -> None:
+        self._reader.consume(stop - start)
+        self._on_steps(stop - start, self._stack.num_examples(start, stop))

@@ -10,7 +10,7 @@ from .. import _data as data, _placement, _tree
 from .._check import whole_number
 from .._engine.accumulators import Accumulators, Computing
 from .._engine.runner import StepRunner
-from .._history import History
+from .._history import History, PassTiming
 from ..callbacks import Replay, Run
 from ..callbacks._dispatch import Callbacks
 from ..metrics import _logs
@@ -86,6 +86,11 @@ class RunControl:
     def history(self) -> History:
         """The complete epochs."""
         return self.state.history
+
+    @property
+    def timing(self) -> PassTiming:
+        """What the steps of the epoch under way did, and where their time went."""
+        return self.state.timing
 
     @property
     def stop_reason(self) -> str | None:
@@ -223,6 +228,7 @@ class RunControl:
         arrays = {"model": state.learner.model, "state": state.learner.state}
         state.learner = _tree.with_fields(state.learner, **_placement.owned_by_host(arrays))
         state.validation_logs = dict(state.validation_logs)
+        state.timing = dataclasses.replace(state.timing)
         if within_pass:
             assert self._runner is not None
             state.history = copy.deepcopy(state.history)

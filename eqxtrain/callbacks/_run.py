@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from .._history import History
+from .._history import History, PassTiming
 from ..metrics._base import Directions
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         def step(self) -> int: ...
         @property
         def history(self) -> History: ...
+        @property
+        def timing(self) -> PassTiming: ...
         @property
         def params(self) -> dict[str, Any]: ...
         @property
@@ -86,6 +88,11 @@ class Run:
     def history(self) -> History:
         """The complete epochs of this run."""
         return self._control.history
+
+    @property
+    def timing(self) -> PassTiming:
+        """What the training steps of the current epoch did so far, and where their time went."""
+        return self._control.timing
 
     @property
     def params(self) -> dict[str, Any]:
