@@ -43,7 +43,7 @@ FLOORS = {
     "_display": "line meter text guard sinks where plot ticker",
     "callbacks": (
         "_every _run _base _dispatch _progress _monitor _control _nan _gradients _throughput "
-        "_profiler _describe _loggers _step_history"
+        "_profiler _step_history _describe _logger _loggers _media_logger _tensorboard _wandb"
     ),
     "_loop": (
         "exception_payload interrupt run_state run_control rescue ready schedule inputs driver "
@@ -174,6 +174,7 @@ def test_importing_adds_little_to_importing_equinox_and_optax() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"rich", "IPython", "matplotlib", "sklearn", "pandas", "torch", "flax"}
+    heavy |= {"tensorboardX", "wandb", "PIL"}
     assert not heavy & set(run.stdout.split())
 
 

@@ -32,6 +32,7 @@ class RunControl:
     - `steps_of_pass`: how many steps the pass under way has, if that is known.
     - `find_directions`: a weak reference to a function that finds out what the run measures.
     - `find_replay`: a weak reference to a function that goes back to a step.
+    - `validation_prefixes`: what the logs of each validation set begin with.
     - `reads`: what the callback that is being called declares to read.
     """
 
@@ -46,6 +47,7 @@ class RunControl:
         self.reader: data.Reader | None = None
         self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
         self.find_replay: weakref.ref[Callable[[int], Replay]] | None = None
+        self.validation_prefixes: tuple[str, ...] = ()
         self._runner: StepRunner | None = None
         self._measuring: Accumulators | None = None
         # What was read since the last step: a callback may read it twice, and add to the logs.

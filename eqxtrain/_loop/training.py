@@ -80,6 +80,7 @@ class Training:
         if self.has_next_epoch():
             self._prepare()
         # A weak reference: the control would be in a cycle with this, and so with the data.
+        self._control.validation_prefixes = self._validation.prefixes
         self._control.find_directions = weakref.WeakMethod(self._find_directions)
         self._control.callbacks.check_monitors(self._control)
         self._control.find_replay = weakref.WeakMethod(self._replay)

@@ -17,4 +17,6 @@ from ._profiler import Profiler as Profiler
 from ._progress import Progress as Progress
 from ._run import Replay as Replay, Run as Run
 from ._step_history import StepHistory as StepHistory
+from ._tensorboard import TensorBoard as TensorBoard
 from ._throughput import Throughput as Throughput
+from ._wandb import WandB as WandB

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
+import re
 from typing import Any
 
 import jax
@@ -60,4 +61,5 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return [_plain(part) for part in value]
     name = getattr(value, "__qualname__", None)
-    return name if isinstance(name, str) else repr(value)
+    text = name if isinstance(name, str) else repr(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", text)  # addresses, which differ from run to run

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         @property
         def directions(self) -> Directions: ...
         @property
+        def validation_prefixes(self) -> tuple[str, ...]: ...
+        @property
         def position(self) -> dict[str, Any] | None: ...
         def stop(self, reason: str) -> None: ...
         def replace(self, learner: Any) -> None: ...
@@ -164,6 +166,11 @@ class Run:
         traced, and outside of `fit`.
         """
         return self._control.directions
+
+    @property
+    def validation_prefixes(self) -> tuple[str, ...]:
+        """What the logs of each validation set begin with: `val_`, or `val_<name>_`."""
+        return self._control.validation_prefixes
 
     @property
     def stopped(self) -> str | None:
