@@ -1,6 +1,7 @@
 """What a run is, as plain data: for the files that loggers write."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
 import re
@@ -32,10 +33,15 @@ def describe_run(run: Run) -> dict[str, Any]:
         "params": dict(run.params),
         "step": run.step,
         "summary": str(learner.summary()),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        | {"python": platform.python_version()},
+        "versions": dict(_versions()),
         "devices": [devices[0].device_kind, len(devices)],
     }
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return (*libraries.items(), ("python", platform.python_version()))
 
 
 def describe_end(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
@@ -48,7 +48,7 @@ class MediaLogger(Logger):
         self._images_every: Every | None = (images_every or _EACH_EPOCH) if images else None
         looks = [e for e in (self._histograms_every, self._images_every) if e is not None]
         if any(e.steps for e in looks):
-            self.reads = "state"
+            self.reads: Literal["state", "logs"] = "state"
         # The hook is called whenever something may be due; what is due, we decide.
         steps = [e.steps for e in (self._numbers_every, *looks) if e.steps]
         super().__init__(Every(steps=math.gcd(*steps)) if steps else None)

@@ -188,9 +188,12 @@ class _EventFile:
 
     def _write(self, step: int, **what: Any) -> None:
         self._writer.write_event(self._proto.Event(wall_time=time.time(), step=step, **what))
+        self._is_flushed = False
 
     def flush(self) -> None:
-        self._writer.flush()
+        if not self._is_flushed:  # it asks the disk to, which may take a while
+            self._writer.flush()
+            self._is_flushed = True
 
     def close(self) -> None:
         self._writer.close()
