@@ -69,6 +69,9 @@ class Driver:
         self._should_stop = should_stop
         self._periodic = periodic
         self._has_batch_hooks = control.callbacks.has_batch_hooks(runner.step.kind)
+        self._tells_of_begins = control.callbacks.has_hook(
+            f"on_{runner.step.kind}_batch_begin", reads="logs"
+        )
         self.is_stopped = False
         self._stack: data.Stack
         self._stack_begins_at: int  # in batches of the reader
@@ -100,21 +103,23 @@ class Driver:
             # Hooks that read the state are called when it is there: at the beginning of the first
             # step and at the end of the last. Only then do those that read the logs hear of each
             # step in turn, for which the call has kept the accumulators.
+            begin, end = f"on_{kind}_batch_begin", f"on_{kind}_batch_end"
             control.set_logs({})
-            control.call_hook(f"on_{kind}_batch_begin", reads="state")
+            control.call_hook(begin, reads="state")
             self._apply_replacement()
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
             self._count(start, stop)
+            run = control.run  # held, so that not every hook makes another
             for step in range(start, stop):
-                control.set_logs({})
-                control.call_hook(f"on_{kind}_batch_begin", reads="logs")
+                if self._tells_of_begins:
+                    control.set_logs({})
+                    control.call_hook(begin, reads="logs")
                 if self._runner.step.trains:
                     control.state.step += 1
                 control.set_logs({} if self._runner.step.predicts else None, after=step)
-                control.call_hook(
-                    f"on_{kind}_batch_end", reads=None if step == stop - 1 else "logs"
-                )
+                control.call_hook(end, reads=None if step == stop - 1 else "logs")
+            del run
             self._apply_replacement()
         if self._periodic is not None and control.step % self._periodic.every == 0:
             self._periodic.do()

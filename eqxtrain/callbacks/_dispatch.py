@@ -41,8 +41,10 @@ class Callbacks:
         - `reads`: call only the callbacks that declare this; None for all of them.
         """
         for callback in self._for_hook[hook]:
-            is_asked = reads in (None, callback.reads)
-            if is_asked and _is_due(callback.every, hook, control.step, control.epoch):
+            if reads is not None and reads != callback.reads:
+                continue
+            every = callback.every
+            if every is None or _is_due(every, hook, control.step, control.epoch):
                 control.reads = callback.reads if hook in BATCH_HOOKS else "state"
                 try:
                     getattr(callback, hook)(control.run)
@@ -75,6 +77,10 @@ class Callbacks:
             added = {name for names in before for name in names or ()}
             if None not in before and callback.monitor not in {*measured, *added}:
                 raise ValueError(not_measured(callback, measured))
+
+    def has_hook(self, hook: str, *, reads: Literal["state", "logs"]) -> bool:
+        """Whether any callback that declares `reads` has this hook."""
+        return any(callback.reads == reads for callback in self._for_hook[hook])
 
     def has_batch_hooks(self, kind: StepKind) -> bool:
         """Whether any callback has batch hooks for this kind of pass."""
