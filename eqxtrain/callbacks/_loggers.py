@@ -103,7 +103,8 @@ class CSVLogger(_FileLogger):
     - `separator`: what stands between the values.
     - `append`: whether to go on with a file that is there.
     - `every`: `Every(steps=n)` writes a row every so many steps as well, with what the epoch has
-        measured so far; `Every(epochs=n)` writes every so many epochs alone.
+        measured so far; `Every(epochs=n)` writes every so many epochs alone. `History.from_csv`
+        takes each row for an epoch.
     """
 
     def __init__(
