@@ -111,13 +111,14 @@ class Driver:
             self._runner.run(start, stop)
             self._count(start, stop)
             run = control.run  # held, so that not every hook makes another
+            trains, predicts = self._runner.step.trains, self._runner.step.predicts
             for step in range(start, stop):
                 if self._tells_of_begins:
                     control.set_logs({})
                     control.call_hook(begin, reads="logs")
-                if self._runner.step.trains:
+                if trains:
                     control.state.step += 1
-                control.set_logs({} if self._runner.step.predicts else None, after=step)
+                control.set_logs({} if predicts else None, after=step)
                 control.call_hook(end, reads=None if step == stop - 1 else "logs")
             del run
             self._apply_replacement()
