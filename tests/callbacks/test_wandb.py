@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,30 @@ def options(tmp_path: Path) -> Any:
     return {"mode": "offline", "dir": str(tmp_path), "settings": {"silent": True}}
 
 
-def records(folder: Path) -> Iterator[Any]:
-    """What the one file of a run holds: LevelDB's log format, with a header of 7 bytes."""
+def records(folder: Path) -> list[Any]:
+    """What the one file of a run holds, once W&B's own process has written all of it."""
+    for _ in range(1000):
+        found = list(written(folder))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.02)
+    raise AssertionError("W&B has not ended the file")
+
+
+def written(folder: Path) -> Iterator[Any]:
+    """What the file holds so far: LevelDB's log format, with a header of 7 bytes."""
     proto = library("wandb.proto.wandb_internal_pb2")
     (path,) = folder.rglob("run-*.wandb")
-    written, at, whole = path.read_bytes(), 7, b""
-    while at + 7 <= len(written):
+    content, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(content):
         left = 2**15 - at % 2**15  # of the block
         if left < 7:
             at += left
             continue
-        _, length, kind = struct.unpack_from("<IHB", written, at)
-        whole += written[at + 7 : at + 7 + length]
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        if at + 7 + length > len(content):
+            return
+        whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # the record is complete
             yield proto.Record.FromString(whole)
