@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._placement import aligned_empty, as_numpy
-from .batch import Batch
+from .batch import Batch, MaskedBatch
 
 
 class Stack(NamedTuple):
@@ -21,6 +21,12 @@ class Stack(NamedTuple):
 
     batches: Batch
     num_batches: int
+
+    def num_examples(self, start: int, stop: int) -> int:
+        """How many examples the batches from `start` to `stop` have, padding left out."""
+        if isinstance(self.batches, MaskedBatch):
+            return int(self.batches.mask[start:stop].sum())
+        return (stop - start) * jax.tree.leaves(self.batches)[0].shape[1]
 
 
 def stack_of_one(batch: Batch) -> Stack:

@@ -9,6 +9,7 @@ import numpy as np
 from .. import _placement, _tree
 from .._types import PyTree
 from ..metrics import _logs
+from .device_watch import DeviceWatch
 from .loops import CallOutput
 
 
@@ -30,6 +31,7 @@ class CallQueue:
     **Attributes:**
 
     - `last`: the call that was added last.
+    - `watch`: told of each call; None if nobody wants to know when calls end.
     """
 
     def __init__(self, max_in_flight: int) -> None:
@@ -37,6 +39,7 @@ class CallQueue:
         self._in_flight: collections.deque[Call] = collections.deque()
         self._fetched: list[PyTree] = []
         self.last: Call | None = None
+        self.watch: DeviceWatch | None = None
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -57,6 +60,8 @@ class CallQueue:
         - `step_range`: the steps of the stack that it runs, half open.
         """
         self.last = Call(output, emitted_static, step_range)
+        if self.watch is not None:
+            self.watch.add(output.done)
         self._in_flight.append(self.last)
 
     def wait(self) -> None:

@@ -26,6 +26,21 @@ _warnings_lock = threading.RLock()
 so two threads that left it in the wrong order would restore each other's filters."""
 
 
+_spent = threading.local()
+
+
+def seconds_spent() -> float:
+    """How long this thread has traced, lowered and waited for the compiler so far."""
+    return getattr(_spent, "seconds", 0.0)
+
+
+def _spend_since(start: float) -> float:
+    """Count the seconds since `start` as spent, and return them."""
+    seconds = time.perf_counter() - start
+    _spent.seconds = seconds_spent() + seconds
+    return seconds
+
+
 class TracedFunction:
     """A function of trees that returns a tuple of trees, traced once.
 
@@ -59,7 +74,7 @@ class TracedFunction:
         self.jaxpr = traced.jaxpr
         self.out = tuple(out)
         self.shapes = tuple(s.merge(leaves) for s, leaves in zip(out, traced.out_info, strict=True))
-        self.seconds = time.perf_counter() - start
+        self.seconds = _spend_since(start)
 
     def used(self) -> list[bool]:
         """For each input array, whether the results or effects depend on it."""
@@ -116,7 +131,7 @@ class Program:
             # `filter_jit` would treat shapes as static arguments. Zeros that nothing reads take no
             # memory, since the operating system does not allocate their pages.
             lowered = call.lower(*map(_tree.zeros_for_structs, args))
-            self.lower_seconds = time.perf_counter() - start
+            self.lower_seconds = _spend_since(start)
         self._lowered = lowered
 
     def start_compiling(self) -> None:
@@ -143,12 +158,14 @@ class Program:
         compiling = self._compiling
         if compiling is None:
             return
+        start = time.perf_counter()
         try:
             self._call = compiling.result()
             # Only now, so that a failed compile can be tried again.
             self._lowered = None
         finally:
             self._compiling = None
+            _spend_since(start)
 
     def wait_for_executable(self) -> jax.stages.Compiled | None:
         """Wait for what JAX compiles; None where a `jit_step` returned something else."""

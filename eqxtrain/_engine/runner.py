@@ -1,5 +1,6 @@
 """Running a step over stacks of batches. `fit`, `evaluate` and `predict` all stand on it."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from .accumulators import Accumulators
 from .cache import trace_key
 from .call_plan import CallPlan
 from .call_queue import CallQueue
+from .device_watch import DeviceWatch
 from .loops import CallOutput
 from .programs import CompiledStep, Jit, Options, StepProgram, TracedStep
 from .step import OF_TRAINING, Carry, Consts, Step, arguments_of, run_step
@@ -139,6 +141,15 @@ class StepRunner:
             self._traces = TraceTable(self.step, survey, jit, arrays)
         self._platform = _placement.platform(self._carry)
         self._compiled = self._stack = None
+
+    def watch_calls(self, watch: DeviceWatch | None) -> None:
+        """Tell `watch` of each call from now on; None ends it."""
+        self._calls.watch = watch
+
+    @property
+    def flops_per_step(self) -> float:
+        """Operations of one step on the loaded stack; nan where steps run eagerly."""
+        return math.nan if self._compiled is None else self._compiled.traced.cost.flops
 
     @property
     def is_loaded(self) -> bool:

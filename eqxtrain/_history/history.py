@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .._engine.compile_log import Compilation
 from .._extras import optional
 from .._figure import new_figure
 from .._format import duration
@@ -19,25 +18,7 @@ from .._json import decoded, encoded
 from . import csv_file, curves, table
 from .csv_file import WHERE
 from .curves import LogScale, Per
-
-
-@dataclasses.dataclass
-class Timing:
-    """How long a run took. Kept apart from its results, which a rerun repeats to the bit.
-
-    **Arguments:**
-
-    - `epochs`: the seconds of each epoch, including its validation.
-    - `compilations`: which programs were compiled, why, and how long it took.
-    """
-
-    epochs: list[float] = dataclasses.field(default_factory=list)
-    compilations: list[Compilation] = dataclasses.field(default_factory=list)
-
-    @property
-    def compiling(self) -> float:
-        """The seconds of all compiles. Those in threads overlap with each other and with steps."""
-        return sum((compilation.seconds for compilation in self.compilations), 0.0)
+from .timing import PassTiming, Timing
 
 
 class Best(NamedTuple):
@@ -131,6 +112,7 @@ class History(Mapping[str, list[Any]]):
                 row = {name: column[epoch] for name, column in part.items()}
                 whole.append(row, step=part.steps[epoch])
             whole.timing.epochs += part.timing.epochs
+            whole.timing.passes += part.timing.passes
             whole.timing.compilations += part.timing.compilations
             whole.directions = {**whole.directions, **part.directions}
         whole.validations = [*self.validations, *_after(self.epochs, other.validations)]
@@ -231,6 +213,7 @@ class History(Mapping[str, list[Any]]):
             "validations": self.validations,
             "step_logs": self.step_logs,
             "seconds": self.timing.epochs,
+            "passes": [dataclasses.asdict(timing) for timing in self.timing.passes],
         }
         Path(path).write_text(json.dumps(encoded(record)) + "\n", encoding="utf-8")
 
@@ -244,6 +227,7 @@ class History(Mapping[str, list[Any]]):
         history.directions, history.stopped = record["directions"], record["stopped"]
         history.validations, history.step_logs = record["validations"], record["step_logs"]
         history.timing.epochs = record["seconds"]
+        history.timing.passes = [PassTiming(**timing) for timing in record["passes"]]
         return history
 
     def append(self, result: Mapping[str, Any], *, step: int | None = None) -> None:

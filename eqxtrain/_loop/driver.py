@@ -25,9 +25,9 @@ def do_nothing() -> None:
     return None
 
 
-def ignore_steps(steps: int) -> None:
+def ignore_steps(steps: int, examples: int) -> None:
     """For a pass whose reader alone counts the steps."""
-    del steps
+    del steps, examples
 
 
 class Driver:
@@ -39,7 +39,8 @@ class Driver:
     **Arguments:**
 
     - `reader`: yields the stacks, and knows which of their batches are consumed.
-    - `on_steps`: called with how many steps a call ran, which are consumed by then.
+    - `on_steps`: called with how many steps a call ran, and on how many examples; their batches
+        are consumed by then.
     - `apply_replacement`: called after hooks, to put a learner in place that a callback gave.
     - `should_stop`: whether the step that is under way is to be the last.
     - `periodic`: what to do between calls.
@@ -55,7 +56,7 @@ class Driver:
         runner: StepRunner,
         reader: data.Reader,
         *,
-        on_steps: Callable[[int], None] = ignore_steps,
+        on_steps: Callable[[int, int], None] = ignore_steps,
         apply_replacement: Callable[[], None] = do_nothing,
         should_stop: Callable[[], bool] = never,
         periodic: PeriodicAction | None = None,
@@ -68,6 +69,9 @@ class Driver:
         self._should_stop = should_stop
         self._periodic = periodic
         self._has_batch_hooks = control.callbacks.has_batch_hooks(runner.step.kind)
+        self._tells_of_begins = control.callbacks.has_hook(
+            f"on_{runner.step.kind}_batch_begin", reads="logs"
+        )
         self.is_stopped = False
         self._stack: data.Stack
         self._stack_begins_at: int  # in batches of the reader
@@ -91,7 +95,7 @@ class Driver:
         if not self._has_batch_hooks:  # the same, without asking anybody
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
-            self._count(stop - start)
+            self._count(start, stop)
             if self._runner.step.trains:
                 control.state.step += stop - start
             control.set_logs(None)
@@ -99,21 +103,24 @@ class Driver:
             # Hooks that read the state are called when it is there: at the beginning of the first
             # step and at the end of the last. Only then do those that read the logs hear of each
             # step in turn, for which the call has kept the accumulators.
+            begin, end = f"on_{kind}_batch_begin", f"on_{kind}_batch_end"
             control.set_logs({})
-            control.call_hook(f"on_{kind}_batch_begin", reads="state")
+            control.call_hook(begin, reads="state")
             self._apply_replacement()
             stop = start + self._steps_of_call(start)
             self._runner.run(start, stop)
-            self._count(stop - start)
+            self._count(start, stop)
+            run = control.run  # held, so that not every hook makes another
+            trains, predicts = self._runner.step.trains, self._runner.step.predicts
             for step in range(start, stop):
-                control.set_logs({})
-                control.call_hook(f"on_{kind}_batch_begin", reads="logs")
-                if self._runner.step.trains:
+                if self._tells_of_begins:
+                    control.set_logs({})
+                    control.call_hook(begin, reads="logs")
+                if trains:
                     control.state.step += 1
-                control.set_logs({} if self._runner.step.predicts else None, after=step)
-                control.call_hook(
-                    f"on_{kind}_batch_end", reads=None if step == stop - 1 else "logs"
-                )
+                control.set_logs({} if predicts else None, after=step)
+                control.call_hook(end, reads=None if step == stop - 1 else "logs")
+            del run
             self._apply_replacement()
         if self._periodic is not None and control.step % self._periodic.every == 0:
             self._periodic.do()
@@ -131,6 +138,6 @@ class Driver:
             max_steps = min(max_steps, self._periodic.every - step % self._periodic.every)
         return self._control.callbacks.steps_until_hook(kind, step, max_steps)
 
-    def _count(self, steps: int) -> None:
-        self._reader.consume(steps)
-        self._on_steps(steps)
+    def _count(self, start: int, stop: int) -> None:
+        self._reader.consume(stop - start)
+        self._on_steps(stop - start, self._stack.num_examples(start, stop))

@@ -10,7 +10,7 @@ from .. import _data as data, _placement, _tree
 from .._check import whole_number
 from .._engine.accumulators import Accumulators, Computing
 from .._engine.runner import StepRunner
-from .._history import History
+from .._history import History, PassTiming
 from ..callbacks import Replay, Run
 from ..callbacks._dispatch import Callbacks
 from ..metrics import _logs
@@ -32,6 +32,7 @@ class RunControl:
     - `steps_of_pass`: how many steps the pass under way has, if that is known.
     - `find_directions`: a weak reference to a function that finds out what the run measures.
     - `find_replay`: a weak reference to a function that goes back to a step.
+    - `validation_prefixes`: what the logs of each validation set begin with.
     - `reads`: what the callback that is being called declares to read.
     """
 
@@ -46,6 +47,7 @@ class RunControl:
         self.reader: data.Reader | None = None
         self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
         self.find_replay: weakref.ref[Callable[[int], Replay]] | None = None
+        self.validation_prefixes: tuple[str, ...] = ()
         self._runner: StepRunner | None = None
         self._measuring: Accumulators | None = None
         # What was read since the last step: a callback may read it twice, and add to the logs.
@@ -86,6 +88,11 @@ class RunControl:
     def history(self) -> History:
         """The complete epochs."""
         return self.state.history
+
+    @property
+    def timing(self) -> PassTiming:
+        """What the steps of the epoch under way did, and where their time went."""
+        return self.state.timing
 
     @property
     def stop_reason(self) -> str | None:
@@ -223,6 +230,7 @@ class RunControl:
         arrays = {"model": state.learner.model, "state": state.learner.state}
         state.learner = _tree.with_fields(state.learner, **_placement.owned_by_host(arrays))
         state.validation_logs = dict(state.validation_logs)
+        state.timing = dataclasses.replace(state.timing)
         if within_pass:
             assert self._runner is not None
             state.history = copy.deepcopy(state.history)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._data import Position
-from .._history import History
+from .._history import History, PassTiming
 
 
 @dataclasses.dataclass
@@ -26,6 +26,7 @@ class RunState:
     - `steps_of_epoch`: how many of these belong to the epoch under way.
     - `steps_due`: how many the epoch has, if that is known.
     - `epoch_began`: when the epoch began, on the clock of `time.perf_counter`.
+    - `timing`: where the time of its steps went so far.
     - `replacement`: the learner that a callback put in place, until the loop takes it over.
     - `frozen`: a learner with the frozen leaves from before the steps that may have changed them;
         None once it is known whether they did.
@@ -45,6 +46,7 @@ class RunState:
     steps_of_epoch: int = 0
     steps_due: int | None = None
     epoch_began: float = 0.0
+    timing: PassTiming = dataclasses.field(default_factory=PassTiming)
     replacement: Any = None
     frozen: Any = None
     warned_of_nan: bool = False

@@ -14,7 +14,9 @@ import equinox as eqx
 import jax
 
 from .. import _data as data, _placement
+from .._engine.device_watch import DeviceWatch
 from .._engine.runner import StepRunner
+from .._history import PassTiming
 from .._naming import unique
 from .._steps.frozen_leaves import copy_frozen, warn_of_frozen_changes
 from .._warn import warn
@@ -22,6 +24,7 @@ from ..callbacks import Replay
 from ..metrics import _logs
 from ..metrics._base import Directions
 from .driver import Driver, PeriodicAction
+from .epoch_clock import EpochClock
 from .inputs import FitOptions
 from .interrupt import Interrupt
 from .ready import ensure_ready
@@ -67,6 +70,7 @@ class Training:
         # The learner that `fit` began with, to fall back on before the first snapshot.
         self._snapshot: RunState = dataclasses.replace(control.state, position=reader.position)
         self._programs_to_compile: list[Any] = []
+        self._clock = EpochClock(control.state.timing, None)
 
     # The run.
 
@@ -76,6 +80,7 @@ class Training:
         if self.has_next_epoch():
             self._prepare()
         # A weak reference: the control would be in a cycle with this, and so with the data.
+        self._control.validation_prefixes = self._validation.prefixes
         self._control.find_directions = weakref.WeakMethod(self._find_directions)
         self._control.callbacks.check_monitors(self._control)
         self._control.find_replay = weakref.WeakMethod(self._replay)
@@ -144,6 +149,7 @@ class Training:
         state.epoch_began = time.perf_counter()
         state.epochs_begun += 1
         state.steps_of_epoch, state.validation_logs = 0, {}
+        state.timing = PassTiming()
         state.steps_due = self._count_steps_due()
         if state.epochs_begun > 1:
             self._take_snapshot()
@@ -174,9 +180,14 @@ class Training:
     def stacks(self) -> Iterator[Iterator[data.Stack]]:
         """The stacks of batches of the epoch under way."""
         max_steps = self._schedule.max_steps_of_epoch(self._control.state.steps_taken)
-        stacks = self._reader.stacks(self._runner.plan_stack, max_steps, self._order())
-        with contextlib.closing(stacks):
-            yield stacks
+        times_device = self._control.callbacks.times_device
+        with DeviceWatch() if times_device else contextlib.nullcontext() as watch:
+            self._runner.watch_calls(watch)
+            self._clock = EpochClock(self._control.state.timing, watch)
+            stacks = self._reader.stacks(self._runner.plan_stack, max_steps, self._order())
+            with contextlib.closing(stacks):
+                yield self._clock.timed(stacks)
+            self._runner.watch_calls(None)
 
     def _order(self) -> data.Order | None:
         """The order of a pass that begins now."""
@@ -197,8 +208,9 @@ class Training:
             periodic=None if every is None else PeriodicAction(every, self._validate),
         )
 
-    def _count(self, steps: int) -> None:
+    def _count(self, steps: int, examples: int) -> None:
         state = self._control.state
+        self._clock.count(steps, examples, steps * self._runner.flops_per_step)
         is_first_call = state.steps_taken == 0
         state.steps_of_epoch += steps
         state.steps_taken += steps
@@ -228,7 +240,9 @@ class Training:
 
     def compute_logs(self) -> dict[str, Any]:
         """Compute what the steps of the epoch measured."""
-        return self._runner.accumulators.compute_logs()
+        logs = self._runner.accumulators.compute_logs()
+        self._clock.lap()
+        return logs
 
     @contextmanager
     def recording_failures(self) -> Iterator[None]:
@@ -278,7 +292,9 @@ class Training:
         """Validate, at the end of an epoch or between two of its steps."""
         if self._interrupt.requested:
             return
+        self._clock.lap()
         self._validation.run()
+        self._clock.skip()
         self._measure_training()
         self._apply_replacement()
 
@@ -295,6 +311,7 @@ class Training:
         history = self._control.history
         history.append(result, step=self._control.step)
         history.timing.epochs.append(time.perf_counter() - self._control.state.epoch_began)
+        history.timing.passes.append(self._control.state.timing)
 
     def _warn_of_nan(self, result: Mapping[str, Any]) -> None:
         state, loss = self._control.state, result.get("loss")

@@ -44,6 +44,7 @@ class Callback:
         which `run.logs` has them. What begins with `__` is in `run.recent_logs` alone.
     - `monitor`: the log that the callback follows, which `fit` looks for before it trains.
     - `adds`: the names that `on_epoch_end` adds to `run.logs`; None if it may add any.
+    - `times_device`: whether `run.timing.idle` is to be measured, which takes a thread.
 
     !!! example
 
@@ -60,6 +61,7 @@ class Callback:
     metrics: Mapping[str, Metric] = MappingProxyType({})
     monitor: str | None = None
     adds: tuple[str, ...] | None = None
+    times_device: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,6 +87,11 @@ class Callback:
     def on_predict_batch_begin(self, run: Run) -> None: ...
     def on_predict_batch_end(self, run: Run) -> None: ...
     def on_exception(self, run: Run) -> None: ...
+
+    def _has_hook(self, hook: str) -> bool:
+        """Whether a hook is to be called at all: by default, whether it is overridden."""
+        own = getattr(type(self), hook) is not getattr(Callback, hook)
+        return own or hook in vars(self)
 
     def state_dict(self) -> dict[str, Any]:
         """What this callback must remember to continue in another process, as plain data."""

@@ -1,8 +1,10 @@
 """What a run is, as plain data: for the files that loggers write."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
+import re
 from typing import Any
 
 import jax
@@ -31,10 +33,15 @@ def describe_run(run: Run) -> dict[str, Any]:
         "params": dict(run.params),
         "step": run.step,
         "summary": str(learner.summary()),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        | {"python": platform.python_version()},
+        "versions": dict(_versions()),
         "devices": [devices[0].device_kind, len(devices)],
     }
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return (*libraries.items(), ("python", platform.python_version()))
 
 
 def describe_end(run: Run) -> dict[str, Any]:
@@ -60,4 +67,5 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return [_plain(part) for part in value]
     name = getattr(value, "__qualname__", None)
-    return name if isinstance(name, str) else repr(value)
+    text = name if isinstance(name, str) else repr(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", text)  # addresses, which differ from run to run

@@ -25,7 +25,7 @@ class Callbacks:
             _check_declarations(callback)
         self._callbacks = tuple(callbacks)
         self._for_hook = {
-            hook: [callback for callback in callbacks if _has(callback, hook)] for hook in HOOKS
+            hook: [callback for callback in callbacks if callback._has_hook(hook)] for hook in HOOKS
         }
 
     def __iter__(self) -> Iterator[Callback]:
@@ -41,8 +41,10 @@ class Callbacks:
         - `reads`: call only the callbacks that declare this; None for all of them.
         """
         for callback in self._for_hook[hook]:
-            is_asked = reads in (None, callback.reads)
-            if is_asked and _is_due(callback.every, hook, control.step, control.epoch):
+            if reads is not None and reads != callback.reads:
+                continue
+            every = callback.every
+            if every is None or _is_due(every, hook, control.step, control.epoch):
                 control.reads = callback.reads if hook in BATCH_HOOKS else "state"
                 try:
                     getattr(callback, hook)(control.run)
@@ -71,14 +73,23 @@ class Callbacks:
         monitors = [(i, c) for i, c in enumerate(self._callbacks) if c.monitor is not None]
         measured = control.directions if monitors else {}
         for i, callback in monitors if measured else ():
-            before = [c.adds for c in self._callbacks[:i] if _has(c, "on_epoch_end")]
+            before = [c.adds for c in self._callbacks[:i] if c._has_hook("on_epoch_end")]
             added = {name for names in before for name in names or ()}
             if None not in before and callback.monitor not in {*measured, *added}:
                 raise ValueError(not_measured(callback, measured))
 
+    def has_hook(self, hook: str, *, reads: Literal["state", "logs"]) -> bool:
+        """Whether any callback that declares `reads` has this hook."""
+        return any(callback.reads == reads for callback in self._for_hook[hook])
+
     def has_batch_hooks(self, kind: StepKind) -> bool:
         """Whether any callback has batch hooks for this kind of pass."""
         return any(self._for_hook[f"on_{kind}_batch_{moment}"] for moment in ("begin", "end"))
+
+    @property
+    def times_device(self) -> bool:
+        """Whether any callback wants to know when the device has nothing to do."""
+        return any(callback.times_device for callback in self._callbacks)
 
     def steps_until_hook(self, kind: StepKind, step: int, max_steps: int) -> int:
         """How many steps after `step` one call may run, `max_steps` at most.
@@ -146,11 +157,6 @@ def _check_declarations(callback: Callback) -> None:
                 f"`{name}.{hook}` must take one argument, the run: `def {hook}(self, run)`, not "
                 f"{signature}; `run.epoch`, `run.step` and `run.logs` are on it."
             )
-
-
-def _has(callback: Callback, hook: str) -> bool:
-    own = getattr(type(callback), hook) is not getattr(Callback, hook)
-    return own or hook in vars(callback)
 
 
 def _is_due(every: Every | None, hook: str, step: int, epoch: int) -> bool:

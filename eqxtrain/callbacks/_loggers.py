@@ -1,4 +1,4 @@
-"""Callbacks that write what is measured to a file, a line for each epoch."""
+"""Loggers that write text files: a table, or lines of JSON."""
 
 import abc
 import csv
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from .._placement import as_numpy
-from ._base import Callback
 from ._describe import describe_end, describe_run
+from ._every import Every
+from ._logger import Logger, numbers
 from ._run import Run
 
 
-class _FileLogger(Callback, abc.ABC):
-    """Writes a line at the end of each epoch, and at once, so that a crash loses none.
+class _FileLogger(Logger):
+    """Writes rows to a text file.
 
     **Arguments:**
 
@@ -26,43 +27,38 @@ class _FileLogger(Callback, abc.ABC):
         `load_state_dict`, it goes on where it was, and cuts off what was written after that.
     """
 
-    adds: tuple[str, ...] | None = ()
-
-    def __init__(self, filename: str | os.PathLike[str], *, append: bool = False) -> None:
+    def __init__(
+        self, filename: str | os.PathLike[str], *, append: bool, every: Every | None
+    ) -> None:
+        super().__init__(every)
         self.path: Path = Path(filename)
         self.append: bool = append
         self._rows: int = 0
-        self._resumes: bool = False
-        self._is_open: bool = False
+        self._last_step: int | None = None
+        self._last_row_at: int = 0
 
-    def on_train_begin(self, run: Run) -> None:
+    def _begin(self, run: Run) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = self._whole_lines() if (self.append or self._resumes) and self.path.exists() else []
         if self._resumes:
             kept = self._cut(kept, self._rows)
-        self._rows, self._resumes = self._count(kept), False
+        self._rows, self._last_step = self._count(kept), None
         _replace(self.path, "".join(kept))
-        self._begin(run)
-        self._is_open = True
+        self._begin_file(run)
 
-    def on_epoch_end(self, run: Run) -> None:
+    def _write(self, run: Run) -> None:
+        if run.step == self._last_step:  # a row within the epoch, which has just ended
+            os.truncate(self.path, self._last_row_at)
+            self._rows -= 1
         self._write_row(run)
-        self._rows += 1
-
-    def on_train_end(self, run: Run) -> None:
-        self._end(run)
-        self._is_open = False
-
-    def on_exception(self, run: Run) -> None:
-        if self._is_open:  # it may have failed before anything was written
-            self.on_train_end(run)
+        self._rows, self._last_step = self._rows + 1, run.step
 
     def state_dict(self) -> dict[str, Any]:
-        """How many epochs it has written."""
+        """How many rows it has written."""
         return {"rows": self._rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned: the next `fit` goes on after that many epochs."""
+        """Restore what `state_dict` returned: the next `fit` goes on after that many rows."""
         self._rows, self._resumes = state["rows"], True
 
     def _whole_lines(self) -> list[str]:
@@ -73,28 +69,27 @@ class _FileLogger(Callback, abc.ABC):
 
     def _append(self, line: str) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as file:
+            self._last_row_at = file.tell()
             file.write(line)
 
     @abc.abstractmethod
-    def _begin(self, run: Run) -> None: ...
+    def _begin_file(self, run: Run) -> None:
+        """Write what the run is."""
 
     @abc.abstractmethod
     def _write_row(self, run: Run) -> None: ...
 
     @abc.abstractmethod
-    def _end(self, run: Run) -> None: ...
-
-    @abc.abstractmethod
     def _cut(self, lines: list[str], rows: int) -> list[str]:
-        """The lines up to some number of epochs."""
+        """The lines up to some number of rows."""
 
     @abc.abstractmethod
     def _count(self, lines: Sequence[str]) -> int:
-        """How many epochs the lines hold."""
+        """How many rows the lines hold."""
 
 
 class CSVLogger(_FileLogger):
-    """Writes the epochs to a CSV file, which `pandas.read_csv` reads.
+    """Writes each epoch to a CSV file, which `pandas.read_csv` reads.
 
     The columns are `epoch` (from 0), `step` and the names of the logs, those of validation
     included; a value that an epoch did not measure is `NA`. Arrays are left out. A name that comes
@@ -107,27 +102,34 @@ class CSVLogger(_FileLogger):
     - `filename`: the file; its folder is made.
     - `separator`: what stands between the values.
     - `append`: whether to go on with a file that is there.
+    - `every`: `Every(steps=n)` writes a row every so many steps as well, with what the epoch has
+        measured so far; `Every(epochs=n)` writes every so many epochs alone. `History.from_csv`
+        takes each row for an epoch.
     """
 
     def __init__(
-        self, filename: str | os.PathLike[str], *, separator: str = ",", append: bool = False
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        separator: str = ",",
+        append: bool = False,
+        every: Every | None = None,
     ) -> None:
-        super().__init__(filename, append=append)
+        super().__init__(filename, append=append, every=every)
         if len(separator) != 1:
             raise ValueError(f"`CSVLogger(separator)` must be one character; got {separator!r}.")
         self.separator: str = separator
         self._columns: list[str] = []
         self._description: dict[str, Any] = {}
 
-    def _begin(self, run: Run) -> None:
+    def _begin_file(self, run: Run) -> None:
         self._columns = self._read()[0] if self._rows else []
         self._description = describe_run(run)
         self._write_description({})
 
     def _write_row(self, run: Run) -> None:
-        numbers = {n: v for n, v in run.logs.items() if isinstance(v, int | float)}
-        row = {"epoch": run.epoch, "step": run.step, **numbers}
-        arrays = tuple(n for n in run.logs if n not in numbers)
+        row = {"epoch": run.epoch, "step": run.step, **numbers(run.logs)}
+        arrays = tuple(n for n in run.logs if n not in row)
         # What other epochs measure. Whether that is an array, its like in training tells.
         due = [n for n in run.directions if n not in run.logs and not n.endswith(arrays)]
         columns = list(dict.fromkeys([*self._columns, *row, *due]))
@@ -164,7 +166,7 @@ class CSVLogger(_FileLogger):
 
 
 class JSONLinesLogger(_FileLogger):
-    """Writes the epochs to a file of JSON objects, one a line.
+    """Writes each epoch to a file of JSON objects, one a line.
 
     The first line of a run is `{"run": ...}`, what it is; then comes a line for each epoch, with
     `epoch` (from 0), `step`, and the logs, arrays as lists and nan as null; at last `{"end": ...}`,
@@ -174,9 +176,20 @@ class JSONLinesLogger(_FileLogger):
 
     - `filename`: the file; its folder is made.
     - `append`: whether to go on with a file that is there.
+    - `every`: `Every(steps=n)` writes a line every so many steps as well, with what the epoch has
+        measured so far; `Every(epochs=n)` writes every so many epochs alone.
     """
 
-    def _begin(self, run: Run) -> None:
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        append: bool = False,
+        every: Every | None = None,
+    ) -> None:
+        super().__init__(filename, append=append, every=every)
+
+    def _begin_file(self, run: Run) -> None:
         self._append(_json({"run": describe_run(run)}))
 
     def _write_row(self, run: Run) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from .._history import History
+from .._history import History, PassTiming
 from ..metrics._base import Directions
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         @property
         def history(self) -> History: ...
         @property
+        def timing(self) -> PassTiming: ...
+        @property
         def params(self) -> dict[str, Any]: ...
         @property
         def steps_of_pass(self) -> int | None: ...
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
         def recent_logs(self) -> dict[str, Any]: ...
         @property
         def directions(self) -> Directions: ...
+        @property
+        def validation_prefixes(self) -> tuple[str, ...]: ...
         @property
         def position(self) -> dict[str, Any] | None: ...
         def stop(self, reason: str) -> None: ...
@@ -86,6 +90,11 @@ class Run:
     def history(self) -> History:
         """The complete epochs of this run."""
         return self._control.history
+
+    @property
+    def timing(self) -> PassTiming:
+        """What the training steps of the current epoch did so far, and where their time went."""
+        return self._control.timing
 
     @property
     def params(self) -> dict[str, Any]:
@@ -157,6 +166,11 @@ class Run:
         traced, and outside of `fit`.
         """
         return self._control.directions
+
+    @property
+    def validation_prefixes(self) -> tuple[str, ...]:
+        """What the logs of each validation set begin with: `val_`, or `val_<name>_`."""
+        return self._control.validation_prefixes
 
     @property
     def stopped(self) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,30 @@ def test_a_file_is_begun_anew_or_appended_to(kind: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rows_within_epochs_have_what_was_measured_so_far(tmp_path: Path) -> None:
+    table, lines = tmp_path / "log.csv", tmp_path / "log.jsonl"
+    every = et.Every(steps=2)
+    loggers = [C.CSVLogger(table, every=every), C.JSONLinesLogger(lines, every=every)]
+    losses: dict[int, float] = {}
+    look = C.Lambda(
+        reads="logs", on_train_batch_end=lambda run: losses.update({run.step: run.logs["loss"]})
+    )
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 3, "verbose": 0}
+    _, history = learner().fit(X, Y, validation_data=(X, Y), **options, callbacks=[*loggers, look])
+    frame = pd.read_csv(table)
+    assert list(frame["step"]) == [2, 3, 4, 6] and list(frame["epoch"]) == [0, 0, 1, 1]
+    np.testing.assert_array_equal(frame["loss"], [losses[step] for step in frame["step"]])
+    np.testing.assert_array_equal(frame["val_loss"][[1, 3]], history["val_loss"])
+    assert loggers[0].state_dict() == loggers[1].state_dict() == {"rows": 4}
+    rows = [row for row in map(json.loads, lines.read_text().splitlines()) if "epoch" in row]
+    assert [row["loss"] for row in rows] == list(frame["loss"])
+    logger = C.CSVLogger(table, every=et.Every(epochs=2))
+    logger.load_state_dict({"rows": 2})
+    learner().fit(X, Y, epochs=4, verbose=0, callbacks=logger)
+    assert list(pd.read_csv(table)["epoch"]) == [0, 0, 1, 3]
+
+
+@pytest.mark.slow
 def test_json_lines_say_what_the_run_is_and_how_it_ended(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     metrics = {"matrix": et.metrics.ConfusionMatrix(num_classes=3)}
@@ -129,3 +154,16 @@ def test_a_run_that_fails_before_it_begins_leaves_the_file_of_the_last(tmp_path:
 def test_a_separator_of_several_characters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be one character"):
         C.CSVLogger(tmp_path / "log.csv", separator=", ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "library", "extra"),
+    [(C.TensorBoard, "tensorboardX", "tensorboard"), (C.WandB, "wandb", "wandb")],
+)
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    kind: Any, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    expected = rf"`{kind.__name__}` needs {library}: `pip install 'eqxtrain\[{extra}\]'`"
+    with pytest.raises(ImportError, match=expected):
+        kind()

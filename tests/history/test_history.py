@@ -13,6 +13,7 @@ from helpers import data, learner
 
 import eqxtrain as et
 from eqxtrain import Compilation, History
+from eqxtrain._history import PassTiming
 
 
 def recorded() -> History:
@@ -86,6 +87,7 @@ def test_the_best_epoch_is_found_by_what_the_metric_says() -> None:
 def test_a_continued_run_is_added_to_the_first() -> None:
     first, second = recorded(), with_steps()
     first.validations = [{"epoch": 2, "step": 9}]
+    first.timing.passes, second.timing.passes = [PassTiming(steps=4)], [PassTiming(steps=5)]
     first.step_logs = [{"epoch": 1, "step": 8, "loss": 4.0}]
     second.stopped = "interrupted"
     whole = first + second
@@ -94,6 +96,7 @@ def test_a_continued_run_is_added_to_the_first() -> None:
     assert [each["epoch"] for each in whole.step_logs] == [1, 3, 3, 3, 4, 4, 4]
     assert whole.step_logs[0] == first.step_logs[0] and whole.step_logs[-1]["loss"] == 1 / 6
     assert whole.stopped == "interrupted" and first.epochs == 3
+    assert [timing.steps for timing in whole.timing.passes] == [4, 5]
     assert second.step_logs[0]["epoch"] == 0
 
 
@@ -101,6 +104,7 @@ def test_a_history_is_written_to_json_and_read(tmp_path: Path) -> None:
     history = with_steps()
     history.append({"loss": math.inf, "matrix": np.eye(2)}, step=7)
     history.timing.epochs, history.stopped = [0.5, 0.25, 1.5], "interrupted"
+    history.timing.passes = [PassTiming(4, 31, math.inf, seconds=0.25, idle=0.125), PassTiming()]
     history.validations.append({"epoch": 1, "step": 3, "val_loss": math.nan})
     history.to_json(tmp_path / "history.json")
     json.loads((tmp_path / "history.json").read_text(), parse_constant=pytest.fail)
@@ -108,7 +112,7 @@ def test_a_history_is_written_to_json_and_read(tmp_path: Path) -> None:
     assert str(same) == str(history) and same["loss"] == history["loss"]
     assert np.array_equal(same["matrix"][2], np.eye(2)) and same.timing.epochs == [0.5, 0.25, 1.5]
     assert math.isnan(same.validations[-1]["val_loss"]) and same.steps == [3, 6, 7]
-    assert same.step_logs == history.step_logs
+    assert same.step_logs == history.step_logs and same.timing.passes == history.timing.passes
 
 
 def test_a_history_is_written_to_csv_and_read(tmp_path: Path) -> None:

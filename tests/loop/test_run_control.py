@@ -18,6 +18,7 @@ from eqxtrain._loop.run_state import RunState
 PUBLIC = {
     *("epoch", "step", "history", "params", "exception", "learner", "state", "position", "logs"),
     *("stop", "stopped", "replace", "directions", "recent_logs", "replay", "steps_of_pass"),
+    *("timing", "validation_prefixes"),
 }
 
 
