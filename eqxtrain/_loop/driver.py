@@ -72,6 +72,7 @@ class Driver:
         self._tells_of_begins = control.callbacks.has_hook(
             f"on_{runner.step.kind}_batch_begin", reads="logs"
         )
+        self._hears_each_step = control.callbacks.hears_each_step(runner.step.kind)
         self.is_stopped = False
         self._stack: data.Stack
         self._stack_begins_at: int  # in batches of the reader
@@ -112,7 +113,11 @@ class Driver:
             self._count(start, stop)
             run = control.run  # held, so that not every hook makes another
             trains, predicts = self._runner.step.trains, self._runner.step.predicts
-            for step in range(start, stop):
+            control.steps_of_call, first = stop - start, start
+            if not self._hears_each_step:
+                first = stop - 1
+                control.state.step += first - start if trains else 0
+            for step in range(first, stop):
                 if self._tells_of_begins:
                     control.set_logs({})
                     control.call_hook(begin, reads="logs")

@@ -30,6 +30,7 @@ class RunControl:
 
     - `state`: where the run stands.
     - `steps_of_pass`: how many steps the pass under way has, if that is known.
+    - `steps_of_call`: how many steps the last call of the device ran.
     - `find_directions`: a weak reference to a function that finds out what the run measures.
     - `find_replay`: a weak reference to a function that goes back to a step.
     - `validation_prefixes`: what the logs of each validation set begin with.
@@ -44,6 +45,7 @@ class RunControl:
         self.exception: BaseException | None = None
         self.reads = "state"
         self.steps_of_pass: int | None = None
+        self.steps_of_call = 0
         self.reader: data.Reader | None = None
         self.find_directions: weakref.ref[Callable[[], Directions]] | None = None
         self.find_replay: weakref.ref[Callable[[int], Replay]] | None = None

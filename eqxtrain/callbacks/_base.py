@@ -88,6 +88,10 @@ class Callback:
     def on_predict_batch_end(self, run: Run) -> None: ...
     def on_exception(self, run: Run) -> None: ...
 
+    _once_a_call: bool = False
+    """For those of `reads = "logs"`: whether the end hooks of batches are called only once a call of
+    the device, after its last step."""
+
     def _has_hook(self, hook: str) -> bool:
         """Whether a hook is to be called at all: by default, whether it is overridden."""
         own = getattr(type(self), hook) is not getattr(Callback, hook)

@@ -38,10 +38,10 @@ class Callbacks:
 
         **Arguments:**
 
-        - `reads`: call only the callbacks that declare this; None for all of them.
+        - `reads`: call only the callbacks that declare this, and hear of each step; None for all.
         """
         for callback in self._for_hook[hook]:
-            if reads is not None and reads != callback.reads:
+            if reads is not None and (reads != callback.reads or callback._once_a_call):
                 continue
             every = callback.every
             if every is None or _is_due(every, hook, control.step, control.epoch):
@@ -81,6 +81,11 @@ class Callbacks:
     def has_hook(self, hook: str, *, reads: Literal["state", "logs"]) -> bool:
         """Whether any callback that declares `reads` has this hook."""
         return any(callback.reads == reads for callback in self._for_hook[hook])
+
+    def hears_each_step(self, kind: StepKind) -> bool:
+        """Whether any callback has to hear of each step of a call in such a pass."""
+        hooks = (f"on_{kind}_batch_{moment}" for moment in ("begin", "end"))
+        return any(not c._once_a_call for hook in hooks for c in self._for_hook[hook])
 
     def has_batch_hooks(self, kind: StepKind) -> bool:
         """Whether any callback has batch hooks for this kind of pass."""

@@ -88,6 +88,7 @@ class TerminateOnNaN(Callback):
 
     reads: Literal["state", "logs"] = "logs"
     adds: tuple[str, ...] | None = ()
+    _once_a_call = True
     metrics: Mapping[str, Metric] = {_FIRST: _FirstNonFinite()}
 
     def __init__(self, *, max_delay: int = 100) -> None:

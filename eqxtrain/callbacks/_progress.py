@@ -37,6 +37,7 @@ class Progress(Callback):
 
     reads: Literal["state", "logs"] = "logs"
     adds: tuple[str, ...] | None = ()
+    _once_a_call = True
 
     def __init__(self, verbose: Verbose = "auto") -> None:
         if verbose not in get_args(Verbose):
@@ -142,7 +143,7 @@ class Progress(Callback):
 
     def _count(self, run: Run) -> None:
         current = self._passes[-1]
-        current.steps += 1
+        current.steps += run._steps_of_call
         if time.monotonic() >= self._looks_at:
             self._look(run, current)
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         @property
         def steps_of_pass(self) -> int | None: ...
         @property
+        def steps_of_call(self) -> int: ...
+        @property
         def learner(self) -> Any: ...
         @property
         def logs(self) -> dict[str, Any]: ...
@@ -207,6 +209,11 @@ class Run:
         `donate=True` keeps nothing to go back to, and some data can be read only once.
         """
         return self._control.replay(step)
+
+    @property
+    def _steps_of_call(self) -> int:
+        """How many steps the call of the device ran that this hook comes after."""
+        return self._control.steps_of_call
 
     def _check_reads(self) -> None:
         if self._control.reads == "logs":
