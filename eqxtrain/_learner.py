@@ -114,7 +114,8 @@ class Learner(AbstractLearner[M]):
 
         Model, model state, key and step are kept. So is the optimizer's state, unless the new
         model, optimizer or `trainable` needs one of another structure, which is then made. So you
-        can freeze layers, train, unfreeze them and train on.
+        can freeze layers, train, unfreeze them and train on. An average of the weights begins anew
+        with another `ema` or model.
 
         **Raises:** `TypeError` when the learner has no field of that name.
         """
@@ -136,8 +137,9 @@ class Learner(AbstractLearner[M]):
         """This learner with the statistics of its BatchNorm layers taken from data.
 
         For weights that were not trained with those that it has, such as averaged ones. Each
-        statistic becomes its mean over the batches, of which each counts as many times as it has
-        rows; the weights stay as they are. This is what PyTorch's `update_bn` does.
+        statistic becomes its mean over the batches, weighted by their numbers of rows (PyTorch's
+        `update_bn` weighs all batches alike). The weights stay as they are, and so do layers in
+        inference mode.
 
         **Arguments:**
 

@@ -19,7 +19,7 @@ class Guard:
 
     def __init__(self, makes_way: MakesWay) -> None:
         self._makes_way = makes_way
-        self._guarded: dict[str, tuple[Any, Any]] = {}
+        self._guarded: dict[str, _Guarded] = {}
 
     def begin(self) -> None:
         """Stand before both, as far as they are terminals."""
@@ -27,14 +27,17 @@ class Guard:
             stream = getattr(sys, name)
             if getattr(stream, "isatty", bool)():
                 guarded = _Guarded(stream, self._makes_way)
-                self._guarded[name] = stream, guarded
+                self._guarded[name] = guarded
                 setattr(sys, name, guarded)
 
     def end(self) -> None:
-        """Step aside, unless somebody else stands before them by now."""
-        for name, (stream, guarded) in self._guarded.items():
-            if getattr(sys, name) is guarded:
-                setattr(sys, name, stream)
+        """Step aside, as soon as nobody else stands before them."""
+        for name, guarded in self._guarded.items():
+            guarded.makes_way = None
+            stream = getattr(sys, name)
+            while isinstance(stream, _Guarded) and stream.makes_way is None:
+                stream = stream.stream
+            setattr(sys, name, stream)
         self._guarded = {}
 
 
@@ -42,16 +45,18 @@ class _Guarded:
     """A stream whose `write` is preceded by a live line making way."""
 
     def __init__(self, stream: Any, makes_way: MakesWay) -> None:
-        self._stream = stream
-        self._makes_way = makes_way
+        self.stream = stream
+        self.makes_way: MakesWay | None = makes_way
 
     def write(self, text: str) -> int:
-        with self._makes_way(text):
-            return self._stream.write(text)
+        if self.makes_way is None:
+            return self.stream.write(text)
+        with self.makes_way(text):
+            return self.stream.write(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)

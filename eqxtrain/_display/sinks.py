@@ -94,7 +94,8 @@ class Lines(Sink):
         self._drawn_at = time.monotonic()
 
     def _draw(self, line: str) -> None:
-        print(_encodable(line, self._stream), file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # a pipe that was closed should not end the run
+            print(_encodable(line, self._stream), file=self._stream, flush=True)
 
     def _keep(self, line: str) -> None:
         self._draw(line)

@@ -28,7 +28,7 @@ class Pass:
     title: tuple[str, str]
     meter: Meter
     total: int | None
-    batch_size: int | None
+    batch_size: int | float | None
     part: str = ""
     steps: int = 0
     logs: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -162,7 +162,7 @@ def _bar(steps: int, total: int | None, width: int) -> str:
     return "━" * filled + "╺" * (width - filled)
 
 
-def _speed(steps: float | None, batch_size: int | None) -> Piece:
+def _speed(steps: float | None, batch_size: int | float | None) -> Piece:
     """Examples a second, or steps where a step has nobody knows how many."""
     if steps is None:
         return (_GONE,)

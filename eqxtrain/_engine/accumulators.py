@@ -60,6 +60,7 @@ class Accumulators:
     def clear(self) -> None:
         """Empty them, for another pass over data."""
         self._calls.clear()
+        self._rows, self._computed_leaves = (None, {}), None
         self._cleared = self._metrics() or self._cleared
         self.leaves, self._static = _tree.partition_leaves({})
 

@@ -73,6 +73,7 @@ class CallQueue:
         """Wait for all calls, and drop what they emitted."""
         self.wait()
         self._fetched.clear()
+        self.last = None
 
     def with_emitted(self, metrics: PyTree) -> PyTree:
         """Restore what was emitted to its place in the accumulators; waits for all calls."""

@@ -132,35 +132,24 @@ class Wait(NamedTuple):
     thread: int
 
 
-class _Waited(threading.local):
-    seconds: float = 0.0
-
-
-_waits: list[Wait] = []  # with the time at which each began
-_waited = _Waited()
+_waits: list[tuple[str, float, int]] = []  # the step, when the wait began, and the thread
 
 
 @contextmanager
 def waiting_for(step: str) -> Iterator[None]:
     """While inside, the thread waits for this step to be traced or compiled."""
-    wait = Wait(step, time.perf_counter(), threading.get_ident())
+    wait = (step, time.perf_counter(), threading.get_ident())
     _waits.append(wait)
     try:
         yield
     finally:
         _waits.remove(wait)
-        _waited.seconds += time.perf_counter() - wait.seconds
 
 
 def waiting() -> list[Wait]:
     """What threads wait for in this moment. Any thread may ask."""
     now = time.perf_counter()
-    return [wait._replace(seconds=now - wait.seconds) for wait in list(_waits)]
-
-
-def seconds_waited() -> float:
-    """How long the thread that asks has waited in all, for whichever steps."""
-    return _waited.seconds
+    return [Wait(step, now - began, thread) for step, began, thread in list(_waits)]
 
 
 def clear() -> None:

@@ -178,7 +178,7 @@ class TracedStep:
         self._programs: dict[tuple[int, bool], StepProgram] = {}
         self.is_padding_checked = False
         self._compute: tuple[aot.Program, _tree.Static] | None = None
-        self._compute_rows: tuple[aot.Program, _tree.Static] | None = None
+        self._compute_rows: dict[int, tuple[aot.Program, _tree.Static]] = {}  # by capacity
         held = jax.tree.leaves((consts.batch, shapes.emitted, self.empty))
         self._bytes_per_batch = call_plan.nbytes(filter(_tree.is_array, held))
 
@@ -317,9 +317,10 @@ class TracedStep:
         """
         rows = call.metrics_per_step
         assert rows is not None
-        if self._compute_rows is None:
-            self._compute_rows = self._prepare_to_compute_rows(rows)
-        program, static = self._compute_rows
+        capacity = len(next(iter(rows.values())))
+        if capacity not in self._compute_rows:
+            self._compute_rows[capacity] = self._prepare_to_compute_rows(rows)
+        program, static = self._compute_rows[capacity]
         leaves = _tree.partition_leaves(rows)[0]
         return static.merge(program([*leaves, np.array(step_range, np.int32)])[0])
 

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from .. import _data as data, _tree
 from .._keys import Stream, step_key
+from .._steps import averages
 from .._steps.state import LearnerState
 from .._types import StepKind
 from ..metrics import _logs
@@ -53,9 +54,9 @@ def _train(
 ) -> Outcome:
     if added:
         learner = _tree.with_fields(learner, metrics=with_added(learner.metrics, dict(added)))
-    before = names["state"].averages
-    logs, model, state = learner.train_step(**names)
-    if before is not None and getattr(state, "averages", None) is before:
+    with averages.watching() as updated:
+        logs, model, state = learner.train_step(**names)
+    if not updated and getattr(state, "averages", None) is not None:
         # It has called the optimizer itself.
         state = learner.update_averages(model=model, state=state)
     return logs, model, state

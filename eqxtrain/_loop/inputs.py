@@ -179,9 +179,10 @@ def check_options(steps_per_call: StepsPerCall, eager: bool) -> Options:
 def _check_callbacks(
     callbacks: Callback | Sequence[Callback] | None, verbose: Verbose
 ) -> Callbacks:
-    """The user's callbacks, and a `Progress` unless `verbose` is 0."""
+    """The user's callbacks, and a `Progress` unless `verbose` is 0 or there is one."""
     if verbose not in get_args(Verbose):
         raise ValueError(f'`verbose` must be 0, 1, 2, "auto" or "plot"; got {verbose!r}.')
     is_single = isinstance(callbacks, type | Callback) or not isinstance(callbacks, Iterable | None)
     many: Any = [callbacks] if is_single else callbacks or ()
-    return Callbacks([*many, *([Progress(verbose)] if verbose != 0 else [])])
+    shows = any(isinstance(callback, Progress) for callback in many)
+    return Callbacks([*many, *([] if shows or verbose == 0 else [Progress(verbose)])])

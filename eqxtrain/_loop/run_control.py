@@ -56,6 +56,7 @@ class RunControl:
         self._learner_copy: Any = None
         self._logs: dict[str, Any] | None = {}
         self._hidden_logs: dict[str, Any] = {}
+        self._hidden_recent: dict[str, Any] = {}
         self._recent_logs: dict[str, Any] = {}
         self._computing: Computing | None = None
         self._logs_after: int | None = None
@@ -133,12 +134,19 @@ class RunControl:
     def recent_logs(self) -> dict[str, Any]:
         """What was measured as of the last call whose numbers have arrived."""
         if self._logs:  # they were computed
-            return self._logs | self._hidden_logs if self._hidden_logs else self._logs
+            return self._logs
         if self._computing is not None and self._computing.have_arrived():
             self._recent_logs, self._computing = self._computing.fetch(), None
+            self._hidden_recent = _logs.take_hidden(self._recent_logs)
         if self._computing is None and self._measuring is not None:
             self._computing = self._measuring.begin_computing()
         return self._recent_logs
+
+    @property
+    def hidden_logs(self) -> dict[str, Any]:
+        """What callbacks have measured for themselves, as of the same step as `recent_logs`."""
+        _ = self.recent_logs
+        return self._hidden_logs if self._logs else self._hidden_recent
 
     @property
     def directions(self) -> Directions:
@@ -200,7 +208,7 @@ class RunControl:
         """
         self._runner, self.steps_of_pass = training, steps
         self._measuring = None if measuring is None else measuring.accumulators
-        self._recent_logs, self._computing = {}, None
+        self._recent_logs, self._hidden_recent, self._computing = {}, {}, None
         self.set_logs({})
 
     def set_logs(self, logs: dict[str, Any] | None, *, after: int | None = None) -> None:

@@ -35,6 +35,11 @@ def validation_sets(
             sets[prefix] = ValidationSet(source)
         if weights != "raw":
             name = prefix if weights == "averaged" else f"{prefix}averaged_"
+            if name in sources and name != prefix:
+                raise ValueError(
+                    f"The averaged weights are validated under `{name}...`, which is the name of "
+                    "one of the sets of `validation_data`: rename that."
+                )
             sets[name] = ValidationSet(source, averaged=True)
     return sets
 

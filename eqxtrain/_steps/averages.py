@@ -1,6 +1,9 @@
 """Averages of the weights, which training keeps beside the weights themselves."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, final
 
 import equinox as eqx
@@ -21,7 +24,8 @@ class SWA:
     """Stochastic weight averaging, for `Learner(ema=...)`: the plain mean of the weights.
 
     The mean is over the weights after the steps `start`, `start + every`, `start + 2 * every`, ...
-    of the learner's life. Before the first of them, `averaged()` returns the weights themselves.
+    of the learner's life, or with `optax.MultiSteps` after so many of its updates. Before the first
+    of them, `averaged()` returns the weights themselves.
     From Izmailov et al., [Averaging Weights Leads to Wider Optima and Better
     Generalization](https://arxiv.org/abs/1803.05407).
 
@@ -55,11 +59,13 @@ class Averages(eqx.Module):
     - `total`: the sum of the factors of these contributions; divided by it, `weighted` is the
         average. 0 before the first one.
     - `count`: how many contributions there were.
+    - `updates`: with `optax.MultiSteps`, how many updates it had made at the last look.
     """
 
     weighted: PyTree
     total: Float32[Array, ""]
     count: Int32[Array, ""]
+    updates: Int32[Array, ""]
 
 
 Averaging = float | SWA | StaticLeaf | None
@@ -94,7 +100,8 @@ def init(averaging: Averaging, spec: FilterSpec, model: PyTree) -> Averages | No
         return None
     params, _ = partition(spec, model)
     weighted = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _dtype(leaf)), params)
-    return Averages(weighted, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+    none = jnp.zeros((), jnp.int32)
+    return Averages(weighted, jnp.zeros((), jnp.float32), none, none)
 
 
 def _dtype(leaf: Any) -> Any:
@@ -113,17 +120,18 @@ def update(
 ) -> Averages:
     """Add the weights after an update of the optimizer.
 
-    With `optax.MultiSteps`, only those updates count that changed the weights.
+    With `optax.MultiSteps`, wherever it stands in the optimizer, the steps that count are its own:
+    those that change the weights.
 
     **Arguments:**
 
     - `step`: how many steps the learner had taken before.
     """
-    if type(opt_state).__name__ == "MultiStepsState":
-        step = opt_state.gradient_step - 1
-        is_due = opt_state.mini_step == 0
-    else:
-        is_due = jnp.ones((), bool)
+    note_updated()
+    is_due, updates = jnp.ones((), bool), averages.updates
+    if made := [node.gradient_step for node in _nodes(opt_state, "MultiStepsState")]:
+        updates = jnp.max(jnp.stack(made)).astype(jnp.int32)
+        step, is_due = updates - 1, updates > averages.updates
     if isinstance(averaging, SWA):
         after = step + 1 - averaging.start
         is_due &= (after >= 0) & (after % averaging.every == 0)
@@ -135,29 +143,57 @@ def update(
             decay = jnp.asarray(averaging.value(step), jnp.float32)
     else:
         decay = jnp.asarray(averaging, jnp.float32)
-    share = jnp.where(is_due, 1 - decay, 0)
 
     def add(sum: Any, leaf: Any) -> Any:
-        return sum + share.astype(sum.real.dtype) * (leaf.astype(sum.dtype) - sum)
+        new = sum + (1 - decay).astype(sum.dtype) * (leaf.astype(sum.dtype) - sum)
+        return jnp.where(is_due, new, sum)  # weights that do not count may be infinite
 
     return Averages(
         jax.tree.map(add, averages.weighted, partition(spec, model)[0]),
-        averages.total + share * (1 - averages.total),
+        jnp.where(is_due, averages.total + (1 - decay) * (1 - averages.total), averages.total),
         averages.count + is_due.astype(jnp.int32),
+        updates,
     )
 
 
-@eqx.filter_jit
-def averaged_model(model: PyTree, averages: Averages, spec: FilterSpec) -> PyTree:
-    """The model with averaged weights, in the dtypes of its own; itself before there are any."""
-    params, rest = partition(spec, model)
-    total = jnp.where(averages.total > 0, averages.total, 1)
+def _nodes(state: PyTree, name: str) -> list[Any]:
+    """The parts of an optimizer's state whose class has this name."""
 
-    def average(sum: Any, leaf: Any) -> Any:
-        mean = (sum / total.astype(sum.real.dtype)).astype(leaf.dtype)
-        return jnp.where(averages.total > 0, mean, leaf)
+    def has_name(node: Any) -> bool:
+        return type(node).__name__ == name
 
-    return eqx.combine(jax.tree.map(average, averages.weighted, params), rest)
+    return [node for node in jax.tree.leaves(state, is_leaf=has_name) if has_name(node)]
+
+
+_updated: ContextVar[list[bool] | None] = ContextVar("updated", default=None)
+
+
+def note_updated() -> None:
+    """Report that the current step has updated the averages."""
+    if (found := _updated.get()) is not None:
+        found.append(True)
+
+
+@contextmanager
+def watching() -> Iterator[list[bool]]:
+    """Watch a step; returns a list that is empty as long as it has not updated the averages."""
+    found: list[bool] = []
+    token = _updated.set(found)
+    try:
+        yield found
+    finally:
+        _updated.reset(token)
+
+
+@jax.jit
+def _means(sums: list[Any], params: list[Any], total: Any) -> list[Any]:
+    """Averages of arrays, in the dtypes of `params`; these before there are any."""
+    divisor = jnp.where(total > 0, total, 1)
+
+    def mean(sum: Any, leaf: Any) -> Any:
+        return jnp.where(total > 0, (sum / divisor.astype(sum.dtype)).astype(leaf.dtype), leaf)
+
+    return [mean(sum, leaf) for sum, leaf in zip(sums, params, strict=True)]
 
 
 def averaged(learner: Any) -> PyTree:
@@ -171,4 +207,7 @@ def averaged(learner: Any) -> PyTree:
         if learner.ema is not None:
             remedy = "`init` or `fit` it first"
         raise ValueError(f"This learner has no averaged weights: {remedy}.")
-    return averaged_model(learner.model, averages, learner.trainable)
+    params, rest = partition(learner.trainable, learner.model)
+    leaves, structure = jax.tree.flatten(params)
+    means = _means(jax.tree.leaves(averages.weighted), leaves, averages.total)
+    return eqx.combine(jax.tree.unflatten(structure, means), rest)

@@ -14,8 +14,9 @@ def _is_batch_norm(node: Any) -> bool:
 
 
 def batch_norms(model: PyTree) -> list[eqx.nn.BatchNorm]:
-    """The layers of `model` that normalise by the statistics of a batch."""
-    return list(filter(_is_batch_norm, jax.tree.leaves(model, is_leaf=_is_batch_norm)))
+    """The layers of `model` that normalise by the statistics of a batch, when it is trained."""
+    layers = filter(_is_batch_norm, jax.tree.leaves(model, is_leaf=_is_batch_norm))
+    return [layer for layer in layers if not layer.inference]
 
 
 def _indices(layer: eqx.nn.BatchNorm) -> tuple[Any, Any]:
@@ -36,16 +37,31 @@ def without_statistics(model: PyTree, model_state: eqx.nn.State) -> eqx.nn.State
     return model_state
 
 
-def get_statistics(model: PyTree, model_state: eqx.nn.State) -> list[tuple[Any, Any]]:
-    """For each layer, the arrays of its mean and its variance, as they are kept."""
-    return [model_state.get(_indices(layer)[0]) for layer in batch_norms(model)]
+Statistics = list[tuple[Any, Any]]
+"""For each layer, the arrays of its mean and its variance, and whether they were updated."""
+
+
+def get_statistics(model: PyTree, model_state: eqx.nn.State) -> Statistics:
+    """The statistics as they are kept, after `without_statistics` and perhaps a batch."""
+    found: Statistics = []
+    for layer in batch_norms(model):
+        index, updates = _indices(layer)
+        at = model_state.get(updates)
+        was_updated = ~at if layer.mode == "ema" else at > 0
+        found.append((model_state.get(index), was_updated.astype(jnp.float32)))
+    return found
 
 
 def set_statistics(
-    model: PyTree, model_state: eqx.nn.State, statistics: list[tuple[Any, Any]]
+    model: PyTree, model_state: eqx.nn.State, statistics: Statistics
 ) -> eqx.nn.State:
-    """The state with these statistics, as if they came from one batch."""
-    for layer, new in zip(batch_norms(model), statistics, strict=True):
+    """The state with these statistics, as if they came from one batch.
+
+    A layer that was not called keeps those that it has.
+    """
+    for layer, (new, was_updated) in zip(batch_norms(model), statistics, strict=True):
+        if not was_updated:
+            continue
         index, updates = _indices(layer)
         old = model_state.get(index)
         kept = jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), old, new)

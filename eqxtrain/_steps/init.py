@@ -130,6 +130,9 @@ def replace_fields(learner: L, changes: dict[str, Any]) -> L:
     new = _tree.with_fields(new, state=state, model_state=None)
     if changes.keys() - {"model_state"}:
         state = _kept_in_step(learner, new, state)
+    if "model" in changes or ("ema" in changes and new.ema != learner.ema):
+        fresh = _averages.init(new.ema, new.trainable, new.model)
+        state = state.update(averages=fresh)
     return _tree.with_fields(new, state=at_rest(state))
 
 

@@ -330,9 +330,8 @@ class AbstractLearner(eqx.Module, Generic[M]):
     def update_averages(self, *, model: Any, state: Any) -> Any:
         """Add the weights after an update to the average, if there is one.
 
-        `apply_gradients` does it. A `train_step` that calls the optimizer itself needs this only if
-        it does so several times in one step: in `fit`, a step that takes no part in the average is
-        followed by one call of this.
+        `apply_gradients` calls this. So does `fit`, once, after a `train_step` that has not: you
+        need it only in a step that calls the optimizer itself, several times.
 
         **Arguments:**
 

@@ -32,8 +32,23 @@ class _Scale(NamedTuple):
         return self.by if self.count is None else self.by(self.count)
 
 
+class _Found(NamedTuple):
+    """What the search takes out of the optimizer's state, in the order of its parts.
+
+    **Arguments:**
+
+    - `counts`: those of schedules.
+    - `rates`: injected learning rates.
+    """
+
+    counts: Iterator[Any]
+    rates: Iterator[Any]
+
+
 def learning_rate(optimizer: Any, old_state: PyTree, new_state: PyTree) -> Any:
-    """The learning rate of one update.
+    """The learning rate of one update: the product of all that scales it.
+
+    What comes before a preconditioner such as `scale_by_adam` scales gradients, and does not count.
 
     **Arguments:**
 
@@ -49,25 +64,15 @@ def learning_rate(optimizer: Any, old_state: PyTree, new_state: PyTree) -> Any:
         fields["ScaleByBacktrackingLinesearchState"] = "learning_rate"
         nodes = _nodes(new_state, fields)
         factors = [getattr(node, fields[type(node).__name__]) for node in nodes]
-        injected = injected_now(new_state, "learning_rate")
-        if injected:
-            return _by_label({str(i): [*factors, rate] for i, rate in enumerate(injected)})
         counts = iter([n.count for n in _nodes(old_state, {"ScaleByScheduleState"})])
-        found = {label: _from_rate_on(s) for label, s in _scales(optimizer.update, counts).items()}
-        rates = {label: [s.value() for s in scales] for label, scales in found.items() if scales}
-        if not rates or next(counts, None) is not None:
+        state = _Found(counts, iter(injected_now(new_state, "learning_rate")))
+        scales = _scales(optimizer.update, state)
+        found = {label: _after_preconditioner(part) for label, part in scales.items()}
+        rates = {label: [s.value() for s in part] for label, part in found.items() if part}
+        is_left = next(state.counts, None) is not None or next(state.rates, None) is not None
+        if not rates or is_left:
             raise ValueError(f"The learning rate of the optimizer can't be found. {_REMEDY}")
         return _by_label({label: [*factors, *rate] for label, rate in rates.items()})
-
-
-def _from_rate_on(scales: list[_Scale]) -> list[_Scale]:
-    """Leave out the scales before the rate, which are of gradients, such as a loss scale.
-
-    The rate is a schedule, or a negative number, since updates descend. But -1 may be a mere sign,
-    and the rate before it.
-    """
-    rates = [i for i, s in enumerate(scales) if s.count is not None or (s.by < 0 and s.by != -1)]
-    return scales[min(rates, default=0) :]
 
 
 def _by_label(factors: dict[str, list[Any]]) -> Any:
@@ -87,33 +92,43 @@ def _nodes(state: PyTree, names: Any) -> list[Any]:
     return [node for node in jax.tree.leaves(state, is_leaf=has_name) if has_name(node)]
 
 
-def _scales(part: Any, counts: Iterator[Any]) -> dict[str, list[_Scale]]:
-    """The scales within something that an update function is bound to, in order, by label.
-
-    **Arguments:**
-
-    - `counts`: of the schedules, in the same order.
-    """
+def _scales(part: Any, state: _Found) -> dict[str, list[Any]]:
+    """The scales within something that an update function is bound to, in order, by label."""
     if isinstance(part, types.MethodType):  # of `optax.MultiSteps`
-        return _scales(getattr(part.__self__, "_opt", None), counts)
+        return _scales(getattr(part.__self__, "_opt", None), state)
     if isinstance(part, types.FunctionType):
         bound = _bound(part)
         name = f"{part.__module__}.{part.__qualname__}".removesuffix(".<locals>.update_fn")
         if name == "optax._src.transform.scale":
             return {"": [_Scale(bound["step_size"])]}
         if name == "optax._src.transform.scale_by_schedule":
-            count = next(counts, None)
+            count = next(state.counts, None)
             return {"": [_Scale(bound["step_size_fn"], count)] if count is not None else []}
+        if name.startswith("optax.schedules._inject.inject_hyperparams"):
+            rate = next(state.rates, None)
+            return {"": [] if rate is None else [_PRECONDITIONED, _Scale(rate)]}
         if name == "optax.transforms._combining.partition":
             return {
                 _join(label, inner): scales
                 for label in sorted(bound["transforms"], key=str)
-                for inner, scales in _scales(bound["transforms"][label], counts).items()
+                for inner, scales in _scales(bound["transforms"][label], state).items()
             }
-        return _in_order(bound.values(), counts)
+        found = _in_order(bound.values(), state)
+        return found if not _is_preconditioner(name) else {"": [_PRECONDITIONED]}
     if hasattr(part, "init") and hasattr(part, "update"):
-        return _scales(part.update, counts)
-    return _in_order(part, counts) if isinstance(part, tuple | list) else {"": []}
+        return _scales(part.update, state)
+    return _in_order(part, state) if isinstance(part, tuple | list) else {"": []}
+
+
+_PRECONDITIONED = object()
+"""Stands for a transformation whose result does not depend on the scale of what it is given."""
+
+
+def _is_preconditioner(name: str) -> bool:
+    own = name.rpartition(".")[2]
+    by_params = own.startswith("scale_by_param_")
+    searches = own.endswith("linesearch")
+    return own.startswith("scale_by_") and not by_params and not searches
 
 
 def _bound(function: Callable[..., Any]) -> dict[str, Any]:
@@ -123,16 +138,21 @@ def _bound(function: Callable[..., Any]) -> dict[str, Any]:
     return {n: c.cell_contents for n, c in zip(code.co_freevars, cells, strict=True)}
 
 
-def _in_order(parts: Any, counts: Iterator[Any]) -> dict[str, list[_Scale]]:
-    groups: dict[str, list[_Scale]] = {"": []}
+def _in_order(parts: Any, state: _Found) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {"": []}
     for part in parts:
-        found = _scales(part, counts)
+        found = _scales(part, state)
         groups = {
             _join(outer, inner): before + after
             for outer, before in groups.items()
             for inner, after in found.items()
         }
     return groups
+
+
+def _after_preconditioner(scales: list[Any]) -> list[Any]:
+    at = [i for i, scale in enumerate(scales) if scale is _PRECONDITIONED]
+    return scales[max(at, default=-1) + 1 :]
 
 
 def _join(outer: Any, inner: str) -> str:

@@ -41,7 +41,7 @@ class Callback:
         faster.
     - `every`: how often batch hooks (or epoch hooks) are called; None for each time.
     - `metrics`: measured in each training step beside those of the learner, by the names under
-        which `run.logs` has them. What begins with `__` is in `run.recent_logs` alone.
+        which `run.logs` has them. (A name that the learner has as well gets a number.)
     - `monitor`: the log that the callback follows, which `fit` looks for before it trains.
     - `adds`: the names that `on_epoch_end` adds to `run.logs`; None if it may add any.
     - `times_device`: whether `run.timing.idle` is to be measured, which takes a thread.
@@ -89,8 +89,8 @@ class Callback:
     def on_exception(self, run: Run) -> None: ...
 
     _once_a_call: bool = False
-    """For those of `reads = "logs"`: whether the end hooks of batches are called only once a call of
-    the device, after its last step."""
+    """For those of `reads = "logs"`: whether the end hooks of batches are called only once for each
+    call of the device, after its last step."""
 
     def _has_hook(self, hook: str) -> bool:
         """Whether a hook is to be called at all: by default, whether it is overridden."""

@@ -2,12 +2,15 @@
 
 import datetime
 import inspect
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 from .._check import check_real_number, whole_number
+from .._placement import fetch, put
 from .._steps.hyperparams import injected, with_injected
+from .._tree import partition_leaves, with_fields
 from ._base import HOOKS, Callback
 from ._every import Every
 from ._monitor import Mode, Monitor
@@ -75,7 +78,7 @@ class EarlyStopping(Monitor):
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
-        self._best_weights: Any = None
+        self._best_weights: list[Any] | None = None  # their arrays
 
     def on_train_begin(self, run: Run) -> None:
         if not self._resumes:
@@ -104,26 +107,32 @@ class EarlyStopping(Monitor):
 
     def on_train_end(self, run: Run) -> None:
         if self._best_weights is not None:
-            model, model_state, averages = self._best_weights
-            learner = run.learner.replace(model=model, model_state=model_state)
-            run.replace(learner.replace(state=learner.state.update(averages=averages)))
+            learner = run.learner
+            _, static = partition_leaves(_weights(learner))
+            best: dict[str, Any] = static.merge(put(self._best_weights))
+            state = learner.state.update(model_state=best["model_state"], averages=best["averages"])
+            run.replace(with_fields(learner, model=best["model"], state=state))
 
     def _keep_weights(self, run: Run) -> None:
         if self.restore_best_weights:
-            learner = run.learner
-            state = learner.state
-            self._best_weights = learner.model, state.model_state, state.averages
+            self._best_weights, _ = partition_leaves(_weights(run.learner))
 
     def state_dict(self) -> dict[str, Any]:
-        """How long it has waited, the best value and its epoch, and the best weights."""
+        """How long it has waited, the best value and its epoch, and the best weights as arrays."""
         names = ("wait", "best", "best_epoch", "stopped_epoch")
-        return {name: getattr(self, name) for name in names} | {"weights": self._best_weights}
+        weights = None if self._best_weights is None else fetch(self._best_weights)
+        return {name: getattr(self, name) for name in names} | {"weights": weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned: the next `fit` goes on from there."""
         self.wait, self.best = state["wait"], state["best"]
         self.best_epoch, self.stopped_epoch = state["best_epoch"], state["stopped_epoch"]
         self._best_weights, self._resumes = state["weights"], True
+
+
+def _weights(learner: Any) -> dict[str, Any]:
+    state = learner.state
+    return {"model": learner.model, "model_state": state.model_state, "averages": state.averages}
 
 
 class _RateCallback(Callback):
@@ -236,7 +245,7 @@ class LearningRateScheduler(_RateCallback):
     **Arguments:**
 
     - `schedule`: a function of the epoch (from 0), or of the epoch and the present rate, that
-        returns the rate.
+        returns the rate. Where several rates are injected, it is called for each of them.
     """
 
     def __init__(self, schedule: Callable[..., Any]) -> None:
@@ -249,10 +258,21 @@ class LearningRateScheduler(_RateCallback):
         self._takes_rate: bool = len(inspect.signature(schedule).parameters) > 1
 
     def on_epoch_begin(self, run: Run) -> None:
-        old = self._rate(run)
-        new = float(self.schedule(run.epoch, old) if self._takes_rate else self.schedule(run.epoch))
-        if new != old:
-            self._change_rate(run, lambda _: new)
+        self._rate(run)  # refuses an optimizer without one
+        self._change_rate(run, lambda old: self._scheduled(run.epoch, float(fetch(old))))
+
+    def _scheduled(self, epoch: int, old: float) -> float:
+        new = self.schedule(epoch, old) if self._takes_rate else self.schedule(epoch)
+        try:
+            rate = float(new)
+        except (TypeError, ValueError):
+            rate = math.nan
+        if not math.isfinite(rate):
+            raise ValueError(
+                f"The schedule of `LearningRateScheduler` returned {new!r} for epoch {epoch}: it "
+                "must return the learning rate, a finite number."
+            )
+        return rate
 
     def on_epoch_end(self, run: Run) -> None:
         run.logs[_LEARNING_RATE] = self._rate(run)

@@ -50,7 +50,7 @@ def describe_end(run: Run) -> dict[str, Any]:
     return {
         "epochs": history.epochs,
         "step": run.step,
-        "stopped": run.stopped if run.exception is None else repr(run.exception),
+        "stopped": history.stopped if run.exception is None else repr(run.exception),
         "seconds": sum(history.timing.epochs),
         "compilations": [
             {"step": c.step, "reason": c.reason, "seconds": round(c.seconds, 3)}

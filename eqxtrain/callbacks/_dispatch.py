@@ -150,6 +150,12 @@ def _check_declarations(callback: Callback) -> None:
         raise TypeError(
             f"`{name}.every` must be `Every(steps=...)` or None; got {callback.every!r}."
         )
+    for metric_name, metric in callback.metrics.items():
+        if not isinstance(metric, Metric):
+            raise TypeError(
+                f"`{name}.metrics[{metric_name!r}]` must be a metric; got {metric!r}. Wrap a "
+                "function, `et.metrics.from_function(fn)`."
+            )
     for hook in HOOKS:
         signature = inspect.signature(getattr(callback, hook))
         try:

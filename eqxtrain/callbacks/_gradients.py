@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, final
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
 from .._check import check_real_number
 from .._types import Self
@@ -13,9 +14,9 @@ from ..metrics._base import Metric
 from ..metrics._compensated import CompensatedSum
 from ..metrics._gradients import DeadUnits, GradientNorm, UpdateRatio
 from ._base import Callback
-from ._run import Run
+from ._run import HIDDEN, Run
 
-_PEAK = "__gradient_peak"
+_PEAK = HIDDEN + "gradient_peak"
 
 
 class Spike(NamedTuple):
@@ -34,34 +35,39 @@ class Spike(NamedTuple):
 
 
 class _Peak(Metric):
-    """The largest norm of a gradient, at which step it was, and the mean of the others."""
+    """The largest norm of a gradient, at which step it was, and the mean of the others.
 
-    largest: Any = eqx.field(default_factory=lambda: jnp.full((), -1.0))
-    step: Any = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
-    total: CompensatedSum = eqx.field(default_factory=CompensatedSum)
-    steps: CompensatedSum = eqx.field(default_factory=CompensatedSum)
+    A norm of nan is larger than all others; -1 stands for none.
+    """
+
+    largest: Any = eqx.field(default_factory=lambda: np.full((), -1, np.float32))
+    step: Any = eqx.field(default_factory=lambda: np.zeros((), np.int32))
+    others: CompensatedSum = eqx.field(default_factory=CompensatedSum)
+    count: CompensatedSum = eqx.field(default_factory=CompensatedSum)
 
     def update(self, grads: Any, state: Any) -> Self:
-        norm = GradientNorm().update(grads).compute()
-        one = CompensatedSum.of(jnp.ones(()))
-        return type(self)(norm, state.step, CompensatedSum.of(norm), one)
+        return self.merge(type(self)(GradientNorm().update(grads).compute(), state.step))
 
     def merge(self, other: Any) -> Self:
-        is_larger = other.largest > self.largest
+        is_larger = jnp.isnan(other.largest) | (other.largest > self.largest)
+        largest = jnp.where(is_larger, other.largest, self.largest)
+        left = jnp.where(is_larger, self.largest, other.largest)  # which joins the others
+        is_one = ~(left == -1)
+        others = CompensatedSum.of(jnp.where(is_one, left, 0))
         return type(self)(
-            jnp.where(is_larger, other.largest, self.largest),
+            largest,
             jnp.where(is_larger, other.step, self.step),
-            self.total.merge(other.total),
-            self.steps.merge(other.steps),
+            self.others.merge(other.others).merge(others),
+            self.count.merge(other.count).merge(CompensatedSum.of(is_one.astype(jnp.float32))),
         )
 
     def reset(self) -> Self:
-        return type(self)(total=self.total.reset(), steps=self.steps.reset())
+        return type(self)(others=self.others.reset(), count=self.count.reset())
 
     def compute(self) -> Any:
-        others = self.steps.total() - 1
-        usual = (self.total.total() - self.largest) / jnp.where(others > 0, others, 1)
-        return {"norm": self.largest, "step": self.step, "usual": usual, "others": others}
+        count = self.count.total()
+        usual = self.others.total() / jnp.where(count > 0, count, 1)
+        return {"norm": self.largest, "step": self.step, "usual": usual, "others": count}
 
 
 @final
@@ -71,12 +77,12 @@ class GradientMonitor(Callback):
     The logs, and so the history, get `gradient_norm`, its mean over the steps of an epoch;
     `gradient_norm_max`, its largest value; and `update_ratio`, the norm of the updates as a
     fraction of that of the weights. They are measured on the device, within the step, and nothing
-    waits for them. A `train_step` of your own must merge the logs of `apply_gradients` into its
-    own.
+    waits for them; for a tiny model, they may take longer than the rest of its step. A `train_step`
+    of your own must merge the logs of `apply_gradients` into its own.
 
     **Arguments:**
 
-    - `per_layer`: whether each layer has its own norm and ratio, under its path, such as
+    - `per_layer`: whether each layer has its own norm and ratio instead, under its path, such as
         `gradient_norm/layers[0]`.
     - `dead_units`: whether to log, for each layer, the fraction of its units without a gradient in
         the whole epoch: see [`eqxtrain.metrics.DeadUnits`][].
@@ -105,6 +111,7 @@ class GradientMonitor(Callback):
         check_real_number("GradientMonitor(spike_factor)", spike_factor, at_least=1)
         self.spike_factor: float = spike_factor
         self.spikes: list[Spike] = []
+        self._resumes = False
         metrics: dict[str, Metric] = {
             "gradient_norm": GradientNorm(per_layer=per_layer),
             "update_ratio": UpdateRatio(per_layer=per_layer),
@@ -114,8 +121,13 @@ class GradientMonitor(Callback):
             metrics["dead_units"] = DeadUnits()
         self.metrics: Mapping[str, Metric] = metrics
 
+    def on_train_begin(self, run: Run) -> None:
+        if not self._resumes:
+            self.spikes = []
+        self._resumes = False
+
     def on_epoch_end(self, run: Run) -> None:
-        peak = {key: run.recent_logs.get(f"{_PEAK}/{key}") for key in _PEAK_VALUES}
+        peak = {key: run._hidden_logs.get(f"{_PEAK}/{key}") for key in _PEAK_VALUES}
         norm, step, usual, others = peak.values()
         if norm is None or step is None or usual is None or others is None:
             return  # the step left out the logs of `apply_gradients`
@@ -126,9 +138,9 @@ class GradientMonitor(Callback):
                 warn(
                     f"The gradient of step {int(step) + 1} of the learner's life has a norm of "
                     f"{norm:.3g}, where the others of epoch {run.epoch + 1} have {usual:.3g} on "
-                    "average. Look at its examples, `run.replay(step)` in a callback, or clip "
-                    "gradients, `optax.chain(optax.clip_by_global_norm(1.0), ...)`. Later spikes "
-                    "are in `GradientMonitor.spikes`."
+                    f"average. Look at its examples, `run.replay({int(step)})` in a callback, or "
+                    "clip gradients, `optax.chain(optax.clip_by_global_norm(1.0), ...)`. Later "
+                    "spikes are in `GradientMonitor.spikes`."
                 )
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,7 +149,7 @@ class GradientMonitor(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.spikes = [Spike(*spike) for spike in state["spikes"]]
+        self.spikes, self._resumes = [Spike(*spike) for spike in state["spikes"]], True
 
 
 _PEAK_VALUES = ("norm", "step", "usual", "others")

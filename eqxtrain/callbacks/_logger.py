@@ -3,6 +3,9 @@
 import abc
 from typing import Any, Literal
 
+import numpy as np
+
+from .._placement import as_numpy
 from ._base import Callback
 from ._every import Every
 from ._run import Run
@@ -35,7 +38,8 @@ class Logger(Callback, abc.ABC):
         self._write(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        self._write(run)
+        if run.timing.steps:  # else it was stopped before its first step
+            self._write(run)
 
     def on_train_end(self, run: Run) -> None:
         self._is_open = False
@@ -64,4 +68,10 @@ class Logger(Callback, abc.ABC):
 
 def numbers(logs: Any) -> dict[str, int | float]:
     """The logs that are numbers."""
-    return {name: value for name, value in logs.items() if isinstance(value, int | float)}
+    found: dict[str, int | float] = {}
+    for name, value in logs.items():
+        if isinstance(value, int | float):
+            found[name] = value
+        elif hasattr(value, "dtype") and np.ndim(value) == 0:  # a callback may have added it
+            found[name] = float(as_numpy(value))
+    return found

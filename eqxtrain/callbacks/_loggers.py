@@ -34,7 +34,7 @@ class _FileLogger(Logger):
         self.path: Path = Path(filename)
         self.append: bool = append
         self._rows: int = 0
-        self._last_step: int | None = None
+        self._last: tuple[int, int] | None = None  # the epoch and the step of the last row
         self._last_row_at: int = 0
 
     def _begin(self, run: Run) -> None:
@@ -42,16 +42,16 @@ class _FileLogger(Logger):
         kept = self._whole_lines() if (self.append or self._resumes) and self.path.exists() else []
         if self._resumes:
             kept = self._cut(kept, self._rows)
-        self._rows, self._last_step = self._count(kept), None
+        self._rows, self._last = self._count(kept), None
         _replace(self.path, "".join(kept))
         self._begin_file(run)
 
     def _write(self, run: Run) -> None:
-        if run.step == self._last_step:  # a row within the epoch, which has just ended
+        if (run.epoch, run.step) == self._last:  # a row within the epoch, which has just ended
             os.truncate(self.path, self._last_row_at)
             self._rows -= 1
         self._write_row(run)
-        self._rows, self._last_step = self._rows + 1, run.step
+        self._rows, self._last = self._rows + 1, (run.epoch, run.step)
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows it has written."""
@@ -130,7 +130,8 @@ class CSVLogger(_FileLogger):
     def _write_row(self, run: Run) -> None:
         row = {"epoch": run.epoch, "step": run.step, **numbers(run.logs)}
         arrays = tuple(n for n in run.logs if n not in row)
-        # What other epochs measure. Whether that is an array, its like in training tells.
+        # What other epochs measure. A name of validation is that of an array if the same name of
+        # training is.
         due = [n for n in run.directions if n not in run.logs and not n.endswith(arrays)]
         columns = list(dict.fromkeys([*self._columns, *row, *due]))
         if columns != self._columns:

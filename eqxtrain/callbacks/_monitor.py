@@ -3,7 +3,10 @@
 import math
 from typing import Literal
 
+import numpy as np
+
 from .._check import check_real_number
+from .._placement import as_numpy
 from ._base import Callback
 from ._dispatch import not_measured
 from ._run import Run
@@ -42,6 +45,8 @@ class Monitor(Callback):
 
         **Raises:** `ValueError` if no epoch does, or if it is not clear which values are best.
         """
+        if run.timing.steps == 0:  # it was stopped before its first step
+            return None
         name = str(self.monitor)
         directions = run.directions
         if name not in run.logs:
@@ -49,6 +54,8 @@ class Monitor(Callback):
                 return None
             raise ValueError(not_measured(self, list(dict.fromkeys([*run.logs, *directions]))))
         value = run.logs[name]
+        if hasattr(value, "dtype") and np.ndim(value) == 0:
+            value = float(as_numpy(value))
         if not isinstance(value, int | float):
             raise TypeError(
                 f"`{type(self).__name__}(monitor={name!r})` follows a `{type(value).__name__}`, "

@@ -16,9 +16,9 @@ from .._types import Self
 from .._warn import warn
 from ..metrics._base import Metric
 from ._base import Callback
-from ._run import Replay, Run
+from ._run import HIDDEN, Replay, Run
 
-_FIRST = "__first_nonfinite"
+_FLAG = HIDDEN + "nonfinite"
 _NEVER = np.iinfo(np.int32).max
 _SHOWN = 5
 
@@ -26,25 +26,30 @@ _NOT_BATCH = ("model", "state", "key", "training", "class_weight")
 
 
 class _FirstNonFinite(Metric):
-    """The first step with a loss or gradient of nan or inf, by how many steps came before it."""
+    """The first step with a loss or gradient of nan or inf, and the last that was looked at.
+
+    Steps are told by how many came before them.
+    """
 
     first: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: np.full((), _NEVER, np.int32))
+    last: Int32[Array, ""] | Any = eqx.field(default_factory=lambda: np.full((), -1, np.int32))
 
     def update(self, grads: Any, state: Any, loss: Any = None) -> Self:
         leaves = [leaf for leaf in jax.tree.leaves((grads, loss)) if is_inexact(leaf)]
         is_bad = jnp.zeros((), bool)
         for leaf in leaves:
             is_bad |= ~jnp.all(jnp.isfinite(leaf))
-        return self.replace(first=jnp.where(is_bad, state.step, _NEVER))
+        return self.merge(type(self)(jnp.where(is_bad, state.step, _NEVER), state.step))
 
     def merge(self, other: Any) -> Self:
-        return self.replace(first=jnp.minimum(self.first, other.first))
+        first, last = jnp.minimum(self.first, other.first), jnp.maximum(self.last, other.last)
+        return self.replace(first=first, last=last)
 
     def reset(self) -> Self:
         return type(self)()
 
     def compute(self) -> Any:
-        return self.first
+        return {"first": self.first, "last": self.last}
 
 
 @final
@@ -56,8 +61,8 @@ class TerminateOnNaN(Callback):
     operation, to find the leaves of the gradient that are not finite, and the examples that made
     them so. A warning tells.
 
-    The model that `fit` returns is that of the last step, and so mostly nan. The one from before
-    the bad step is in `replay.learner`.
+    The model that `fit` returns is that of the last step, so most of it may be nan. The model from
+    before the bad step is in `replay.learner`.
 
     The flag is part of the program of the training step, so numbers may differ in rounding from a
     run without it. A `train_step` of your own that leaves out the logs of `apply_gradients` is
@@ -71,7 +76,7 @@ class TerminateOnNaN(Callback):
     **Attributes:**
 
     - `step`: how many training steps the learner had taken before the bad one; None if there was
-        none.
+        none, or if only the loss was watched.
     - `message`: what was found out.
     - `replay`: the learner before the step, and what the step was called with; None if it could
         not be gone back to.
@@ -89,7 +94,7 @@ class TerminateOnNaN(Callback):
     reads: Literal["state", "logs"] = "logs"
     adds: tuple[str, ...] | None = ()
     _once_a_call = True
-    metrics: Mapping[str, Metric] = {_FIRST: _FirstNonFinite()}
+    metrics: Mapping[str, Metric] = {_FLAG: _FirstNonFinite()}
 
     def __init__(self, *, max_delay: int = 100) -> None:
         self.max_delay: int = whole_number("TerminateOnNaN(max_delay)", max_delay, at_least=1)
@@ -103,26 +108,30 @@ class TerminateOnNaN(Callback):
         self._looked_at = run.step
 
     def on_train_batch_end(self, run: Run) -> None:
-        if self.step is not None:
+        if self.message is not None:
             return
         if run.step - self._looked_at >= self.max_delay:
+            self._looked_at = run.step
             _ = run.logs  # waits for them
-        logs = run.recent_logs
-        if logs:
-            self._look(run, logs)
+        self._look(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        if self.step is None:
-            self._look(run, run.recent_logs)
+        self._look(run)
 
-    def _look(self, run: Run, logs: Mapping[str, Any]) -> None:
-        self._looked_at = run.step
-        first, loss = logs.get(_FIRST), logs.get("loss", 0.0)
-        if first is not None and first < _NEVER:
+    def _look(self, run: Run) -> None:
+        if self.message is not None:
+            return
+        logs = run.recent_logs  # before the flag, which may be newer then, but not older
+        flag = run._hidden_logs
+        first, last = flag.get(f"{_FLAG}/first"), flag.get(f"{_FLAG}/last")
+        if first is None or last is None:
+            if not np.all(np.isfinite(logs.get("loss", 0.0))):
+                loss = logs["loss"]
+                self._stop(run, f"The loss is {loss} by step {run.step} of the learner's life.")
+            return
+        self._looked_at = max(self._looked_at, int(last) + 1)
+        if first < _NEVER:
             self._explain(run, int(first))
-        elif first is None and not np.isfinite(loss):
-            self.step = run.step
-            self._stop(run, f"The loss is {loss} after {run.step} steps.")
 
     def _explain(self, run: Run, step: int) -> None:
         self.step = step
@@ -132,16 +141,16 @@ class TerminateOnNaN(Callback):
         )
         try:
             self.replay = run.replay(step)
-        except ValueError as error:
-            text += f" It was not looked into: {error}"
-        else:
             text += _diagnose(self.replay)
+        except Exception as error:  # whatever it is, the run has to end as announced
+            text += f" It could not be looked into: {error}"
         self._stop(run, text)
 
     def _stop(self, run: Run, text: str) -> None:
         self.message = text
         warn(text)
-        run.stop(f"not finite in step {run.step if self.step is None else self.step + 1}")
+        where = f"by step {run.step}" if self.step is None else f"in step {self.step + 1}"
+        run.stop(f"not finite {where}")
 
 
 def _diagnose(replay: Replay) -> str:
@@ -154,14 +163,12 @@ def _diagnose(replay: Replay) -> str:
         text += f" Before it, {_listed(bad)} not finite."
     if bad := [name for k, v in shown.items() for name in _not_finite(v, k)]:
         text += f" In its batch, {_listed(bad)} not finite."
-    try:
-        loss, _, _, grads = learner.grad_step(**arguments)
-    except Exception as error:
-        return f"{text} Run operation by operation, it raises {type(error).__name__}: {error}"
+    loss, _, _, grads = learner.grad_step(**arguments)
     text += f" Its loss is {float(loss):.6g}."
     if bad := _not_finite(grads, "grads"):
         text += f" Of its gradient, {_listed(bad)} not finite."
-    if arguments["state"].model_state is None:  # else an example alone has no statistics
+    # With batch statistics an example alone has none, and nan weights make all examples bad.
+    if arguments["state"].model_state is None and not _not_finite(arguments["model"], "model"):
         text += _guilty_examples(replay, batch)
     return text
 
@@ -172,7 +179,10 @@ def _guilty_examples(replay: Replay, batch: Mapping[str, Any]) -> str:
     def is_bad(chosen: Sequence[int]) -> bool:
         index = np.array(chosen)
         part = jax.tree.map(lambda a: a[index] if np.shape(a)[:1] == (rows,) else a, dict(batch))
-        loss, _, _, grads = replay.learner.grad_step(**replay.arguments | part)
+        try:
+            loss, _, _, grads = replay.learner.grad_step(**replay.arguments | part)
+        except Exception:  # it needs whole batches
+            return False
         return bool(_not_finite(loss, "loss") or _not_finite(grads, "grads"))
 
     found = _search(is_bad, list(range(rows)))

@@ -16,6 +16,7 @@ from .._display.sinks import Sink
 from .._display.ticker import Ticker
 from .._display.where import Verbose, check_can_plot, choose_sink
 from .._engine import compile_log
+from .._engine.compile import seconds_spent
 from ._base import Callback
 from ._run import Run
 
@@ -66,7 +67,7 @@ class Progress(Callback):
         self._draw_curves(run)
         epoch, epochs = run.epoch + 1, run.params["epochs"]
         number = f"{epoch}" if epochs is None else f"{epoch}/{epochs}"
-        self._compiled_before = compile_log.seconds_waited()
+        self._compiled_before = seconds_spent()
         self._begin(run, (f"Epoch {number}", number))
 
     def on_train_batch_end(self, run: Run) -> None:
@@ -125,7 +126,7 @@ class Progress(Callback):
 
     def _begin_alone(self, run: Run, name: str) -> None:
         self._open()
-        self._compiled_before = compile_log.seconds_waited()
+        self._compiled_before = seconds_spent()
         self._begin(run, (name, name))
 
     def _begin(self, run: Run, title: tuple[str, str], part: str = "") -> None:
@@ -139,7 +140,7 @@ class Progress(Callback):
 
     def _times(self) -> tuple[float, float]:
         """The time, and how much of it went into other things than the steps of the epoch."""
-        return time.monotonic(), compile_log.seconds_waited() + self._validated
+        return time.monotonic(), seconds_spent() + self._validated
 
     def _count(self, run: Run) -> None:
         current = self._passes[-1]
@@ -179,8 +180,10 @@ class Progress(Callback):
         current = self._passes[-1]
         self._passes = ()  # first of all, so that the ticker draws it no more
         if current.steps and self._sink is not None:
+            if run.timing.steps == current.steps:  # known to the example, the last batch included
+                current.batch_size = run.timing.examples / run.timing.steps
             current.logs = text.as_text(run.logs)
-            compiling = compile_log.seconds_waited() - self._compiled_before
+            compiling = seconds_spent() - self._compiled_before
             pieces = text.done(current, *self._times(), compiling)
             self._sink.line(lambda width: fit(pieces, width))
 

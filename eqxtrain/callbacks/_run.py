@@ -7,6 +7,7 @@ import numpy as np
 
 from .._history import History, PassTiming
 from ..metrics._base import Directions
+from ..metrics._logs import HIDDEN as HIDDEN
 
 if TYPE_CHECKING:
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         def params(self) -> dict[str, Any]: ...
         @property
         def steps_of_pass(self) -> int | None: ...
+        @property
+        def hidden_logs(self) -> dict[str, Any]: ...
         @property
         def steps_of_call(self) -> int: ...
         @property
@@ -209,6 +212,11 @@ class Run:
         `donate=True` keeps nothing to go back to, and some data can be read only once.
         """
         return self._control.replay(step)
+
+    @property
+    def _hidden_logs(self) -> dict[str, Any]:
+        """What callbacks measure for themselves, as of the same step as `recent_logs`."""
+        return self._control.hidden_logs
 
     @property
     def _steps_of_call(self) -> int:

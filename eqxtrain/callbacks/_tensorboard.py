@@ -75,6 +75,7 @@ class TensorBoard(MediaLogger):
         self.hyperparameters: dict[str, Any] = dict(hyperparameters or {})
         self._files: dict[str, _EventFile] = {}
         self._step: int = 0
+        self._began_at: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The last step that it has written."""
@@ -87,7 +88,7 @@ class TensorBoard(MediaLogger):
     def _begin(self, run: Run) -> None:
         if not self._resumes:
             self._step = run.step
-        self._files = {}
+        self._files, self._began_at = {}, self._step
         description = describe_run(run)
         file = self._file(".")
         file.write_text("summary", description.pop("summary"), run.step)
@@ -133,7 +134,7 @@ class TensorBoard(MediaLogger):
 
     def _file(self, folder: str) -> "_EventFile":
         if folder not in self._files:
-            self._files[folder] = _EventFile(self.log_dir / folder, replaces_after=self._step)
+            self._files[folder] = _EventFile(self.log_dir / folder, replaces_after=self._began_at)
         return self._files[folder]
 
 

@@ -116,7 +116,7 @@ class UpdateRatio(ModeMetric):
     def update(self, updates: PyTree, model: PyTree) -> Self:
         at = dict(jax.tree.leaves_with_path(model))  # the model also has leaves without an update
         pairs = [(path, (at[path], leaf)) for path, leaf in jax.tree.leaves_with_path(updates)]
-        layers: dict[str, list[Any]] = {}
+        layers: dict[str, list[Any]] = {} if self.per_layer else {"": []}
         for path, pair in pairs:
             layers.setdefault(_layer(path) if self.per_layer else "", []).append(pair)
         ratios: Any = {layer: self._ratio(pairs) for layer, pairs in layers.items()}
@@ -125,9 +125,9 @@ class UpdateRatio(ModeMetric):
 
     @staticmethod
     def _ratio(pairs: list[tuple[Any, Any]]) -> Any:
-        weights, updates = zip(*pairs, strict=True)
-        norm = _norm([*weights])
-        return _norm([*updates]) / jnp.where(norm == 0, 1, norm)
+        weights, updates = ([pair[i] for pair in pairs] for i in (0, 1))
+        norm = _norm(weights)
+        return _norm(updates) / jnp.where(norm == 0, 1, norm)
 
 
 @final

@@ -22,6 +22,9 @@ from ._gather import Gather
 from ._modes import Mean
 from ._monoid import Monoid
 
+HIDDEN = "__callback/"
+"""What the names of logs begin with that a callback measures for itself."""
+
 
 def check_logs(logs: Any, *, who: str) -> dict[str, Any]:
     """Refuse logs that can't be accumulated."""
@@ -312,13 +315,13 @@ def _ordered(values: Mapping[str, Any]) -> list[str]:
 
 
 def take_hidden(result: dict[str, Any]) -> dict[str, Any]:
-    """Take out of a result what is for callbacks alone, which begins with `__`."""
+    """Take out of a result what is for callbacks alone."""
     return {name: result.pop(name) for name in list(result) if is_hidden(name)}
 
 
 def is_hidden(name: str) -> bool:
     """Whether it is the name of something that is for a callback alone."""
-    return name.startswith("__")
+    return name.startswith(HIDDEN)
 
 
 def emit_warnings(metrics: Mapping[str, Metric]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from helpers import CROSS_ENTROPY, Tape, counting, data, learner, linear
 
 import eqxtrain as et
+from eqxtrain.metrics import _logs
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -25,18 +26,20 @@ def test_misspelt_hooks_and_things_that_are_no_callbacks_get_a_sentence() -> Non
 
 
 ACCURACY = et.metrics.Accuracy()
+HIDDEN = _logs.HIDDEN + "norm"
 
 
 class UpdateSize(et.Callback):
     reads = "logs"
 
     def __init__(self) -> None:
-        self.metrics = {"update": et.metrics.UpdateNorm(), "__hidden": et.metrics.GradientNorm()}
+        self.metrics = {"update": et.metrics.UpdateNorm(), HIDDEN: et.metrics.GradientNorm()}
         self.hidden: list[float] = []
 
     def on_train_batch_end(self, run: et.Run) -> None:
-        assert "__hidden" not in run.logs and "__hidden" not in run.directions
-        self.hidden.append(run.recent_logs["__hidden"])
+        for shown in (run.logs, run.recent_logs, run.directions):
+            assert HIDDEN not in shown
+        self.hidden.append(run._hidden_logs[HIDDEN])
 
 
 class LooksAtItsMetrics(et.Learner[Any]):

@@ -2,17 +2,20 @@
 
 import datetime
 import math
+import pickle
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import CROSS_ENTROPY, data, learner, library, linear, normed, same
+from helpers import CROSS_ENTROPY, arrays, data, learner, library, linear, normed, same
 from hypothesis import assume, given, settings, strategies as st
 
 import eqxtrain as et
@@ -286,3 +289,78 @@ def test_functions_make_a_callback() -> None:
     )
     learner(linear(), loss=CROSS_ENTROPY).fit(X, Y, batch_size=2, verbose=0, callbacks=hear)
     assert len(seen) == 3 and seen[-1] == 0
+
+
+def test_each_of_several_rates_is_scheduled_from_its_own() -> None:
+    labels = {"weight": "a", "bias": "b"}
+    parts: dict[Any, Any] = {
+        "a": optax.inject_hyperparams(optax.sgd)(learning_rate=0.5),
+        "b": optax.inject_hyperparams(optax.sgd)(learning_rate=1e-3),
+    }
+    by_name = lambda tree: jax.tree.map_with_path(lambda path, _: labels[path[-1].name], tree)
+    made = learner(
+        optimizer=optax.multi_transform(parts, by_name), metrics=et.metrics.LearningRate()
+    )
+    callback = et.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    _, history = made.fit(*data(8), epochs=2, verbose=0, callbacks=callback)
+    assert history["learning_rate/a"] == pytest.approx([0.25, 0.125])
+    assert history["learning_rate/b"] == pytest.approx([5e-4, 2.5e-4])
+
+
+@pytest.mark.parametrize("returned", [None, "0.1", float("nan")])
+def test_a_schedule_that_returns_no_rate_gets_a_sentence(returned: Any) -> None:
+    callback = et.callbacks.LearningRateScheduler(lambda epoch: returned)
+    made = learner(optimizer=optax.inject_hyperparams(optax.sgd)(learning_rate=0.1))
+    if returned == "0.1":
+        made.fit(*data(8), verbose=0, callbacks=callback)  # `float` reads it
+        return
+    with pytest.raises(ValueError, match="must return the learning rate"):
+        made.fit(*data(8), verbose=0, callbacks=callback)
+
+
+def test_an_epoch_without_steps_counts_for_nothing(tmp_path: Path) -> None:
+    class Stops(et.Callback):
+        def on_epoch_begin(self, run: et.Run) -> None:
+            if run.epoch == 2:
+                run.stop("budget")
+
+    stopping = et.callbacks.EarlyStopping("loss", min_delta=10.0, patience=2)
+    logger = et.callbacks.CSVLogger(tmp_path / "log.csv")
+    _, history = learner().fit(*data(8), epochs=5, verbose=0, callbacks=[Stops(), stopping, logger])
+    assert history.stopped == "budget" and history.epochs == 2
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1"]
+    assert "nan" not in rows[-1]
+
+
+def test_what_early_stopping_remembers_can_be_pickled() -> None:
+    x, y = data(16)
+    options: dict[str, Any] = {"validation_data": (x, y), "verbose": 0}
+    stopping = et.callbacks.EarlyStopping(restore_best_weights=True, patience=9)
+    model = eqx.nn.MLP(4, 3, 4, 1, key=jr.key(0))  # which holds functions
+    first, _ = learner(model).fit(x, y, epochs=2, callbacks=stopping, **options)
+    again = et.callbacks.EarlyStopping(restore_best_weights=True, patience=9)
+    again.load_state_dict(pickle.loads(pickle.dumps(stopping.state_dict())))
+    after, _ = first.replace(optimizer=optax.sgd(1e3)).fit(x, y, callbacks=again, **options)
+    for a, b in zip(arrays(after.model), arrays(first.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_scalar_array_that_a_callback_adds_is_a_number(tmp_path: Path) -> None:
+    class Adds(et.Callback):
+        def on_epoch_end(self, run: et.Run) -> None:
+            run.logs["a"], run.logs["b"] = np.float32(2), jnp.asarray(1.0)
+
+    logger = et.callbacks.CSVLogger(tmp_path / "log.csv")
+    stopping = et.callbacks.EarlyStopping("b", mode="min")
+    _, history = learner(metrics=None).fit(
+        *data(8), epochs=4, verbose=0, callbacks=[Adds(), logger, stopping]
+    )
+    assert history.epochs == 2
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == "epoch,step,loss,a,b" and all(row.endswith(",2.0,1.0") for row in rows)
+
+
+def test_fit_adds_no_second_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    learner().fit(*data(8), callbacks=et.callbacks.Progress())
+    assert len(capsys.readouterr().out.splitlines()) == 1

@@ -125,3 +125,60 @@ def test_a_monitor_can_be_followed_by_early_stopping() -> None:
 def test_a_factor_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"GradientMonitor\(spike_factor\)"):
         GradientMonitor(spike_factor=0.5)
+
+
+def test_a_second_run_begins_without_spikes() -> None:
+    x, y = data(16)
+    x = x.copy()
+    x[4:8] *= 1000
+    monitor = GradientMonitor(spike_factor=2.0)
+    made = learner(optimizer=optax.sgd(1e-9), metrics=None)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="The gradient of step 2"):
+            made.fit(x, y, batch_size=SIZE, shuffle=False, verbose=0, callbacks=monitor)
+        assert len(monitor.spikes) == 1
+
+
+def test_a_norm_of_nan_is_the_largest() -> None:
+    x, y = data(16)
+    x = x.copy()
+    x[9] = np.nan
+    with pytest.warns(UserWarning, match="nan"):
+        _, history = learner(metrics=None).fit(
+            x, y, batch_size=SIZE, shuffle=False, verbose=0, callbacks=GradientMonitor()
+        )
+    assert np.isnan(history["gradient_norm_max"][0])
+
+
+def test_a_peak_does_not_drown_the_others() -> None:
+    x, y = data(16)
+    x = x.copy()
+    x[4:8] *= 1e12
+    monitor = GradientMonitor()
+    with pytest.warns(UserWarning, match="has a norm of"):
+        learner(optimizer=optax.sgd(1e-30), metrics=None).fit(
+            x, y, batch_size=SIZE, shuffle=False, verbose=0, callbacks=monitor
+        )
+    assert 0.1 < monitor.spikes[0].usual < 10
+
+
+@pytest.mark.slow
+def test_it_works_in_64_bits_and_with_nothing_to_train() -> None:
+    x, y = data(8)
+    with jax.enable_x64(True):
+        learner(model(), optax.sgd(0.1)).fit(
+            x.astype(np.float64),
+            y,
+            verbose=0,
+            callbacks=[GradientMonitor(), et.callbacks.TerminateOnNaN()],
+        )
+    frozen = learner(trainable=lambda leaf: False)
+    _, history = frozen.fit(*data(8), verbose=0, callbacks=GradientMonitor())
+    assert history["update_ratio"] == [0.0]
+
+
+def test_metrics_of_a_callback_must_be_metrics() -> None:
+    callback = et.Callback()
+    callback.metrics = {"mine": lambda grads: 0.0}  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TypeError, match=r"`Callback.metrics\['mine'\]` must be a metric"):
+        learner().fit(*data(8), verbose=0, callbacks=callback)

@@ -117,15 +117,15 @@ class ByItself(et.Learner[Any]):
 def test_without_the_logs_of_apply_gradients_the_loss_is_watched() -> None:
     made = ByItself(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY)
     watch, (_, history) = fitted(made, *bad_data())
-    assert watch.replay is None and str(watch.message).startswith("The loss is nan after")
-    assert str(history.stopped).startswith("not finite in step")
+    assert watch.replay is None and str(watch.message).startswith("The loss is nan by step")
+    assert watch.step is None and str(history.stopped).startswith("not finite by step")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"snapshots": False}, "`snapshots=False` or `donate=True`"),
-        ({"once": True}, "It was not looked into: "),
+        ({"once": True}, "It could not be looked into: "),
     ],
 )
 def test_what_cant_be_gone_back_to_still_stops(options: dict[str, Any], said: str) -> None:
@@ -154,7 +154,7 @@ def test_whoever_only_watches_changes_nothing_and_leaves_no_trace() -> None:
 
 
 def test_two_callbacks_that_measure_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="Two callbacks measure `__first_nonfinite`"):
+    with pytest.raises(ValueError, match="Two callbacks measure `__callback/nonfinite`"):
         learner().fit(*data(8), callbacks=[TerminateOnNaN(), TerminateOnNaN()], verbose=0)
 
 
@@ -184,3 +184,24 @@ def test_what_a_run_can_go_back_to() -> None:
         f"Step {n} can't be gone back to: steps 3 to 4 can, those since the beginning of the epoch."
         for n in (2, 5)
     ]
+
+
+class NeedsWholeBatches(et.Learner[Any]):
+    def test_step(self, **available: Any) -> Any:
+        loss, logs, state = super().test_step(**available)
+        _ = available["x"].reshape(4, 4)  # 4 rows of 4
+        return loss, logs, state
+
+
+def test_a_step_that_takes_no_part_of_a_batch_ends_all_the_same() -> None:
+    made = NeedsWholeBatches(linear(), optax.sgd(0.1), loss=CROSS_ENTROPY)
+    watch, (_, history) = fitted(made, *bad_data())
+    assert "None of its examples alone" in str(watch.message)
+    assert history.stopped == "not finite in step 10"
+
+
+def test_weights_that_are_not_finite_are_not_blamed_on_the_examples() -> None:
+    broken = eqx.tree_at(lambda m: m.bias, linear(), jnp.full(3, jnp.nan))
+    watch, _ = fitted(learner(broken, metrics=None), *data(8))
+    assert "Before it, `model.bias` is not finite" in str(watch.message)
+    assert "What makes it so" not in str(watch.message)

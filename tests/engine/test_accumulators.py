@@ -158,3 +158,23 @@ def test_the_logs_of_every_step_of_a_call_are_computed_together(
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
     assert [int(logs["matrix"].sum()) for logs in together] == [4, 8, 12, 16, 20]
+
+
+@pytest.mark.slow
+def test_stacks_of_two_sizes_have_their_logs_computed_each() -> None:
+    x, y = data(40)
+    seen: list[float] = []
+
+    class Reads(et.Callback):
+        reads = "logs"
+
+        def on_train_batch_end(self, run: et.Run) -> None:
+            seen.append(run.logs["loss"])
+
+    made = learner()
+    for steps_per_call in (4, 300):
+        made.fit(
+            x, y, batch_size=2, steps_per_call=steps_per_call, callbacks=Reads(), verbose=0,
+            shuffle=False,
+        )  # fmt: skip
+    assert seen[:20] == pytest.approx(seen[20:], rel=1e-4)

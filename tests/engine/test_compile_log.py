@@ -1,7 +1,6 @@
 """The record of compiles, and a limit to them."""
 
 import threading
-import time
 from typing import Any
 
 import equinox as eqx
@@ -91,16 +90,3 @@ def test_a_thread_that_waits_for_a_compile_can_be_seen_by_others() -> None:
     made.fit(*data(8), verbose=0)
     assert [(w.step, w.thread) for w in seen] == [("train_step", threading.get_ident())]
     assert seen[0].seconds >= 0 and compile_log.waiting() == []
-
-
-def test_a_thread_knows_how_long_it_has_waited_in_all() -> None:
-    before = compile_log.seconds_waited()
-    with compile_log.waiting_for("train_step"):
-        time.sleep(0.02)
-        assert compile_log.seconds_waited() == before
-    assert compile_log.seconds_waited() - before >= 0.02
-    others: list[float] = []
-    thread = threading.Thread(target=lambda: others.append(compile_log.seconds_waited()))
-    thread.start()
-    thread.join()
-    assert others == [0.0]

@@ -114,3 +114,33 @@ def test_it_agrees_with_update_bn() -> None:
 def test_a_model_without_batch_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a `Linear`, has no `eqx.nn.BatchNorm` layer"):
         learner().recompute_statistics(jnp.zeros((8, 4)))
+
+
+def test_layers_that_are_not_trained_keep_their_statistics() -> None:
+    x, y = data(24)
+    fitted, _ = made().fit(x, y, batch_size=8, verbose=0)
+    frozen = eqx.tree_at(lambda m: m.first, fitted.model, replace_fn=eqx.nn.inference_mode)
+    still = fitted.replace(model=frozen)
+    with jax.numpy_dtype_promotion("standard"):  # a frozen BatchNorm needs it
+        after = still.recompute_statistics(3 * x, batch_size=8)
+    before_state, after_state = state_of(still).model_state, state_of(after).model_state
+    assert before_state is not None and after_state is not None
+    first, second = frozen.first.batch_state_index, frozen.second.batch_state_index
+    assert same(after_state.get(first), before_state.get(first))
+    assert not same(after_state.get(second), before_state.get(second))
+
+
+class CallsOne(TwoNorms):
+    def __call__(self, x: Any, state: Any) -> Any:
+        return self.second(self.linear(x), state)
+
+
+def test_a_layer_that_is_never_called_keeps_its_statistics() -> None:
+    make: Any = CallsOne
+    model, model_state = eqx.nn.make_with_state(make)("batch")
+    begun = et.Learner(model, optax.sgd(0.1), loss=CROSS_ENTROPY, model_state=model_state).init()
+    after = begun.recompute_statistics(data(24)[0], batch_size=8)
+    before_state, after_state = state_of(begun).model_state, state_of(after).model_state
+    assert before_state is not None and after_state is not None
+    index = model.first.batch_state_index
+    assert same(after_state.get(index), before_state.get(index))

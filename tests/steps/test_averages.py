@@ -192,8 +192,11 @@ def test_the_file_of_a_learner_without_an_average_is_refused(tmp_path: Path, sav
 
 def test_replace_makes_and_drops_the_average() -> None:
     made, _ = trained(0.9, watched=False)
-    kept = made.replace(ema=0.99)
-    assert same(kept.state.averages, made.state.averages)
+    assert same(made.replace(metrics=None).state.averages, made.state.averages)
+    assert same(made.replace(ema=0.9).state.averages, made.state.averages)
+    for anew in (made.replace(ema=et.SWA(start=99)), made.replace(model=linear(1))):
+        assert int(anew.state.averages.count) == 0
+        assert same(anew.averaged().model, anew.model)
     frozen = made.replace(trainable=et.freeze(lambda m: m.bias))
     assert int(frozen.state.averages.count) == 0
     without = made.replace(ema=None)
@@ -288,3 +291,74 @@ def test_a_second_run_with_the_same_average_compiles_nothing() -> None:
     with et.max_compiles(0):
         again = learner(ema=optax.constant_schedule(0.9))
         again.fit(x, y, validation_data=(x, y), validation_weights="both", verbose=0)
+
+
+class Copies(CallsOptax):
+    def train_step(self, model: Any, state: Any, x: Any, y_true: Any) -> Any:
+        state = jax.tree.map(lambda leaf: leaf, state)
+        return super().train_step(model=model, state=state, x=x, y_true=y_true)
+
+
+def test_a_step_that_copies_the_state_is_averaged_as_well() -> None:
+    made = Copies(linear(), optax.sgd(0.5), ema=0.9)
+    made, _ = made.fit(*data(24), batch_size=8, epochs=2, verbose=0)
+    assert int(averages_of(made).count) == STEPS
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_multi_steps_are_found_anywhere_and_skipped_steps_are_no_updates(skips: bool) -> None:
+    def skip(updates: Any, gradient_step: Any, params: Any) -> Any:
+        return gradient_step >= 2, ()
+
+    inner = optax.MultiSteps(optax.sgd(0.5), 2, should_skip_update_fn=skip if skips else None)
+    chained = optax.chain(optax.clip(100.0), inner.gradient_transformation())
+    made, models = trained(0.9, optimizer=chained)
+    updates = 2 if skips else 3
+    assert int(averages_of(made).count) == updates
+    expected = by_recursion(models[1::2][:updates], lambda _: 0.9)
+    np.testing.assert_allclose(made.averaged().model.weight, expected, rtol=1e-5)
+
+
+class Complex(eqx.Module):
+    weight: Any
+
+    def __call__(self, x: Any) -> Any:
+        return jnp.abs(self.weight).sum() * x.sum()
+
+
+def test_complex_weights_and_leaves_that_cant_be_hashed_are_averaged() -> None:
+    weight = jnp.asarray([1 + 1j, 2 - 1j], jnp.complex64)
+    made = et.Learner(
+        {"net": Complex(weight), "names": {"a", "b"}}, optax.sgd(0.01), ema=0.5,
+        loss=lambda y_pred: y_pred,
+    )  # fmt: skip
+
+    class Calls(et.Learner[Any]):
+        def pred_step(self, model: Any, x: Any, state: Any) -> Any:
+            return jax.vmap(model["net"])(x), state
+
+    made = Calls(made.model, made.optimizer, loss=made.loss, ema=0.5)
+    made, _ = made.fit(data(8)[0], epochs=2, verbose=0)
+    averaged = made.averaged().model["net"].weight
+    assert averaged.dtype == jnp.complex64 and np.isfinite(np.asarray(averaged)).all()
+
+
+def test_weights_before_the_start_count_for_nothing_even_if_they_are_infinite() -> None:
+    from eqxtrain._steps import averages
+
+    model, swa = linear(), et.SWA(start=2)
+    infinite = jax.tree.map(lambda leaf: leaf + jnp.inf, model)
+    state = averages.init(swa, None, model)
+    assert state is not None
+    for step, weights in enumerate([infinite, model]):
+        state = averages.update(
+            swa, state, None, model=weights, opt_state=(), step=jnp.asarray(step, jnp.int32)
+        )
+    np.testing.assert_allclose(state.weighted.weight, model.weight, rtol=1e-6)
+
+
+def test_a_set_whose_name_the_averaged_weights_take_is_refused() -> None:
+    x, y = data(8)
+    sets = {"a": (x, y), "a_averaged": (x, y)}
+    with pytest.raises(ValueError, match="rename that"):
+        learner(ema=0.9).fit(x, y, validation_data=sets, validation_weights="both", verbose=0)

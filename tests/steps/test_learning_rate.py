@@ -65,12 +65,22 @@ def rates(optimizer: Any, steps: int = STEPS) -> list[Any]:
         (by_label(optax.sgd(RISING), optax.set_to_zero()), RISES),
         (optax.chain(optax.scale_by_schedule(RISING), optax.scale(-1.0)), RISES),
         (optax.chain(optax.scale(0.5), optax.adam(0.1)), [0.1] * 4),
+        (optax.chain(optax.scale(0.5), optax.sgd(0.1)), [0.05] * 4),
+        (optax.chain(optax.scale(0.5), optax.adam(1.0)), [1.0] * 4),
+        (optax.chain(injected(0.4), optax.scale(0.5)), [0.2] * 4),
+        (optax.adam(jnp.asarray(0.1)), [0.1] * 4),
         (optax.chain(optax.sgd(0.1), optax.scale(0.5)), [0.05] * 4),
         (optax.chain(optax.sgd(0.5), optax.scale_by_schedule(RISING)), [r / 2 for r in RISES]),
     ],
 )  # fmt: skip
 def test_the_rate_is_found_wherever_optax_puts_it(optimizer: Any, expected: list[float]) -> None:
     assert rates(optimizer) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_injected_rate_has_its_label() -> None:
+    found = rates(by_label(injected(RISING), optax.sgd(0.2)))
+    assert [f["a"] for f in found] == pytest.approx(RISES)
+    assert [f["b"] for f in found] == pytest.approx([0.2] * 4)
 
 
 def test_each_label_has_its_own() -> None:
