@@ -106,7 +106,8 @@ def draw(figure: Any, curves: Sequence[Curve], *, per: Per, log: LogScale) -> No
         if _wants_log(group) if log == "auto" else log:
             axis.set_yscale("log")
     if not groups:
-        figure.text(0.5, 0.5, f"no {per} has been recorded yet", ha="center", va="center")
+        text = f"no {per} has a number to draw"
+        figure.text(0.5, 0.5, text, ha="center", va="center")
 
 
 def _axis_of(metric: str) -> str:

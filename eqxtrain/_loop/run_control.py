@@ -11,6 +11,7 @@ from .._check import whole_number
 from .._engine.accumulators import Accumulators, Computing
 from .._engine.runner import StepRunner
 from .._history import History, PassTiming
+from .._steps.ladder import AbstractLearner
 from ..callbacks import Replay, Run
 from ..callbacks._dispatch import Callbacks
 from ..metrics import _logs
@@ -162,7 +163,12 @@ class RunControl:
     def replace(self, learner: Any) -> None:
         """Put another learner in place, which the loop takes over before the next step."""
         self._check_trains("replace")
-        if getattr(learner, "state", None) is None:
+        if not isinstance(learner, AbstractLearner):
+            raise TypeError(
+                f"`run.replace` takes a learner; got a `{type(learner).__name__}`. To change the "
+                "model, `run.replace(run.learner.replace(model=model))`."
+            )
+        if learner.state is None:
             raise ValueError(
                 "`run.replace` was given a learner without a state: change the one that there is, "
                 "`run.replace(run.learner.replace(...))`, or `.init()` it first."

@@ -327,7 +327,7 @@ class Timeout(Callback):
 
 def _as_time(text: str) -> datetime.time:
     try:
-        return datetime.time.fromisoformat(text)
+        return datetime.time.fromisoformat(text.zfill(5))  # "7:30" as well
     except ValueError:
         raise ValueError(
             f'`Timeout(until)` must be a time such as "07:30"; got {text!r}.'

@@ -32,6 +32,10 @@ class Monitor(Callback):
 
     def __init__(self, monitor: str, *, mode: Mode = "auto", min_delta: float = 0.0) -> None:
         who = type(self).__name__
+        if not isinstance(monitor, str):
+            raise TypeError(
+                f'`{who}(monitor)` must be the name of a log, such as "val_loss"; got {monitor!r}.'
+            )
         if mode not in ("auto", "min", "max"):
             raise ValueError(f'`{who}(mode)` must be "auto", "min" or "max"; got {mode!r}.')
         check_real_number(f"{who}(min_delta)", min_delta)

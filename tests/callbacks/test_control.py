@@ -6,7 +6,7 @@ import pickle
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -259,10 +259,12 @@ def test_options_out_of_range_get_a_sentence() -> None:
         (lambda: C.LearningRateScheduler(wrong), "must be a function of the epoch"),
         (lambda: C.Timeout(), "either `seconds` or `until`"),
         (lambda: C.Timeout(until="soon"), 'a time such as "07:30"'),
+        (lambda: C.EarlyStopping(cast(Any, 3)), "must be the name of a log"),
         (lambda: C.Lambda(on_epoch_ends=print), "is not a hook. The hooks are on_train_begin"),
     ):
         with pytest.raises((TypeError, ValueError), match=match):
             make()
+    assert C.Timeout(until="7:30").until == datetime.time(7, 30)
 
 
 @pytest.mark.slow

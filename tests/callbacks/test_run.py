@@ -153,6 +153,8 @@ def test_a_learner_put_in_place_must_fit() -> None:
 
     with pytest.raises(ValueError, match="without a state"):
         learner().fit(*data(), callbacks=replacing(learner()), verbose=0)
+    with pytest.raises(TypeError, match=r"takes a learner; got a `Linear`"):
+        learner().fit(*data(), callbacks=replacing(learner().model), verbose=0)
     foreign = learner(optimizer=optax.sgd(0.1)).init().replace(state=learner().init().state)
     with pytest.raises(ValueError, match="belongs to another model"):
         learner().fit(*data(), callbacks=replacing(foreign), verbose=0)

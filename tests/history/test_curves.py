@@ -185,4 +185,4 @@ def test_a_single_point_is_seen_and_what_is_not_finite_is_left_out() -> None:
 def test_a_run_without_numbers_says_so() -> None:
     figure = et.History().plot()
     figure.canvas.draw()
-    assert figure.axes == [] and figure.texts[0].get_text() == "no epoch has been recorded yet"
+    assert figure.axes == [] and figure.texts[0].get_text() == "no epoch has a number to draw"
