@@ -37,9 +37,16 @@ def num_bytes(count: int | float) -> str:
     return f"{count:.{min(power, 1)}f} {_UNITS[power]}"
 
 
-def duration(seconds: float) -> str:
-    """A time as people tell it: `0.4s`, `12s`, `3:07`, `1:02:45`."""
-    if seconds < 10:
+def duration(seconds: float, *, tenths: bool = True) -> str:
+    """A time as people tell it: `25ms`, `0.4s`, `12s`, `3:07`, `1:02:45`.
+
+    **Arguments:**
+
+    - `tenths`: whether less than ten seconds are told more exactly than by whole ones.
+    """
+    if tenths and seconds < 0.0995:
+        return f"{1000 * seconds:.0f}ms"
+    if tenths and seconds < 9.95:
         return f"{seconds:.1f}s"
     minutes, whole = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -105,7 +105,15 @@ def test_a_cell_that_is_html_already_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0s"), (9.94, "9.9s"), (59.9, "59s"), (187.0, "3:07"), (3765.2, "1:02:45")],
+    [
+        *((0.04, "40ms"), (0.0996, "0.1s"), (9.94, "9.9s"), (9.96, "9s"), (59.9, "59s")),
+        *((187.0, "3:07"), (3765.2, "1:02:45")),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+    assert seconds < 10 or duration(seconds, tenths=False) == text
+
+
+def test_durations_of_whole_seconds() -> None:
+    assert [duration(s, tenths=False) for s in (0.04, 9.96)] == ["0s", "9s"]

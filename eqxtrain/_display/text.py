@@ -5,7 +5,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._format import format_value
+from .._format import duration, format_value
 from .line import Piece, cut
 from .meter import Meter
 
@@ -86,7 +86,7 @@ def under_way(shown: Pass, now: float, compiling: tuple[str, float] | None = Non
 
 
 def _waiting(step: str, seconds: float) -> list[Piece]:
-    time = clock(seconds)
+    time = duration(seconds)
     return [
         (
             (_Rank.WAITS_FOR, f"compiling {step}, {time}"),
@@ -97,10 +97,10 @@ def _waiting(step: str, seconds: float) -> list[Piece]:
 
 
 def _clocks(shown: Pass, now: float) -> list[Piece]:
-    elapsed, left = clock(shown.meter.elapsed(now), tenths=False), ""
+    elapsed, left = duration(shown.meter.elapsed(now), tenths=False), ""
     seconds = None if shown.total is None else shown.meter.seconds_left(now, shown.total)
     if seconds is not None:
-        left = f"{clock(seconds, tenths=False)} left"
+        left = f"{duration(seconds, tenths=False)} left"
     both = f"{elapsed}, {left}" if left else elapsed
     return [
         ((_Rank.CLOCK, both), (_Rank.TIME_LEFT, left), _GONE),
@@ -116,8 +116,8 @@ def done(shown: Pass, now: float, left_out: float, compiling: float) -> list[Pie
     - `left_out`: how many seconds up to now went into other things than its steps.
     - `compiling`: how many of its seconds went into compiles.
     """
-    elapsed = clock(shown.meter.elapsed(now))
-    both = f"{elapsed} ({clock(compiling)} compiling)" if compiling >= 0.1 else elapsed
+    elapsed = duration(shown.meter.elapsed(now))
+    both = f"{elapsed} ({duration(compiling)} compiling)" if compiling >= 0.1 else elapsed
     rate = shown.meter.whole_rate(now, left_out, shown.steps)
     return [
         _title(shown.title),
@@ -178,16 +178,3 @@ def amount(value: float) -> str:
             return f"{value:.{digits}f}{unit}"
         value /= 1000
     raise AssertionError
-
-
-def clock(seconds: float, *, tenths: bool = True) -> str:
-    """A time: `25ms`, `0.4s`, `12s`, `1:15`, `1:01:40`."""
-    if tenths and seconds < 0.0995:
-        return f"{1000 * seconds:.0f}ms"
-    if tenths and seconds < 9.95:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02d}:{rest:02d}"
-    return f"{minutes}:{rest:02d}" if minutes else f"{rest}s"

@@ -212,6 +212,11 @@ class StepRunner:
         self._carry_static = traced.carry_static
         self._calls.add(output, traced.emitted_static, (start, stop))
 
+    def run_first(self, count: int) -> None:
+        """Run the first `count` steps of the loaded stack, in as few calls as possible."""
+        for start in range(0, count, self.steps_per_call):
+            self.run(start, min(start + self.steps_per_call, count))
+
     def _run_eagerly(self, index: int) -> None:
         """Run one step as plain Python."""
         assert self._stack is not None

@@ -71,10 +71,8 @@ def recompute_statistics(learner: L, inputs: PassInputs, steps: int | None) -> L
         with closing(reader.stacks(runner.plan_stack, steps)) as stacks:
             for stack in stacks:
                 runner.load(stack)
-                for start in range(0, stack.num_batches, runner.steps_per_call):
-                    stop = min(start + runner.steps_per_call, stack.num_batches)
-                    runner.run(start, stop)
-                    reader.consume(stop - start)
+                runner.run_first(stack.num_batches)
+                reader.consume(stack.num_batches)
         means = runner.accumulators.compute_logs()
     state: Any = learner.state
     structure = jax.tree.structure(get_statistics(learner.model, state.model_state))

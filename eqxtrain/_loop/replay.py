@@ -50,8 +50,7 @@ class Replayer:
                 for stack in stacks:
                     count = min(stack.num_batches, before - reader.num_consumed)
                     runner.load(stack)
-                    for start in range(0, count, runner.steps_per_call):
-                        runner.run(start, min(start + runner.steps_per_call, count))
+                    runner.run_first(count)
                     reader.consume(count)
                     if count < stack.num_batches:
                         rows = reader.next_rows()

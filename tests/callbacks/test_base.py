@@ -71,7 +71,8 @@ def test_a_step_may_look_at_a_dict_of_metrics() -> None:
     made = LooksAtItsMetrics(
         linear(), optax.sgd(0.1), loss=CROSS_ENTROPY, metrics={"accuracy": et.metrics.Accuracy()}
     )
-    made.fit(*data(8), verbose=0, callbacks=UpdateSize())
+    _, history = made.fit(*data(8), verbose=0, callbacks=UpdateSize())
+    assert set(history) == {"loss", "accuracy", "update"}
 
 
 def test_a_name_that_the_learner_has_as_well_is_told_apart() -> None:

@@ -102,14 +102,6 @@ def test_names_stay_in_their_line() -> None:
     assert list(text.as_text({"a\nb\r\x1b[31m": 1.0})) == ["ab[31m"]
 
 
-def test_clocks_are_short() -> None:
-    seconds = (0.04, 0.0996, 9.94, 9.96, 12.3, 75.0, 3700.0)
-    assert [text.clock(s) for s in seconds] == [
-        "40ms", "0.1s", "9.9s", "9s", "12s", "1:15", "1:01:40",
-    ]  # fmt: skip
-    assert [text.clock(s, tenths=False) for s in (0.04, 9.96)] == ["0s", "9s"]
-
-
 def test_amounts_have_three_digits() -> None:
     amounts = (0.0, 0.523, 9.996, 12.34, 954.3, 999.7, 12345.0, 9.999e5, 2.5e6, 3e9, 4e12)
     assert [text.amount(value) for value in amounts] == [
